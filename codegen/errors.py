@@ -1,0 +1,8 @@
+"""What stops the generator: a mistake in the specification, with the place and what to write instead.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+
+class SpecError(Exception):
+    """The specification under api/ is wrong or incomplete; the message names file and entry."""
