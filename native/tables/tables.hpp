@@ -31,9 +31,9 @@ struct Host {
   CUresult (*current_context)(CUcontext* out);                   // as cuCtxGetCurrent
   CUresult (*primary_context)(CUcontext* out, CUdevice device);  // may create it; neither retains
                                                                  // it nor makes it current
-  CUresult (*driver_version)(int* out);                   // as cuDriverGetVersion
-  CUresult (*device_count)(int* out);                     // as cuDeviceGetCount
-  CUresult (*device_uuid)(CUuuid* out, CUdevice device);  // as cuDeviceGetUuid_v2
+  CUresult (*driver_version)(int* out);                          // as cuDriverGetVersion
+  CUresult (*device_count)(int* out);                            // as cuDeviceGetCount
+  CUresult (*device_uuid)(CUuuid* out, CUdevice device);         // as cuDeviceGetUuid_v2
   CUresult (*device_attribute)(int* out, CUdevice_attribute attribute, CUdevice device);
   CUresult (*context_id)(CUcontext context, unsigned long long* out);  // as cuCtxGetId
   // As cuModuleLoadData; `image` is a fat binary's wrapper or its header.
