@@ -20,9 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     emit = commands.add_parser("emit", help="write the generated sources")
     emit.add_argument("--out", type=Path, required=True, help="output folder, in the build tree")
+    extract = commands.add_parser("extract", help="refresh api/cuda/declarations/ from headers")
+    extract.add_argument("--include", type=Path, required=True, help="folder of cuda.h")
     options = parser.parse_args(arguments)
     try:
-        return _emit(options.out)
+        return _emit(options.out) if options.command == "emit" else _extract(options.include)
     except SpecError as error:
         print(f"codegen: {error}", file=sys.stderr)
         return 1
@@ -32,6 +34,21 @@ def _emit(folder: Path) -> int:
     from codegen.emit import outputs, write
 
     write(folder, outputs(ROOT))
+    return 0
+
+
+def _extract(include: Path) -> int:
+    from codegen.emit import write
+    from codegen.extract import extract
+    from codegen.model import load_symbols, to_json
+
+    functions, _ = load_symbols(ROOT / "api" / "cuda" / "symbols-580.txt")
+    facts = extract(include, functions)
+    version = f"{facts.cuda_version // 1000}.{facts.cuda_version % 1000 // 10}"
+    name = f"{version}.json"
+    changed = write(ROOT / "api" / "cuda" / "declarations", {name: to_json(facts)})
+    state = "written" if changed else "up to date"
+    print(f"api/cuda/declarations/{name}: {len(facts.declarations)} functions, {state}")
     return 0
 
 
