@@ -1,0 +1,55 @@
+// Virtual memory management: reserve, map two pieces in a row, access, remap, release.
+// SPDX-License-Identifier: Apache-2.0
+#include "driver.hpp"
+
+int main(int argc, char** argv) {
+  Program program("virtualMemory", argc, argv);
+  const Device device;
+  CUmemAllocationProp properties{};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  properties.location.id = device.device();
+  size_t granularity = 0;
+  CHECK(cuMemGetAllocationGranularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+  program.expect(granularity >= 4096 && (granularity & (granularity - 1)) == 0,
+                 "the granularity is a power of two");
+
+  CUdeviceptr address = 0;
+  CUmemGenericAllocationHandle pieces[2] = {};
+  CHECK(cuMemAddressReserve(&address, 4 * granularity, 0, 0, 0));
+  CUmemAccessDesc access{};
+  access.location = properties.location;
+  access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  for (int i = 0; i < 2; ++i) {
+    CHECK(cuMemCreate(&pieces[i], granularity, &properties, 0));
+    CHECK(cuMemMap(address + i * granularity, granularity, 0, pieces[i], 0));
+  }
+  CHECK(cuMemSetAccess(address, 2 * granularity, &access, 1));
+
+  // One kernel works across the seam.
+  const int count = static_cast<int>(2 * granularity / sizeof(int));
+  CHECK(cuMemsetD32(address, 7, static_cast<size_t>(count)));
+  device.launch_step(address, count, 2, nullptr);
+  CHECK(cuCtxSynchronize());
+  program.expect(download(address, static_cast<size_t>(count)) ==
+                     std::vector<int>(static_cast<size_t>(count), 15),
+                 "two pieces in a row are one range");
+
+  // The second piece appears elsewhere with what it held.
+  CHECK(cuMemUnmap(address + granularity, granularity));
+  CHECK(cuMemMap(address + 3 * granularity, granularity, 0, pieces[1], 0));
+  CHECK(cuMemSetAccess(address + 3 * granularity, granularity, &access, 1));
+  CHECK(cuMemsetD32(address + 3 * granularity, 21, 10));
+  const std::vector<int> moved = download(address + 3 * granularity, granularity / sizeof(int));
+  program.expect(moved[0] == 21 && moved[9] == 21 && moved[10] == 15 && moved.back() == 15,
+                 "memory keeps its contents when it is mapped elsewhere");
+  int unread = 0;
+  program.expect(cuMemcpyDtoH(&unread, address + granularity, 4) == CUDA_ERROR_INVALID_VALUE,
+                 "what is not mapped cannot be copied from");
+  program.save(moved);
+  CHECK(cuMemUnmap(address, granularity));
+  CHECK(cuMemUnmap(address + 3 * granularity, granularity));
+  for (CUmemGenericAllocationHandle piece : pieces) CHECK(cuMemRelease(piece));
+  CHECK(cuMemAddressFree(address, 4 * granularity));
+  return program.finish();
+}

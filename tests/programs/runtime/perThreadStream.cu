@@ -1,0 +1,58 @@
+// Two threads, each on its own default stream (built with --default-stream per-thread).
+// SPDX-License-Identifier: Apache-2.0
+#include <atomic>
+#include <thread>
+
+#include "runtime.hpp"
+
+__global__ void step(int* values, int count, int factor) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < count) values[i] = values[i] * factor + 1;
+}
+
+constexpr int kCount = 2000;
+constexpr int kSteps = 8;
+
+static void work(int* device, int factor, std::vector<int>* out) {
+  CHECK(cudaMemsetAsync(device, 0, kCount * sizeof(int)));
+  for (int i = 0; i < kSteps; ++i) step<<<(kCount + 127) / 128, 128>>>(device, kCount, factor);
+  CHECK(cudaGetLastError());
+  out->resize(kCount);
+  CHECK(cudaMemcpyAsync(out->data(), device, kCount * sizeof(int), cudaMemcpyDeviceToHost));
+  CHECK(cudaStreamSynchronize(cudaStreamPerThread));
+}
+
+static std::atomic<bool> released{false};
+
+static void CUDART_CB wait_for_release(void*) {
+  while (!released.load()) std::this_thread::yield();
+}
+
+int main(int argc, char** argv) {
+  Program program("perThreadStream", argc, argv);
+  const DeviceBuffer<int> first(kCount);
+  const DeviceBuffer<int> second(kCount);
+  std::vector<int> out[2];
+
+  // The first thread's default stream is held until the second thread is done: were it one stream,
+  // or did one thread's wait hold up the other's launches, this would never end.
+  std::thread held([&] {
+    CHECK(cudaLaunchHostFunc(cudaStreamPerThread, wait_for_release, nullptr));
+    work(first.get(), 2, &out[0]);
+  });
+  std::thread free_to_go([&] {
+    work(second.get(), 3, &out[1]);
+    released = true;
+  });
+  free_to_go.join();
+  held.join();
+
+  const int factors[] = {2, 3};
+  for (int t = 0; t < 2; ++t) {
+    int expected = 0;
+    for (int i = 0; i < kSteps; ++i) expected = expected * factors[t] + 1;
+    program.expect(out[t] == std::vector<int>(kCount, expected), "each thread has its own result");
+    program.save(out[t]);
+  }
+  return program.finish();
+}
