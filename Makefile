@@ -1,0 +1,78 @@
+# The front door: `make` lists what there is to do.
+# SPDX-License-Identifier: Apache-2.0
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BUILD ?= build
+JOBS ?= $(shell nproc)
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# $(call configure,FOLDER,OPTIONS): CMake once; afterwards ninja notices what changed by itself.
+define configure
+	@if [ ! -f $(1)/build.ninja ]; then \
+	  echo "build: configuring $(1)"; \
+	  $(BIN)/cmake -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	    $$(command -v ccache >/dev/null && echo -DCMAKE_C_COMPILER_LAUNCHER=ccache \
+	      -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) $(2) >$(1).configure.log 2>&1 \
+	  || { cat $(1).configure.log >&2; exit 1; }; \
+	  rm -f $(1).configure.log; \
+	fi
+endef
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build-all ## build everything and run matrixMul through Outboard
+	@tools/demo.sh $(BUILD)
+
+.PHONY: build
+build: build-all ## build the shims, the worker, the software GPU and the test programs
+
+.PHONY: setup-build setup-test build-all
+setup-build:
+	@tools/setup.sh build
+setup-test:
+	@tools/setup.sh test
+
+build-all: setup-build
+	$(call configure,$(BUILD),)
+	@echo "build: compiling in $(BUILD) with $(JOBS) jobs"
+	@$(BIN)/ninja -C $(BUILD) -j $(JOBS) --quiet
+
+.PHONY: test
+test: setup-test ## what has to pass: lint, native and Python tests, sanitizers, bounded fuzzing
+	@tools/test.sh $(BUILD) $(JOBS)
+
+.PHONY: lint
+lint: setup-test build-all ## format, style, types, layers, the generator's own checks
+	@tools/lint.sh $(BUILD) $(JOBS)
+
+.PHONY: format
+format: setup-test ## rewrite the sources the way lint wants them
+	@git ls-files '*.cpp' '*.hpp' '*.cu' | xargs $(BIN)/clang-format -i
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+.PHONY: sanitize
+sanitize: setup-test build-all ## the native suite on AddressSanitizer + UBSan and ThreadSanitizer
+	@tools/sanitize.sh $(JOBS)
+
+.PHONY: fuzz
+fuzz: setup-test build-all ## hostile bytes against the decoder and whole workers, bounded
+	@tools/fuzz.sh $(BUILD)
+
+.PHONY: bench
+bench: setup-build build-all ## measure calls, bandwidth and whole programs beside native
+	@$(BIN)/python -m bench
+
+.PHONY: docs
+docs: setup-test build-all ## write the generated pages (coverage of the driver API)
+	@$(BIN)/python -m codegen docs
+
+.PHONY: clean
+clean: ## remove what was built (not the virtual environments)
+	@rm -rf $(BUILD) build-asan build-tsan *.configure.log
