@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 
 def count(report: Path) -> tuple[int, int, int]:
     """Passed, failed and skipped test cases of one JUnit file."""
     passed = failed = skipped = 0
-    for case in ElementTree.parse(report).iter("testcase"):
+    for case in ET.parse(report).iter("testcase"):
         outcomes = {child.tag for child in case}
         if outcomes & {"failure", "error"} or case.get("status") == "fail":
             failed += 1

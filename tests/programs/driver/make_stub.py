@@ -24,7 +24,9 @@ def main() -> int:
     nm, output, *objects = sys.argv[1:]
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    functions = "".join(f"int {name}(void) {{ return 999; }}\n" for name in needed_functions(nm, objects))
+    functions = "".join(
+        f"int {name}(void) {{ return 999; }}\n" for name in needed_functions(nm, objects)
+    )
     text = "/* What libcuda.so.1 is linked as: generated, never loaded. */\n" + functions
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
