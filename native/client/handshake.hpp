@@ -1,0 +1,57 @@
+// Opening a connection to a node: the preface with its proof, the hello, the welcome.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/fds.hpp"
+#include "client/session_file.hpp"
+#include "client/windows.hpp"
+
+namespace outboard::client {
+
+/// What the server said about one device; it never changes, so it is asked for once.
+struct DeviceSnapshot {
+  std::string name;
+  std::array<uint8_t, 16> uuid{};
+  std::array<uint8_t, 8> luid{};
+  uint64_t total_bytes = 0;     ///< the share
+  uint64_t physical_bytes = 0;  ///< of the whole device
+  uint32_t primary_flags = 0;
+  std::vector<std::pair<int32_t, int32_t>> attributes;  ///< (CUdevice_attribute, value)
+  std::vector<std::vector<int32_t>> p2p;  ///< [peer on this node][CUdevice_P2PAttribute]
+};
+
+struct Welcome {
+  std::string worker;  ///< 32 hex digits; names it in the preface of bulk connections
+  std::string release;
+  int32_t driver_version = 0;
+  int32_t pid = 0;
+  bool software = false;  ///< the devices are software GPUs: what they load is PTX
+  std::vector<DeviceSnapshot> devices;
+};
+
+/// The preface of session.md §3; `worker` is empty for the command connection.
+std::string make_preface(const Session& session, const char* purpose, const std::string& worker,
+                         const std::string& nonce, uint64_t time);
+
+/// Connects and sends the preface. On failure the descriptor is empty, `reason` says why.
+UniqueFd open_connection(const Session& session, const SessionNode& node, const char* purpose,
+                         const std::string& worker, std::string* reason);
+
+/// The hello's JSON: this process, its windows, the environment that matters to a driver.
+std::string make_hello(const std::vector<Window>& windows);
+
+enum class WelcomeKind { granted, window_taken, refused };
+
+/// Reads the other side's first answer after the hello. `window_taken` sets `device`.
+WelcomeKind read_welcome(int fd, Welcome* welcome, uint32_t* device, std::string* reason);
+
+/// The text of an agent's refusal (`OUTE…`) whose first 8 bytes are already read.
+std::string read_refusal(int fd, const std::byte (&head)[8]);
+
+}  // namespace outboard::client

@@ -1,0 +1,62 @@
+// Reserving address windows: PROT_NONE mappings at places that neither side uses.
+// SPDX-License-Identifier: Apache-2.0
+#include "client/windows.hpp"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+namespace outboard::client {
+namespace {
+
+// ThreadSanitizer keeps most of the address space for itself and leaves 0x10_0000_0000 – 0x80_0000_0000.
+// It is found by its symbol, since the program may be built with it while this library is not.
+extern "C" [[gnu::weak]] void __tsan_init();
+
+constexpr uint64_t default_base = 0x2000'0000'0000, default_bytes = 1ull << 40;
+constexpr uint64_t sanitizer_base = 0x10'0000'0000, sanitizer_bytes = 64ull << 30;
+constexpr int attempts = 64;
+
+uint64_t next_base = 0;
+
+bool map_at(uint64_t base, uint64_t bytes) {
+  void* wanted = reinterpret_cast<void*>(base);
+  void* got = ::mmap(wanted, bytes, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (got == wanted) return true;
+  if (got != MAP_FAILED) {  // a kernel older than 4.17 takes the address as a hint
+    ::munmap(got, bytes);
+    errno = EEXIST;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool reserve_window(Window* window) {
+  const bool sanitized = &__tsan_init != nullptr;
+  const uint64_t bytes = sanitized ? sanitizer_bytes : default_bytes;
+  if (next_base == 0) next_base = sanitized ? sanitizer_base : default_base;
+  for (int attempt = 0; attempt < attempts; ++attempt) {
+    const uint64_t base = next_base;
+    next_base += bytes;
+    if (map_at(base, bytes)) {
+      *window = {base, bytes};
+      return true;
+    }
+    if (errno != EEXIST) return false;
+  }
+  return false;
+}
+
+void release_window(const Window& window) {
+  ::munmap(reinterpret_cast<void*>(window.base), window.bytes);
+}
+
+bool reserve_exactly(uint64_t base, uint64_t bytes) { return map_at(base, bytes); }
+
+}  // namespace outboard::client
