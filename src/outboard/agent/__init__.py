@@ -1,0 +1,4 @@
+"""The agent of one GPU server: inventory, workers, the data plane's door.
+
+SPDX-License-Identifier: Apache-2.0
+"""

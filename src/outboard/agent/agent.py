@@ -1,0 +1,157 @@
+"""The agent: admits programs to the sessions that their grants name, and ends sessions.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+
+from outboard.agent.preface import Nonces, Preface, verify_proof
+from outboard.agent.share_page import SharePage
+from outboard.agent.worker import Worker
+from outboard.agent.workers import Workers
+from outboard.errors import Refusal, WorkerFailed
+from outboard.model.grant import Grant, Signer, data_plane_key, unseal
+
+log = logging.getLogger("outboard.agent")
+
+_NEXT = "start a new session: outboard run -n 1 -- COMMAND"
+
+
+class AgentSession:
+    """A session on this node: its share page and the workers of its programs."""
+
+    def __init__(self, grant: Grant) -> None:
+        self.id = grant.session
+        self.epoch = grant.epoch
+        self.devices = grant.devices
+        self.page = SharePage([device.share_bytes for device in grant.devices])
+        self.workers: dict[Worker, int] = {}
+        self.ending = False
+        self.drained = asyncio.Event()
+
+
+class Agent:
+    """One node's sessions. `on_programs` is told how many programs a session has when it changes."""
+
+    def __init__(self, node: str, node_key: bytes, signer: Signer) -> None:
+        self._node = node
+        self._node_key = node_key
+        self._signer = signer
+        self._sessions: dict[str, AgentSession] = {}
+        self._ended: dict[str, float] = {}
+        self._nonces = Nonces()
+        self.workers: Workers
+        self.on_programs: Callable[[str, int], None] = lambda session, count: None
+
+    async def admit(self, preface: Preface, connection: socket.socket) -> None:
+        """Hand a verified connection to a worker; raises `Refusal`. The caller closes its copy."""
+        session = self._session_of(self._verify(preface))
+        if preface.purpose == "bulk":
+            self._admit_bulk(session, preface, connection)
+            return
+        worker = await self.workers.take(preface.protocol, preface.release)
+        slot = None if session.ending else session.page.take_slot()
+        if slot is None:
+            self.workers.give_back(worker)
+            raise _ended() if session.ending else _full()
+        # The flag belongs to the connection, not to the descriptor: the worker gets it as it is.
+        connection.setblocking(True)
+        try:
+            worker.claim(session.id, session.devices, slot, session.page.descriptor, connection)
+        except WorkerFailed as error:
+            session.page.return_slot(slot)
+            worker.kill()
+            raise Refusal("no_worker", error.message, "run the program again") from error
+        session.workers[worker] = slot
+        session.drained.clear()
+        log.info("session %s: worker %d has a program", session.id, worker.pid)
+        self.on_programs(session.id, len(session.workers))
+
+    async def end_session(self, session_id: str, reason: str, remember_s: float) -> None:
+        """Refuse its programs from now on, end its workers, return once they are gone."""
+        now = time.monotonic()
+        self._ended = {name: until for name, until in self._ended.items() if until > now}
+        self._ended[session_id] = now + remember_s
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        session.ending = True
+        for worker in list(session.workers):
+            worker.end(reason)
+        if session.workers:
+            await session.drained.wait()
+        if self._sessions.pop(session_id, None) is not None:
+            session.page.close()
+
+    def worker_exited(self, worker: Worker) -> None:
+        """Take back what a reaped worker held."""
+        for session in self._sessions.values():
+            slot = session.workers.pop(worker, None)
+            if slot is None:
+                continue
+            session.page.return_slot(slot)
+            if not session.workers:
+                session.drained.set()
+            if not session.ending:
+                self.on_programs(session.id, len(session.workers))
+            return
+
+    def held_bytes(self, session_id: str) -> list[int] | None:
+        """What a session's programs hold of each of its devices; None before the first program."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return None
+        return [session.page.held_bytes(number) for number in range(len(session.devices))]
+
+    def _verify(self, preface: Preface) -> Grant:
+        grant = unseal(preface.grant, self._signer)
+        if grant.node != self._node:
+            raise Refusal("grant", f"the grant is for {grant.node}, this is {self._node}", _NEXT)
+        now_unix = time.time()
+        verify_proof(data_plane_key(self._node_key, preface.grant), preface, now_unix)
+        self._nonces.use(preface.nonce, now_unix)
+        if grant.session in self._ended:
+            raise _ended()
+        if grant.expires_unix < now_unix:
+            raise Refusal("expired", "the grant has expired: nobody renewed it", _NEXT)
+        return grant
+
+    def _session_of(self, grant: Grant) -> AgentSession:
+        session = self._sessions.get(grant.session)
+        if session is None:
+            session = self._sessions[grant.session] = AgentSession(grant)
+        if grant.epoch < session.epoch:
+            raise Refusal("grant", "a newer grant of this session exists", _NEXT)
+        session.epoch = grant.epoch
+        return session
+
+    def _admit_bulk(
+        self, session: AgentSession, preface: Preface, connection: socket.socket
+    ) -> None:
+        for worker in session.workers:
+            if worker.id == preface.worker:
+                connection.setblocking(True)
+                try:
+                    worker.bulk(connection)
+                except WorkerFailed as error:
+                    raise Refusal("no_worker", error.message, "run the program again") from error
+                return
+        raise Refusal("no_worker", "this session has no such worker", "run the program again")
+
+
+def _ended() -> Refusal:
+    return Refusal("ended", "the session has ended", _NEXT)
+
+
+def _full() -> Refusal:
+    return Refusal(
+        "busy",
+        "the session already has as many programs as it can",
+        "wait until one of them has ended, or run this one in a session of its own",
+    )

@@ -1,0 +1,102 @@
+"""The data plane's port: accepts, reads the preface, and hands over or refuses.
+
+SPDX-License-Identifier: Apache-2.0
+
+Reads never go past the preface: what follows belongs to the worker. Everything before the hand-over
+is bounded in bytes, time and number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+from outboard.agent.preface import HEAD, Preface, body_bytes, parse_preface, refusal_bytes
+from outboard.errors import Refusal
+
+log = logging.getLogger("outboard.agent.gate")
+
+PREFACE_TIMEOUT_S = 2.0
+MOST_UNVERIFIED = 256
+
+Admit = Callable[[Preface, socket.socket], Awaitable[None]]
+
+
+class Gate:
+    """Listens on one address; `admit` gets a connection and its preface, or raises `Refusal`."""
+
+    def __init__(self, host: str, admit: Admit) -> None:
+        self._admit = admit
+        self._listener = socket.create_server((host, 0), backlog=128)
+        self._listener.setblocking(False)
+        self._open: set[asyncio.Task[None]] = set()
+        host_taken, port = self._listener.getsockname()[:2]
+        self.address = f"{host_taken}:{port}"
+
+    async def serve(self) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                # Out of descriptors, most likely: what is open has to end before there are more.
+                log.error("cannot accept: %s", error.strerror)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._open) >= MOST_UNVERIFIED:
+                connection.close()
+                continue
+            task = loop.create_task(self._receive(connection))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+
+    def close(self) -> None:
+        """Stop listening and drop what has not been handed over."""
+        self._listener.close()
+        for task in self._open:
+            task.cancel()
+
+    async def _receive(self, connection: socket.socket) -> None:
+        with connection:
+            connection.setblocking(False)
+            try:
+                async with asyncio.timeout(PREFACE_TIMEOUT_S):
+                    head = await _exactly(connection, HEAD.size)
+                    body = await _exactly(connection, body_bytes(head))
+                await self._admit(parse_preface(body), connection)
+            except (TimeoutError, ConnectionError):
+                log.info("a connection ended before its preface was complete")
+            except Refusal as refusal:
+                log.info("refused a program (%s): %s", refusal.code, refusal.message)
+                await _refuse(connection, refusal)
+            except Exception:
+                log.exception("a connection could not be handed over")
+                await _refuse(connection, Refusal("no_worker", "the agent failed", "see its log"))
+
+
+async def _exactly(connection: socket.socket, size: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < size:
+        more = await loop.sock_recv(connection, size - len(data))
+        if not more:
+            raise ConnectionResetError("closed")
+        data += more
+    return data
+
+
+async def _refuse(connection: socket.socket, refusal: Refusal) -> None:
+    try:
+        connection.setblocking(False)
+        async with asyncio.timeout(PREFACE_TIMEOUT_S):
+            await asyncio.get_running_loop().sock_sendall(connection, refusal_bytes(refusal))
+            # Without this, bytes of the client that were never read turn the close into a reset,
+            # and the refusal may be lost with it.
+            connection.shutdown(socket.SHUT_WR)
+            while await asyncio.get_running_loop().sock_recv(connection, 65536):
+                pass
+    except (OSError, TimeoutError):
+        pass  # the client left: nobody is there to be told

@@ -1,0 +1,238 @@
+"""One worker process as the agent sees it: started, warm, claimed, ended, reaped.
+
+SPDX-License-Identifier: Apache-2.0
+
+The control socket's messages are in docs/internals/session.md §4. What a worker sends is not
+trusted: it is bounded, parsed strictly, and can only make the agent end that worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+from outboard.agent.isolation import CONTROL_FD, spawn
+from outboard.errors import WorkerFailed
+from outboard.model.request import GrantedDevice
+
+log = logging.getLogger("outboard.agent.worker")
+
+LARGEST_MESSAGE_BYTES = 32 * 1024
+END_GRACE_S = 2.0
+KILL_GRACE_S = 3.0
+
+_MOST_LOGGED_BYTES = 64 * 1024
+
+
+class WorkerState(Enum):
+    """The life of a worker, in order."""
+
+    STARTING = "starting"
+    WARM = "warm"
+    CLAIMED = "claimed"
+    ENDING = "ending"
+    GONE = "gone"
+
+
+class Worker:
+    """A worker process; `on_exit` is called once, after it has been reaped."""
+
+    def __init__(
+        self,
+        program: str,
+        driver: str,
+        environment: Mapping[str, str],
+        on_exit: Callable[[Worker], None],
+    ) -> None:
+        self.id = os.urandom(16).hex()
+        self.state = WorkerState.STARTING
+        self.protocol = ""
+        self.failure = ""
+        self.exit_status: int | None = None
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._logged_bytes = 0
+        self._partial_line = b""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._log_fd, log_write_fd = os.pipe()
+        try:
+            arguments = [program, "--driver", driver, "--control-fd", str(CONTROL_FD)]
+            arguments += ["--id", self.id]
+            self.pid = spawn(arguments, environment, theirs.fileno(), log_write_fd)
+        finally:
+            theirs.close()
+            os.close(log_write_fd)
+        self._pidfd = os.pidfd_open(self.pid)
+        self._control.setblocking(False)
+        os.set_blocking(self._log_fd, False)
+        self._loop.add_reader(self._control.fileno(), self._on_message)
+        self._loop.add_reader(self._log_fd, self._on_log)
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    async def warm(self, timeout_s: float) -> None:
+        """Wait until it may be claimed; raises `WorkerFailed` and ends it if that does not come."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.state is WorkerState.STARTING:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            self.failure = f"not ready after {timeout_s:.0f} s"
+            self.kill()
+        if self.state is not WorkerState.WARM:
+            raise WorkerFailed(
+                f"a worker did not start: {self.failure or 'it ended'}",
+                "the pool's log says more: outboard pool status",
+            )
+
+    def claim(
+        self,
+        session: str,
+        devices: tuple[GrantedDevice, ...],
+        slot: int,
+        page_fd: int,
+        command: socket.socket,
+    ) -> None:
+        """Give it a client's command socket and its slot of the session's share page."""
+        self._send(
+            {
+                "type": "claim",
+                "session": session,
+                "devices": [
+                    {"index": device.index, "share_bytes": device.share_bytes} for device in devices
+                ],
+                "slot": slot,
+            },
+            [command.fileno(), page_fd],
+        )
+        self._enter(WorkerState.CLAIMED)
+
+    def bulk(self, connection: socket.socket) -> None:
+        """Give it another connection of its client."""
+        self._send({"type": "bulk"}, [connection.fileno()])
+
+    def end(self, reason: str) -> None:
+        """Ask it to end; what does not is terminated after a grace, then killed."""
+        if self.state in (WorkerState.ENDING, WorkerState.GONE):
+            return
+        self._enter(WorkerState.ENDING)
+        try:
+            self._send({"type": "end", "reason": reason}, [])
+        except WorkerFailed:
+            self._signal(signal.SIGTERM)
+        later = self._loop.call_later
+        self._timers = [
+            later(END_GRACE_S, self._signal, signal.SIGTERM),
+            later(END_GRACE_S + KILL_GRACE_S, self._signal, signal.SIGKILL),
+        ]
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.state is not WorkerState.GONE:
+            self._enter(WorkerState.ENDING)
+            self._signal(signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Stop watching a worker that outlives this agent: it ends with its client."""
+        if self.state is not WorkerState.GONE:
+            self._stop_watching()
+
+    def _send(self, message: dict[str, object], descriptors: list[int]) -> None:
+        data = json.dumps(message).encode()
+        try:
+            if descriptors:
+                socket.send_fds(self._control, [data], descriptors)
+            else:
+                self._control.send(data)
+        except OSError as error:
+            raise WorkerFailed(f"worker {self.pid} does not listen: {error.strerror}") from error
+
+    def _on_message(self) -> None:
+        try:
+            data = self._control.recv(LARGEST_MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            # Closed before its process ended: the pidfd tells the rest, unless it lingers.
+            self._loop.remove_reader(self._control.fileno())
+            if self.state is not WorkerState.GONE:
+                self.end("the worker closed its control socket")
+            return
+        try:
+            message = json.loads(data)
+            kind = message["type"]
+            if kind == "ready" and self.state is WorkerState.STARTING:
+                self.protocol = str(message["protocol"])
+                self._enter(WorkerState.WARM)
+            elif kind == "failed":
+                self.failure = str(message["message"])[:400]
+                log.error("worker %d failed: %s", self.pid, self.failure)
+            else:
+                raise ValueError(f"unexpected {kind!r} while {self.state.value}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            log.error("worker %d sent nonsense and is ended: %r", self.pid, error)
+            self.kill()
+
+    def _on_log(self) -> None:
+        try:
+            data = os.read(self._log_fd, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._log_fd)
+            return
+        # Bounded: a worker that is its client's puppet must not fill the log's disk.
+        self._logged_bytes += len(data)
+        if self._logged_bytes > _MOST_LOGGED_BYTES:
+            return
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
+        for line in lines:
+            log.info("worker %d: %s", self.pid, line.decode("utf-8", "backslashreplace"))
+
+    def _reap(self) -> None:
+        self._on_log()
+        self._stop_watching()
+        _, status = os.waitpid(self.pid, 0)
+        self.exit_status = os.waitstatus_to_exitcode(status)
+        if self._partial_line:
+            log.info("worker %d: %s", self.pid, self._partial_line.decode("utf-8", "replace"))
+        if self.exit_status != 0 and not self.failure:
+            self.failure = (
+                f"killed by signal {-self.exit_status}"
+                if self.exit_status < 0
+                else f"exit code {self.exit_status}"
+            )
+        if self.exit_status != 0 and self.state is not WorkerState.ENDING:
+            log.warning("worker %d ended: %s", self.pid, self.failure)
+        self._enter(WorkerState.GONE)
+        self._on_exit(self)
+
+    def _stop_watching(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        for descriptor in (self._control.fileno(), self._log_fd, self._pidfd):
+            self._loop.remove_reader(descriptor)
+        self._control.close()
+        os.close(self._log_fd)
+        os.close(self._pidfd)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.state is not WorkerState.GONE:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass  # it ended; the pidfd's reader reaps it
+
+    def _enter(self, state: WorkerState) -> None:
+        self.state = state
+        self._changed.set()

@@ -1,0 +1,148 @@
+"""Keeps warm workers ready, so that a program starts without waiting for a driver.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from outboard import __version__
+from outboard.agent.worker import Worker, WorkerState
+from outboard.errors import Refusal, WorkerFailed
+
+log = logging.getLogger("outboard.agent.workers")
+
+START_TIMEOUT_S = 60.0
+LONGEST_RETRY_S = 60.0
+
+
+class Workers:
+    """All worker processes of this node. `on_exit` hears of every one that was reaped."""
+
+    def __init__(
+        self,
+        program: str,
+        driver: str,
+        environment: Mapping[str, str],
+        keep_warm: int,
+        on_exit: Callable[[Worker], None],
+    ) -> None:
+        self._program = program
+        self._driver = driver
+        self._environment = environment
+        self._keep_warm = keep_warm
+        self._on_exit = on_exit
+        self._all: set[Worker] = set()
+        self._spare: list[Worker] = []
+        self._failures = 0
+        self._retry: asyncio.TimerHandle | None = None
+        self._closing = False
+        self.last_failure = ""
+
+    @property
+    def warm_count(self) -> int:
+        return sum(worker.state is WorkerState.WARM for worker in self._spare)
+
+    def fill(self) -> None:
+        """Start workers until as many are warm, or on their way, as the setting says."""
+        self._retry = None
+        while not self._closing and len(self._spare) < self._keep_warm:
+            worker = self._start()
+            if worker is None:
+                return
+            self._spare.append(worker)
+
+    async def take(self, protocol: str, release: str) -> Worker:
+        """A warm worker that speaks the protocol, started now if none is waiting.
+
+        Raises `Refusal`: `version` if this node's worker speaks another protocol, `no_worker` if
+        none starts.
+        """
+        worker = self._match(protocol) or self._start()
+        if worker is None:
+            raise self._no_worker()
+        self.fill()
+        try:
+            await worker.warm(START_TIMEOUT_S)
+        except WorkerFailed as error:
+            raise self._no_worker() from error
+        except asyncio.CancelledError:
+            worker.end("its client left before it was ready")
+            raise
+        if worker.protocol != protocol:
+            worker.end("its client speaks another protocol")
+            raise Refusal(
+                "version",
+                f"this program's Outboard is release {release} (protocol {protocol[:12]}), the"
+                f" server's is release {__version__} (protocol {worker.protocol[:12]})",
+                "install the same release on both sides; after an upgrade: outboard pool stop",
+            )
+        return worker
+
+    def give_back(self, worker: Worker) -> None:
+        """Keep a worker that was taken but not claimed."""
+        if worker.state is WorkerState.WARM and len(self._spare) < max(1, self._keep_warm):
+            self._spare.append(worker)
+        else:
+            worker.end("not needed")
+
+    async def close(self, *, abandon_claimed: bool) -> None:
+        """End every worker; those with a program may be left to end with it."""
+        self._closing = True
+        if self._retry is not None:
+            self._retry.cancel()
+        for worker in list(self._all):
+            if abandon_claimed and worker.state is WorkerState.CLAIMED:
+                worker.abandon()
+                self._all.discard(worker)
+            else:
+                worker.end("the pool ends")
+        while self._all:
+            await asyncio.sleep(0.01)
+
+    def _match(self, protocol: str) -> Worker | None:
+        """A spare worker for the protocol; those of an older build are retired on the way."""
+        for worker in list(self._spare):
+            self._spare.remove(worker)
+            if worker.state is WorkerState.STARTING or worker.protocol == protocol:
+                return worker
+            worker.end("another build of the worker is asked for")
+        return None
+
+    def _start(self) -> Worker | None:
+        try:
+            worker = Worker(self._program, self._driver, self._environment, self._exited)
+        except OSError as error:
+            self._failed(f"{self._program} cannot be started: {error.strerror}")
+            return None
+        self._all.add(worker)
+        return worker
+
+    def _exited(self, worker: Worker) -> None:
+        self._all.discard(worker)
+        if worker in self._spare:
+            self._spare.remove(worker)
+            self._failed(worker.failure or "a warm worker ended by itself")
+        elif not worker.protocol:
+            self.last_failure = worker.failure
+        else:
+            self._failures = 0
+        self._on_exit(worker)
+
+    def _failed(self, why: str) -> None:
+        self.last_failure = why
+        self._failures += 1
+        delay_s = min(LONGEST_RETRY_S, 0.25 * 2.0 ** min(self._failures, 10))
+        log.error("no warm worker (%s); next try in %.1f s", why, delay_s)
+        if self._retry is None and not self._closing:
+            self._retry = asyncio.get_running_loop().call_later(delay_s, self.fill)
+
+    def _no_worker(self) -> Refusal:
+        return Refusal(
+            "no_worker",
+            f"the server could not start a worker: {self.last_failure or 'it ended'}",
+            "the server's log says more: outboard pool status",
+        )

@@ -1,0 +1,108 @@
+"""The command `outboard`.
+
+SPDX-License-Identifier: Apache-2.0
+
+A subcommand's module is imported when it is named: `outboard run` has 60 ms to start its program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_HELP = """\
+Examples:
+  outboard run -n 1 -- python train.py        run a program on one GPU of the pool
+  outboard run -p 0.25 -- ./matrixMul         ... on a quarter of a GPU's memory
+  outboard run -m 4000 "python infer.py"      ... on 4000 MiB of a GPU
+  outboard run -n 2 -- bash                   a shell whose programs share two GPUs
+  outboard gpus                               what there is, and what is free
+
+usage: outboard COMMAND [OPTIONS]
+
+Commands:
+  run        run a program on GPUs of the pool
+  gpus       list the pool's GPUs
+  sessions   list who uses them
+  pool       this machine's own pool: status, stop
+  version    print the release
+
+`outboard COMMAND --help` explains a command and its options.
+
+Without configuration, a pool of this machine is started for you: of its own GPUs if it has some,
+else of a software GPU, for trying out. A pool elsewhere is named by OUTBOARD_POOL, or in
+~/.config/outboard/config.toml or /etc/outboard/config.toml:  pool = "..."
+
+Exit codes: the program's own, 128+n if it was ended by signal n; Outboard's own failures are
+124 (waited too long), 125 (failed), 126 (program cannot run), 127 (program not found).
+"""
+
+_COMMANDS = ("run", "gpus", "sessions", "pool", "version")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left. Python must not try to flush what is left at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except Exception as error:
+        from outboard.errors import OutboardError
+
+        if not isinstance(error, OutboardError):
+            raise
+        _report(f"outboard: {error.message}", error.hint)
+        return error.exit_code
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_HELP)
+        return 0
+    name, rest = words[0], words[1:]
+    if name == "run":
+        from outboard.cli.run import run_command
+
+        return run_command(rest)
+    if name == "gpus":
+        from outboard.cli.gpus import gpus_command
+
+        return gpus_command(rest)
+    if name == "sessions":
+        from outboard.cli.sessions import sessions_command
+
+        return sessions_command(rest)
+    if name == "pool":
+        from outboard.cli.pool import pool_command
+
+        return pool_command(rest)
+    if name in ("version", "--version", "-V"):
+        from outboard.cli.version import version_command
+
+        return version_command(rest)
+    return _unknown(name)
+
+
+def _unknown(name: str) -> int:
+    import difflib
+
+    from outboard.errors import UsageError
+
+    close = difflib.get_close_matches(name, _COMMANDS, 1)
+    what = "option" if name.startswith("-") else "command"
+    hint = f"did you mean `outboard {close[0]}`?" if close else "see what there is: outboard --help"
+    raise UsageError(f"there is no {what} {name}", hint)
+
+
+def _report(*lines: str) -> None:
+    for line in filter(None, lines):
+        prefix = "" if line.startswith("outboard:") else "outboard: "
+        try:
+            sys.stderr.write(f"{prefix}{line}\n")
+        except (OSError, ValueError):
+            pass  # stderr is closed: the exit code still tells

@@ -1,0 +1,105 @@
+"""HTTP/1.1 with JSON over one Unix socket, for one request at a time.
+
+SPDX-License-Identifier: Apache-2.0
+
+Not `http.client`: importing it alone takes a quarter of the time that the launcher may take in all.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+
+from outboard.errors import PoolUnreachable, error_from_problem
+
+ANSWER_TIMEOUT_S = 30.0
+_LARGEST_ANSWER_BYTES = 8 << 20
+
+
+class PoolConnection:
+    """A connection to a pool. As long as it is open, the pool keeps what was granted over it."""
+
+    def __init__(self, path: str) -> None:
+        """Connect; raises `PoolUnreachable` if nobody listens."""
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._buffer = b""
+        try:
+            self._socket.settimeout(ANSWER_TIMEOUT_S)
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            raise PoolUnreachable(
+                f"nobody answers at {path}: {error.strerror or error}",
+                "see whether the pool runs: outboard pool status",
+            ) from error
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, object] | None = None,
+        timeout_s: float | None = ANSWER_TIMEOUT_S,
+    ) -> dict[str, object]:
+        """One request and its answer.
+
+        Raises what the pool says (any `OutboardError`), or `PoolUnreachable` if the connection
+        breaks or nothing comes within `timeout_s`.
+        """
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: pool\r\nContent-Length: {len(data)}\r\n\r\n"
+        try:
+            self._socket.settimeout(timeout_s)
+            self._socket.sendall(head.encode() + data)
+            status, answer = self._receive()
+        except TimeoutError as error:
+            raise PoolUnreachable(
+                f"the pool at {self.path} does not answer", "see its log: outboard pool status"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise PoolUnreachable(
+                f"the connection to the pool at {self.path} broke: {error}", "run the command again"
+            ) from error
+        if status >= 400:
+            raise error_from_problem(answer, status)
+        return answer
+
+    def closed_by_pool(self) -> bool:
+        """Whether the pool has closed its end; never waits."""
+        try:
+            self._socket.settimeout(0)
+            return self._socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Close; what was granted over this connection and not released ends with it."""
+        self._socket.close()
+
+    def _receive(self) -> tuple[int, dict[str, object]]:
+        while b"\r\n\r\n" not in self._buffer:
+            self._read_more()
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        size = 0
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.lower() == "content-length":
+                size = int(value)
+        while len(self._buffer) < size:
+            self._read_more()
+        body, self._buffer = self._buffer[:size], self._buffer[size:]
+        answer = json.loads(body) if body else {}
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is not an object")
+        return int(first.split(" ")[1]), answer
+
+    def _read_more(self) -> None:
+        more = self._socket.recv(65536)
+        if not more:
+            raise ConnectionResetError("closed by the pool")
+        self._buffer += more
+        if len(self._buffer) > _LARGEST_ANSWER_BYTES:
+            raise ValueError("the answer is too large")

@@ -1,0 +1,198 @@
+"""The API: routes, bodies, answers (docs/reference/pool-api.md).
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+from outboard import __version__
+from outboard.controller.controller import Controller
+from outboard.controller.http import Connection, HttpRequest, Peer
+from outboard.errors import MalformedRequest, NotFound, SessionsActive
+from outboard.model.request import Request, Session, Share
+
+Route = Callable[[HttpRequest, Connection], Awaitable[tuple[int, object]]]
+
+
+class Api:
+    """Routes requests to the controller. `stop` is called when a client asks the pool to end."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        stop: Callable[[], None],
+        describe: Callable[[], dict[str, object]],
+    ) -> None:
+        self._controller = controller
+        self._stop = stop
+        self._describe = describe
+        self._started_unix = time.time()
+        self._routes: dict[tuple[str, str], Route] = {
+            ("GET", "/healthz"): self._health,
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/devices"): self._devices,
+            ("GET", "/v1/sessions"): self._sessions,
+            ("POST", "/v1/requests"): self._request,
+            ("POST", "/v1/sessions/{id}/renew"): self._renew,
+            ("DELETE", "/v1/sessions/{id}"): self._end,
+            ("POST", "/v1/stop"): self._stop_pool,
+        }
+
+    async def handle(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        """Answer one request: (HTTP status, body)."""
+        parts = request.path.partition("?")[0].split("/")
+        if len(parts) > 3 and parts[1:3] == ["v1", "sessions"]:
+            parts[3] = "{id}"
+        route = self._routes.get((request.method, "/".join(parts)))
+        if route is None:
+            raise NotFound(f"{request.method} {request.path} is not part of this API", "")
+        return await route(request, connection)
+
+    async def _health(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        return 200, {"ok": True}
+
+    async def _status(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        ledger = self._controller.ledger
+        return 200, {
+            "release": __version__,
+            "pid": os.getpid(),
+            "started": _iso(self._started_unix),
+            "ending": self._controller.ending,
+            "nodes": [node.to_json() for node in ledger.nodes.values()],
+            "sessions": len(ledger.sessions),
+            "waiting": self._controller.waiting,
+            **self._describe(),
+        }
+
+    async def _devices(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        ledger = self._controller.ledger
+        devices = []
+        for node in ledger.nodes.values():
+            for device in node.devices:
+                granted = ledger.granted_bytes(node.name, device.index)
+                users = [
+                    session.id
+                    for session in ledger.sessions.values()
+                    for granted_device in session.allocation.devices
+                    if (granted_device.node, granted_device.index) == (node.name, device.index)
+                ]
+                devices.append(
+                    {
+                        "node": node.name,
+                        "software": node.software,
+                        **device.to_json(),
+                        "granted_bytes": granted,
+                        "free_bytes": device.capacity_bytes - granted,
+                        "sessions": users,
+                    }
+                )
+        return 200, {"devices": devices}
+
+    async def _sessions(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        sessions = self._controller.ledger.sessions.values()
+        return 200, {"sessions": [self._describe_session(session) for session in sessions]}
+
+    async def _request(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        session = await self._controller.request(_request_from(request.body, connection.peer))
+        connection.on_close.append(lambda: self._controller.holder_lost(session.id))
+        return 201, {**self._grant(session), **self._described_grant(session)}
+
+    async def _renew(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        return 200, self._grant(self._controller.active_session(request.path.split("/")[3]))
+
+    async def _end(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        session = self._controller.active_session(request.path.split("/")[3])
+        await self._controller.end(session, "released")
+        return 200, {"session": session.id}
+
+    async def _stop_pool(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        body = request.body if isinstance(request.body, dict) else {}
+        count = len(self._controller.ledger.sessions)
+        if count and body.get("force") is not True:
+            raise SessionsActive(
+                f"the pool has {count} session{'' if count == 1 else 's'}",
+                "wait for them, or end them with it: outboard pool stop --force",
+            )
+        await self._controller.close("the pool was stopped")
+        self._stop()
+        return 200, {"ended_sessions": count}
+
+    def _grant(self, session: Session) -> dict[str, object]:
+        content, expires_unix = self._controller.session_file(session)
+        return {"session": content.to_json(), "grant_expires_unix": expires_unix}
+
+    def _described_grant(self, session: Session) -> dict[str, object]:
+        node = self._controller.ledger.nodes[session.allocation.devices[0].node]
+        return {
+            "allocation": session.allocation.id,
+            "epoch": session.allocation.epoch,
+            "software": node.software,
+            "total_bytes": [
+                self._controller.ledger.device(device).total_bytes
+                for device in session.allocation.devices
+            ],
+        }
+
+    def _describe_session(self, session: Session) -> dict[str, object]:
+        held = self._controller.held_bytes(session)
+        return {
+            "id": session.id,
+            "state": session.state.value,
+            "allocation": session.allocation.id,
+            "epoch": session.allocation.epoch,
+            "uid": session.request.uid,
+            "pid": session.request.pid,
+            "program": session.request.program,
+            "started": _iso(session.started_unix),
+            "age_s": int(time.time() - session.started_unix),
+            "held": session.lease.held,
+            "programs": session.lease.programs,
+            "devices": [
+                {
+                    "node": device.node,
+                    "index": device.index,
+                    "share_bytes": device.share_bytes,
+                    "held_bytes": None if held is None else held[number],
+                }
+                for number, device in enumerate(session.allocation.devices)
+            ],
+        }
+
+
+def _request_from(body: object, peer: Peer) -> Request:
+    """The request in a body; uid and pid are the kernel's word, not the client's."""
+    if not isinstance(body, dict):
+        raise MalformedRequest("the body is not an object")
+    unknown = set(body) - {"id", "gpus", "share", "wait_s", "program"}
+    if unknown:
+        raise MalformedRequest(f"unknown field {', '.join(sorted(unknown))}")
+    share = body.get("share") or {}
+    if not isinstance(share, dict) or set(share) - {"millionths", "bytes"}:
+        raise MalformedRequest("share is an object with millionths or bytes")
+    wait_s = body.get("wait_s")
+    if wait_s is not None and (not isinstance(wait_s, int | float) or wait_s < 0):
+        raise MalformedRequest("wait_s is a number of seconds, or null to wait without limit")
+    return Request(
+        id=str(body.get("id", "")),
+        gpus=_whole(body, "gpus") or 0,
+        share=Share(_whole(share, "millionths"), _whole(share, "bytes")),
+        wait_s=wait_s,
+        uid=peer.uid,
+        pid=peer.pid,
+        program=str(body.get("program", ""))[:200],
+    )
+
+
+def _whole(record: dict[str, object], name: str) -> int | None:
+    value = record.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise MalformedRequest(f"{name} is not a whole number")
+    return value
+
+
+def _iso(unix: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix))

@@ -1,0 +1,109 @@
+"""What a user asks for, and what became of it: request, allocation, lease, session.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from outboard.errors import MalformedRequest
+from outboard.units import MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much of each GPU: a fraction in millionths, or bytes; neither means all of it."""
+
+    millionths: int | None = None
+    amount_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.millionths is not None and self.amount_bytes is not None:
+            raise MalformedRequest("a share is a fraction or an amount, not both")
+        if self.millionths is not None and not 0 < self.millionths <= MILLION:
+            raise MalformedRequest("a fraction is above 0 and at most 1")
+        if self.amount_bytes is not None and not 0 < self.amount_bytes < 1 << 62:
+            raise MalformedRequest("an amount of memory is above 0")
+
+    def of(self, capacity_bytes: int) -> int:
+        """The bytes that this share is of a device with that capacity.
+
+        A fraction is rounded down to whole MiB, so that what is shown is what is had and n shares
+        of 1/n fit on one device.
+        """
+        if self.amount_bytes is not None:
+            return self.amount_bytes
+        if self.millionths is None or self.millionths == MILLION:
+            return capacity_bytes
+        return (capacity_bytes * self.millionths // MILLION) >> 20 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A wish for GPUs. `id` is made by the client: a repeated request gets the same grant."""
+
+    id: str
+    gpus: int
+    share: Share
+    wait_s: float | None
+    uid: int
+    pid: int
+    program: str
+
+    def __post_init__(self) -> None:
+        if len(self.id) != 32 or self.id.strip("0123456789abcdef"):
+            raise MalformedRequest("a request's id is 32 hexadecimal digits")
+        if self.gpus < 1:
+            raise MalformedRequest("a request asks for at least one GPU")
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedDevice:
+    """A device of an allocation with the bytes that are granted of it."""
+
+    node: str
+    index: int
+    share_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a request was granted. `epoch` rises when it is taken over, resized or moved."""
+
+    id: str
+    request: str
+    epoch: int
+    devices: tuple[GrantedDevice, ...]
+
+
+class SessionState(Enum):
+    """A session is active, then ending until its last worker is gone, then forgotten."""
+
+    ACTIVE = "active"
+    ENDING = "ending"
+
+
+@dataclass(slots=True)
+class Lease:
+    """Who keeps the allocation alive: the holder's connection, or programs that outlive it."""
+
+    held: bool
+    programs: int = 0
+
+    @property
+    def alive(self) -> bool:
+        return self.held or self.programs > 0
+
+
+@dataclass(slots=True)
+class Session:
+    """What one user's programs use: an allocation, its lease and its state."""
+
+    id: str
+    request: Request
+    allocation: Allocation
+    lease: Lease
+    state: SessionState
+    started_unix: float

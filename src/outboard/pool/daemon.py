@@ -1,0 +1,225 @@
+"""Puts controller and agent together behind one Unix socket, and ends them when nobody needs them.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+
+from outboard import __version__
+from outboard.agent.agent import Agent
+from outboard.agent.driver import candidate_drivers
+from outboard.agent.gate import Gate
+from outboard.agent.inventory import Inventory, find_devices
+from outboard.agent.isolation import missing_isolation, raise_soft_limits, worker_environment
+from outboard.agent.worker import Worker
+from outboard.agent.workers import Workers
+from outboard.controller.api import Api
+from outboard.controller.controller import Controller
+from outboard.controller.http import serve_unix
+from outboard.controller.ledger import Ledger
+from outboard.directories import cache_directory, pool_socket, sessions_directory
+from outboard.errors import OutboardError, PoolStartFailed
+from outboard.model.grant import HmacSigner
+from outboard.model.node import Node
+from outboard.native import NativeFiles, find_native_files
+from outboard.pool.logs import open_log
+from outboard.settings import Settings, load_settings
+
+log = logging.getLogger("outboard.pool")
+
+
+def run_daemon(runtime: str, ready_fd: int | None) -> int:
+    """Run the pool until it is stopped or idle; how the start went is one JSON line on `ready_fd`."""
+    os.umask(0o077)
+    log_path = open_log()
+    raise_soft_limits()
+    lock = _take_lock(runtime)
+    if lock is None:
+        _report(ready_fd, {"ready": True})  # another one serves this folder
+        return 0
+    try:
+        settings = load_settings()
+        native = find_native_files()
+        native.require_worker()
+        environment = worker_environment(cache_directory())
+        inventory, passed_over = find_devices(
+            native.worker,
+            candidate_drivers(settings.driver, native),
+            environment,
+            settings.warm_workers,
+        )
+        for why in passed_over:
+            log.info("driver passed over: %s", why)
+        pool = Pool(runtime, settings, native, inventory, environment, log_path)
+        asyncio.run(pool.run(ready_fd))
+    except OutboardError as error:
+        log.error("the pool cannot start: %s", error.message)
+        _report(ready_fd, {"error": error.code, "message": error.message, "hint": error.hint})
+        return error.exit_code
+    except Exception as error:
+        log.exception("the pool failed")
+        _report(ready_fd, {"error": "pool_start", "message": f"the pool failed: {error!r}"})
+        return 1
+    log.info("the pool has ended")
+    return 0
+
+
+class Pool:
+    """The embedded pool's parts and its life."""
+
+    def __init__(
+        self,
+        runtime: str,
+        settings: Settings,
+        native: NativeFiles,
+        inventory: Inventory,
+        environment: dict[str, str],
+        log_path: str | None,
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._native = native
+        self._inventory = inventory
+        self._environment = environment
+        self._log_path = log_path
+        self._stop = asyncio.Event()
+        self._idle: asyncio.TimerHandle | None = None
+        self._controller: Controller
+
+    async def run(self, ready_fd: int | None) -> None:
+        """Serve until stopped."""
+        loop = asyncio.get_running_loop()
+        name = socket.gethostname()
+        node_key, signer = os.urandom(32), HmacSigner(os.urandom(32))
+        agent = Agent(name, node_key, signer)
+        gate = Gate("127.0.0.1", agent.admit)
+        self._controller = Controller(
+            Ledger([self._node(name, gate.address)]), agent, node_key, signer, self._changed
+        )
+        agent.on_programs = self._controller.programs_changed
+
+        def exited(worker: Worker) -> None:
+            agent.worker_exited(worker)
+
+        workers = agent.workers = Workers(
+            self._native.worker,
+            self._inventory.driver.path,
+            self._environment,
+            self._settings.warm_workers,
+            exited,
+        )
+        self._remove_stale_session_files()
+        path = pool_socket(self._runtime)
+        if os.path.lexists(path):
+            os.unlink(path)  # left by a pool that was killed: the lock says that none lives
+        api = Api(self._controller, self._stop.set, lambda: self._describe(workers))
+        server = await serve_unix(path, api.handle)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop.set)
+        serving = loop.create_task(gate.serve())
+        self._log_start(gate.address)
+        workers.fill()
+        _report(ready_fd, {"ready": True})
+        self._changed()
+        await self._stop.wait()
+        # From here on a launcher finds no socket, and starts a new pool once the lock is free.
+        os.unlink(path)
+        server.close()
+        serving.cancel()
+        gate.close()
+        self._controller.ending = True
+        await workers.close(abandon_claimed=True)
+
+    def _node(self, name: str, address: str) -> Node:
+        return Node(
+            name=name,
+            address=address,
+            tls="none",
+            driver=self._inventory.driver.path,
+            driver_version=self._inventory.driver_version,
+            protocol=self._inventory.protocol,
+            software=self._inventory.software,
+            devices=self._inventory.devices,
+        )
+
+    def _changed(self) -> None:
+        """A session came or went: start or stop the clock of the idle end."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if not self._controller.in_use:
+            self._remove_stale_session_files()
+            self._idle = asyncio.get_running_loop().call_later(
+                self._settings.idle_s, self._end_idle
+            )
+
+    def _end_idle(self) -> None:
+        log.info("nobody has used the pool for %.0f s", self._settings.idle_s)
+        self._stop.set()
+
+    def _remove_stale_session_files(self) -> None:
+        """Files of launchers that were killed: their sessions are over, their keys void."""
+        folder = sessions_directory(self._runtime)
+        for name in os.listdir(folder):
+            if name.partition(".")[0] not in self._controller.ledger.sessions:
+                try:
+                    os.unlink(os.path.join(folder, name))
+                except FileNotFoundError:
+                    pass  # its launcher was faster
+
+    def _describe(self, workers: Workers) -> dict[str, object]:
+        return {
+            "embedded": True,
+            "log": self._log_path,
+            "driver": self._inventory.driver.path,
+            "native": self._native.root,
+            "warm_workers": workers.warm_count,
+            "worker_failure": workers.last_failure or None,
+            "idle_s": self._settings.idle_s,
+            "missing_isolation": missing_isolation(),
+        }
+
+    def _log_start(self, address: str) -> None:
+        log.info(
+            "release %s, data plane on %s, driver %s (%s), %d devices, runtime folder %s",
+            __version__,
+            address,
+            self._inventory.driver.path,
+            self._inventory.driver.why,
+            len(self._inventory.devices),
+            self._runtime,
+        )
+        log.info("isolation that this user cannot give: %s", "; ".join(missing_isolation()))
+
+
+def _take_lock(runtime: str) -> int | None:
+    """The lock that makes this the folder's only pool, held until the process ends."""
+    path = os.path.join(runtime, "pool.lock")
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise PoolStartFailed(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _report(ready_fd: int | None, outcome: dict[str, object]) -> None:
+    if ready_fd is None:
+        return
+    try:
+        os.write(ready_fd, json.dumps(outcome).encode() + b"\n")
+        os.close(ready_fd)
+    except OSError:
+        pass  # the launcher that asked has gone, or was already told

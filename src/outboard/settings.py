@@ -1,0 +1,114 @@
+"""Settings by layer: flag over environment over user file over system file.
+
+SPDX-License-Identifier: Apache-2.0
+
+    pool = "https://gpus.example.org:7860"   # OUTBOARD_POOL; absent: this machine's own pool
+
+    [embedded]                               # the pool of this machine
+    driver = "auto"                          # OUTBOARD_DRIVER: auto, software, or a path
+    idle = "10m"                             # OUTBOARD_POOL_IDLE: ends so long after its last use
+    warm_workers = 1                         # OUTBOARD_WARM_WORKERS
+"""
+
+from __future__ import annotations
+
+import os
+
+from outboard.directories import user_configuration_file
+from outboard.errors import ConfigurationError, OutboardError
+from outboard.units import parse_duration_s
+
+SYSTEM_CONFIGURATION_FILE = "/etc/outboard/config.toml"
+
+_VARIABLES = {
+    "pool": "OUTBOARD_POOL",
+    "embedded.driver": "OUTBOARD_DRIVER",
+    "embedded.idle": "OUTBOARD_POOL_IDLE",
+    "embedded.warm_workers": "OUTBOARD_WARM_WORKERS",
+}
+
+
+class Settings:
+    """The values in force, each with where it comes from."""
+
+    def __init__(self, layers: list[tuple[str, dict[str, str]]]) -> None:
+        self._layers = layers
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """(value, source) of a setting, or None where no layer has it."""
+        for source, values in self._layers:
+            value = values.get(name)
+            if value:
+                return value, _VARIABLES[name] if source == "environment" else source
+        return None
+
+    @property
+    def driver(self) -> str:
+        """`auto`, `software`, or the absolute path of a driver."""
+        found = self.find("embedded.driver")
+        value = found[0] if found else "auto"
+        if found and value not in ("auto", "software") and not os.path.isabs(value):
+            raise ConfigurationError(
+                f"{found[1]}: driver is {value!r}",
+                "write auto, software, or the absolute path of a libcuda.so.1",
+            )
+        return value
+
+    @property
+    def idle_s(self) -> float:
+        """How long the embedded pool outlives its last session."""
+        found = self.find("embedded.idle")
+        if found is None:
+            return 600.0
+        try:
+            return parse_duration_s(found[0])
+        except OutboardError as error:
+            raise ConfigurationError(f"{found[1]}: {error.message}", error.hint) from error
+
+    @property
+    def warm_workers(self) -> int:
+        """How many workers wait, initialised, for the next program."""
+        found = self.find("embedded.warm_workers")
+        if found is None:
+            return 1
+        if not found[0].isdecimal() or int(found[0]) > 64:
+            raise ConfigurationError(
+                f"{found[1]}: warm_workers is {found[0]!r}", "write a number from 0 to 64"
+            )
+        return int(found[0])
+
+
+def load_settings(flags: dict[str, str] | None = None) -> Settings:
+    """Read every layer; a file that is there but cannot be used is an error, not a default."""
+    environment = {name: os.environ.get(variable, "") for name, variable in _VARIABLES.items()}
+    layers = [("command line", flags or {}), ("environment", environment)]
+    for path in (user_configuration_file(), SYSTEM_CONFIGURATION_FILE):
+        if path and os.path.exists(path):
+            layers.append((path, _read(path)))
+    return Settings(layers)
+
+
+def _read(path: str) -> dict[str, str]:
+    import tomllib  # only where there is a file: it costs 4 ms of the launcher's 60
+
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be used: {error}",
+            f"correct the file, or move it away: mv {path} {path}.old",
+        ) from error
+    values = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            values.update({f"{key}.{inner}": str(given) for inner, given in value.items()})
+        else:
+            values[key] = str(value)
+    unknown = sorted(set(values) - set(_VARIABLES))
+    if unknown:
+        raise ConfigurationError(
+            f"{path}: unknown setting {', '.join(unknown)}",
+            f"the settings are {', '.join(sorted(_VARIABLES))}",
+        )
+    return values

@@ -1,0 +1,126 @@
+"""A worker without a GPU: speaks the hand-over of docs/internals/session.md, then a line protocol.
+
+SPDX-License-Identifier: Apache-2.0
+
+What it does on its command socket: it writes `OUTW` and one line of JSON (what it was claimed with),
+then obeys lines: `take N` (hold N bytes of device 0, answers ok or oom), `die` (exit 1), `ping`.
+SOFTGPU_FAKE_* variables change how it starts: DEVICES, TOTAL_MIB, PROTOCOL, FAIL, MUTE, STUBBORN.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import NoReturn
+
+PROTOCOL = os.environ.get("SOFTGPU_FAKE_PROTOCOL", "ab" * 32)
+CONTEXT_BYTES = 4 << 20
+
+
+def inventory() -> None:
+    total = int(os.environ.get("SOFTGPU_FAKE_TOTAL_MIB", "1028")) << 20
+    devices = [
+        {
+            "index": index,
+            "uuid": f"GPU-fake-{index}",
+            "name": "Fake GPU",
+            "total_bytes": total,
+            "compute_capability": "8.0",
+            "pci": f"0000:0{index + 1}:00.0",
+            "multiprocessors": 8,
+            "context_bytes": CONTEXT_BYTES,
+        }
+        for index in range(int(os.environ.get("SOFTGPU_FAKE_DEVICES", "1")))
+    ]
+    head = {"protocol": PROTOCOL, "driver_version": 13000, "software": True}
+    print(json.dumps({**head, "devices": devices}))
+
+
+class Page:
+    """This worker's view of the share page."""
+
+    def __init__(self, descriptor: int, slot: int) -> None:
+        self.descriptor = descriptor
+        self.slot = slot
+
+    def field(self, at: int) -> int:
+        return int(struct.unpack("<Q", os.pread(self.descriptor, 8, at))[0])
+
+    def take(self, size: int) -> bool:
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX, 1, 0)
+        try:
+            held = sum(self.field(256 + 8 * 16 * slot) for slot in range(256))
+            if held + size > self.field(64):
+                return False
+            mine = 256 + 8 * 16 * self.slot
+            os.pwrite(self.descriptor, struct.pack("<Q", self.field(mine) + size), mine)
+            return True
+        finally:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, 0)
+
+
+def serve(control: socket.socket, identity: str) -> NoReturn:
+    control.send(json.dumps({"type": "ready", "protocol": PROTOCOL}).encode())
+    data, descriptors, _, _ = socket.recv_fds(control, 32768, 4)
+    if not data or json.loads(data)["type"] == "end":
+        sys.exit(0)
+    claim = json.loads(data)
+    command = socket.socket(fileno=descriptors[0])
+    page = Page(descriptors[1], claim["slot"])
+    page.take(CONTEXT_BYTES)
+    told = {"id": identity, "claim": claim, "environment": dict(os.environ)}
+    told["descriptors"] = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+    command.sendall(b"OUTW" + json.dumps(told).encode() + b"\n")
+    bulk: list[socket.socket] = []
+    while True:
+        readable, _, _ = select.select([command, control], [], [])
+        if control in readable:
+            data, descriptors, _, _ = socket.recv_fds(control, 32768, 4)
+            if not data:
+                control.close()
+                control = socket.socket()
+            elif json.loads(data)["type"] == "bulk":
+                bulk.append(socket.socket(fileno=descriptors[0]))
+                bulk[-1].sendall(b"bulk here\n")
+            elif "SOFTGPU_FAKE_STUBBORN" not in os.environ:
+                command.sendall(f"ended: {json.loads(data)['reason']}\n".encode())
+                sys.exit(0)
+        if command in readable:
+            obey(command, page)
+
+
+def obey(command: socket.socket, page: Page) -> None:
+    line = command.recv(4096)
+    words = line.split()
+    if not line:
+        sys.exit(0)
+    if words[0] == b"take":
+        command.sendall(b"ok\n" if page.take(int(words[1])) else b"oom\n")
+    elif words[0] == b"die":
+        os._exit(1)
+    else:
+        command.sendall(b"pong\n")
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if "SOFTGPU_FAKE_FAIL" in os.environ:
+        sys.exit(f"the driver does not work: {os.environ['SOFTGPU_FAKE_FAIL']}")
+    if "--inventory" in arguments:
+        inventory()
+        return
+    if "SOFTGPU_FAKE_MUTE" in os.environ:
+        time.sleep(600)
+    if "SOFTGPU_FAKE_STUBBORN" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    serve(socket.socket(fileno=int(options["--control-fd"])), options["--id"])
+
+
+if __name__ == "__main__":
+    main()
