@@ -1,4 +1,4 @@
-"""Turns the declarations and annotations under api/ into the shims', the wire's and the worker's code.
+"""Turns api/ into the code of the shims, the wire and the worker.
 
 SPDX-License-Identifier: Apache-2.0
 """

@@ -1,4 +1,4 @@
-"""The commands of the wire: their fields, their layout in a frame, and the hash that names them all.
+"""The commands of the wire: their fields, their layout, and the hash that names them all.
 
 SPDX-License-Identifier: Apache-2.0
 """
@@ -86,7 +86,7 @@ class Message:
 
     @property
     def placed(self) -> tuple[Placed, ...]:
-        """The fixed block: declared order, natural alignment, padded to 8 bytes by named members."""
+        """The fixed block: declared order, natural alignment, padded to 8 by named members."""
         placed: list[Placed] = []
         offset = 0
         for field in self.fields:

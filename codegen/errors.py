@@ -1,4 +1,4 @@
-"""What stops the generator: a mistake in the specification, with the place and what to write instead.
+"""What stops the generator: a mistake in the specification, its place and what to write.
 
 SPDX-License-Identifier: Apache-2.0
 """

@@ -2,9 +2,9 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-Run by hand when the headers change; builds read the committed result and need no libclang. cuda.h is
-read with __CUDA_API_VERSION_INTERNAL, which makes it declare every version of a function under the
-name that the driver exports. The versions in which each was introduced stand in the names of
+Run by hand when the headers change; builds read the committed result and need no libclang. cuda.h
+is read with __CUDA_API_VERSION_INTERNAL, which makes it declare every version of a function under
+the name that the driver exports. The versions in which each was introduced stand in the names of
 the PFN_ types of cudaTypedefs.h.
 """
 
@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clang import cindex  # type: ignore[import-untyped]
+from clang import cindex
 
 from codegen.errors import SpecError
 from codegen.model import Declaration, Facts, Kind, Parameter, Pointee, Variant, per_thread_base
@@ -89,7 +89,7 @@ def _parse(include: Path) -> cindex.TranslationUnit:
 
 
 def _compiler_headers() -> list[Path]:
-    """Where stddef.h is: libclang's wheel has no headers of its own, so the newest gcc's are taken."""
+    """Where stddef.h is: libclang's wheel has no headers, so the newest gcc's are taken."""
     folders = sorted(Path("/usr/lib/gcc").glob("*/*/include/stddef.h"))
     return [folders[-1].parent] if folders else []
 
@@ -170,7 +170,7 @@ def _kind(kind: cindex.Type) -> Kind:
 def _variants(
     symbols: Sequence[str], pointers: Sequence[tuple[str, int, str]]
 ) -> dict[str, tuple[Variant, ...]]:
-    """Pairs the versions of each base name with its symbols: both are numbered in the same order."""
+    """Pairs the versions of each base name with its symbols: both are numbered in one order."""
     versions: dict[str, list[int]] = defaultdict(list)
     for base, version, suffix in pointers:
         if not suffix:

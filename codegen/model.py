@@ -1,4 +1,4 @@
-"""The facts about the driver's interface: declarations, versions and attributes, as extracted from the headers.
+"""The facts about the driver's interface: declarations, versions and attributes.
 
 SPDX-License-Identifier: Apache-2.0
 """
