@@ -1,0 +1,115 @@
+"""Unmodified CUDA programs give, through Outboard, the result buffers that they give without it.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import SITE_PACKAGES, Direct, Native, Pool
+
+pytestmark = pytest.mark.sanitize
+
+RUNTIME_PROGRAMS = [
+    "matrixMul",
+    "vectorAdd",
+    "reduction",
+    "histogram",
+    "transpose",
+    "divergent",
+    "dynamicShared",
+    "symbols",
+    "streams",
+    "devicePrintf",
+    "perThreadStream",
+    "rdc",
+    "wildStore",
+    "refusedLaunch",
+    "memoryLimit",
+    "deviceReset",
+    "exitWithoutCleanup",
+    "exitFromThread",
+]
+DRIVER_PROGRAMS = [
+    "vectorAddDriver",
+    "nvrtcModule",
+    "orderTransfers",
+    "orderHostFunction",
+    "orderCrossedCopies",
+    "captureModes",
+    "manyThreads",
+    "virtualMemory",
+]
+# Programs that are their own proof and have no buffers to compare.
+WITHOUT_RESULTS = {
+    "devicePrintf",
+    "wildStore",
+    "memoryLimit",
+    "exitWithoutCleanup",
+    "exitFromThread",
+}
+CASES = [(kind, name) for name in RUNTIME_PROGRAMS for kind in ("static", "shared")] + [
+    ("driver", name) for name in DRIVER_PROGRAMS
+]
+
+
+def arguments_of(name: str) -> list[str]:
+    if name == "nvrtcModule":
+        return ["--nvrtc", str(SITE_PACKAGES / "nvidia/cu13/lib/libnvrtc.so.13")]
+    return []
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES, ids=[f"{kind}-{name}" for kind, name in CASES])
+def test_program_computes_the_same_through_outboard(
+    native: Native, direct: Direct, pool: Pool, tmp_path: Path, kind: str, name: str
+) -> None:
+    program = native.program(name, kind)
+    arguments = arguments_of(name)
+    expected_file = tmp_path / "direct"
+    actual_file = tmp_path / "outboard"
+
+    expected = direct.run(program, *arguments, "--out", expected_file, results=expected_file)
+    assert expected.returncode == 0, f"directly: {expected.describe()}"
+    actual = pool.run(program, *arguments, "--out", actual_file, results=actual_file)
+    assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
+
+    assert f"{name}: Result = PASS" in actual.stdout
+    assert (len(expected.results) > 0) == (name not in WITHOUT_RESULTS)
+    assert actual.results == expected.results
+
+
+@pytest.mark.parametrize("kind", ["static", "shared"])
+def test_device_printf_keeps_its_place_between_prints_of_the_host(
+    native: Native, direct: Direct, pool: Pool, kind: str
+) -> None:
+    program = native.program("devicePrintf", kind)
+    text = pool.run(program).stdout
+    assert text == direct.run(program).stdout
+    for number in range(3):
+        before = text.index(f"host: before round {number}\n")
+        said = text.index(f"device: round {7 * number}: ")
+        after = text.index(f"host: after round {number}\n")
+        assert before < said < after
+    assert f"device: round 14: {1.0:5.2f} left  | 0xbeef x 1099511627776 %\n" in text
+    for block in range(2):
+        for thread in range(3):
+            assert text.count(f"device: thread {thread} of block {block}\n") == 1
+
+
+def test_a_program_that_fails_gives_its_own_exit_code(native: Native, pool: Pool) -> None:
+    outcome = pool.run(native.program("forkedHolder"))
+    assert outcome.returncode == 1, outcome.describe()
+    assert "--release FILE is missing" in outcome.stderr
+
+
+def test_large_copies_cross_with_little_staging(native: Native, pool: Pool, tmp_path: Path) -> None:
+    outcome = pool.run(native.program("orderCrossedCopies", "driver"), "--mib", "512")
+    assert outcome.returncode == 0, outcome.describe()
+
+
+def test_the_program_sees_the_software_gpu_by_name(native: Native, pool: Pool) -> None:
+    outcome = pool.run(native.program("vectorAddDriver", "driver"))
+    assert "on Software GPU" in outcome.stdout, outcome.describe()
