@@ -1,4 +1,4 @@
-"""Running programs directly on the software GPU and through Outboard, and looking at the pool's processes.
+"""Running programs directly and through Outboard, and looking at the pool's processes.
 
 SPDX-License-Identifier: Apache-2.0
 """
@@ -223,7 +223,7 @@ class Pool:
         return int(self.json("gpus")["devices"][0]["total_bytes"])
 
     def pid(self) -> int:
-        """The pool's process, as the kernel names the other end of its socket; 0 if none listens."""
+        """The pool's process, as the kernel names its socket's other end; 0 if none listens."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             try:
                 connection.connect(str(self.folder / "run/pool.sock"))

@@ -33,7 +33,8 @@ def warm_worker(pool: Pool) -> int:
 
 
 def test_a_wild_store_ends_its_own_context_and_nothing_else(native: Native, pool: Pool) -> None:
-    script = f"{native.program('wildStore')} || exit 1\n{native.program('matrixMul')} || exit 2\nexit 0\n"
+    wild, after = native.program("wildStore"), native.program("matrixMul")
+    script = f"{wild} || exit 1\n{after} || exit 2\nexit 0\n"
     outcome = pool.run("bash", stdin=script)
     assert outcome.returncode == 0, outcome.describe()
     assert "the wild store gives 700" in outcome.stdout

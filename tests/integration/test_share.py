@@ -1,4 +1,4 @@
-"""A share is what the program sees as the whole, and what all programs of the session have together.
+"""A share is the whole that a program sees, and what all programs of a session have together.
 
 SPDX-License-Identifier: Apache-2.0
 """

@@ -14,7 +14,8 @@ import cupy as cp
 import numpy as np
 
 SOURCE = r"""
-extern "C" __global__ void scaled_sum(const float* a, const float* b, float* c, float factor, int n) {
+extern "C" __global__ void scaled_sum(const float* a, const float* b, float* c, float factor,
+                                      int n) {
   const int i = blockDim.x * blockIdx.x + threadIdx.x;
   if (i < n) c[i] = a[i] * factor + b[i];
 }
