@@ -10,6 +10,8 @@ import stat
 
 from outboard.errors import ConfigurationError
 
+_LONGEST_SOCKET_PATH = 107  # sun_path, less its terminating zero
+
 
 def runtime_directory() -> str:
     """The folder for sockets and session files, made with mode 0700 if it is missing.
@@ -38,7 +40,13 @@ def sessions_directory(runtime: str) -> str:
 
 def pool_socket(runtime: str) -> str:
     """The Unix socket of this user's embedded pool."""
-    return os.path.join(runtime, "pool.sock")
+    path = os.path.join(runtime, "pool.sock")
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        raise ConfigurationError(
+            f"the runtime folder {runtime} has too long a name for a socket in it",
+            "name a shorter one in OUTBOARD_RUNTIME_DIR",
+        )
+    return path
 
 
 def state_directory() -> str | None:

@@ -37,7 +37,7 @@ class AgentSession:
 
 
 class Agent:
-    """One node's sessions. `on_programs` is told how many programs a session has when it changes."""
+    """One node's sessions. `on_programs` is told a session's number of programs as it changes."""
 
     def __init__(self, node: str, node_key: bytes, signer: Signer) -> None:
         self._node = node
@@ -47,7 +47,7 @@ class Agent:
         self._ended: dict[str, float] = {}
         self._nonces = Nonces()
         self.workers: Workers
-        self.on_programs: Callable[[str, int], None] = lambda session, count: None
+        self.on_programs: Callable[[str, int], None] = _tell_nobody
 
     async def admit(self, preface: Preface, connection: socket.socket) -> None:
         """Hand a verified connection to a worker; raises `Refusal`. The caller closes its copy."""
@@ -143,6 +143,10 @@ class Agent:
                     raise Refusal("no_worker", error.message, "run the program again") from error
                 return
         raise Refusal("no_worker", "this session has no such worker", "run the program again")
+
+
+def _tell_nobody(_session: str, _programs: int) -> None:
+    """What an agent does with its news before a controller listens."""
 
 
 def _ended() -> Refusal:

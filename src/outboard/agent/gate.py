@@ -68,7 +68,7 @@ class Gate:
                     body = await _exactly(connection, body_bytes(head))
                 await self._admit(parse_preface(body), connection)
             except (TimeoutError, ConnectionError):
-                log.info("a connection ended before its preface was complete")
+                log.debug("a connection ended before its preface was complete")
             except Refusal as refusal:
                 log.info("refused a program (%s): %s", refusal.code, refusal.message)
                 await _refuse(connection, refusal)

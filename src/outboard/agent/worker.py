@@ -59,6 +59,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
+        self._signalled = False
         self._logged_bytes = 0
         self._partial_line = b""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -128,11 +129,7 @@ class Worker:
             self._send({"type": "end", "reason": reason}, [])
         except WorkerFailed:
             self._signal(signal.SIGTERM)
-        later = self._loop.call_later
-        self._timers = [
-            later(END_GRACE_S, self._signal, signal.SIGTERM),
-            later(END_GRACE_S + KILL_GRACE_S, self._signal, signal.SIGKILL),
-        ]
+        self._end_later()
 
     def kill(self) -> None:
         """End it at once."""
@@ -155,6 +152,15 @@ class Worker:
         except OSError as error:
             raise WorkerFailed(f"worker {self.pid} does not listen: {error.strerror}") from error
 
+    def _end_later(self) -> None:
+        """Terminate it after a grace, kill it after another."""
+        if not self._timers:
+            later = self._loop.call_later
+            self._timers = [
+                later(END_GRACE_S, self._signal, signal.SIGTERM),
+                later(END_GRACE_S + KILL_GRACE_S, self._signal, signal.SIGKILL),
+            ]
+
     def _on_message(self) -> None:
         try:
             data = self._control.recv(LARGEST_MESSAGE_BYTES)
@@ -163,10 +169,9 @@ class Worker:
         except OSError:
             data = b""
         if not data:
-            # Closed before its process ended: the pidfd tells the rest, unless it lingers.
+            # Its process is ending, and the pidfd will tell how; one that lingers is made to.
             self._loop.remove_reader(self._control.fileno())
-            if self.state is not WorkerState.GONE:
-                self.end("the worker closed its control socket")
+            self._end_later()
             return
         try:
             message = json.loads(data)
@@ -183,36 +188,39 @@ class Worker:
             log.error("worker %d sent nonsense and is ended: %r", self.pid, error)
             self.kill()
 
-    def _on_log(self) -> None:
+    def _on_log(self) -> bool:
+        """Log what the worker wrote; returns whether there may be more."""
         try:
             data = os.read(self._log_fd, 4096)
         except BlockingIOError:
-            return
+            return False
         if not data:
             self._loop.remove_reader(self._log_fd)
-            return
+            return False
         # Bounded: a worker that is its client's puppet must not fill the log's disk.
         self._logged_bytes += len(data)
         if self._logged_bytes > _MOST_LOGGED_BYTES:
-            return
+            return False
         *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         for line in lines:
-            log.info("worker %d: %s", self.pid, line.decode("utf-8", "backslashreplace"))
+            log.info("worker %d: %s", self.pid, _printable(line))
+        return True
 
     def _reap(self) -> None:
-        self._on_log()
+        while self._on_log():
+            pass  # its last words, most likely why it ended
         self._stop_watching()
         _, status = os.waitpid(self.pid, 0)
         self.exit_status = os.waitstatus_to_exitcode(status)
         if self._partial_line:
-            log.info("worker %d: %s", self.pid, self._partial_line.decode("utf-8", "replace"))
+            log.info("worker %d: %s", self.pid, _printable(self._partial_line))
         if self.exit_status != 0 and not self.failure:
             self.failure = (
                 f"killed by signal {-self.exit_status}"
                 if self.exit_status < 0
                 else f"exit code {self.exit_status}"
             )
-        if self.exit_status != 0 and self.state is not WorkerState.ENDING:
+        if self.exit_status != 0 and not self._signalled:
             log.warning("worker %d ended: %s", self.pid, self.failure)
         self._enter(WorkerState.GONE)
         self._on_exit(self)
@@ -228,6 +236,7 @@ class Worker:
 
     def _signal(self, number: signal.Signals) -> None:
         if self.state is not WorkerState.GONE:
+            self._signalled = True
             try:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
@@ -236,3 +245,9 @@ class Worker:
     def _enter(self, state: WorkerState) -> None:
         self.state = state
         self._changed.set()
+
+
+def _printable(line: bytes) -> str:
+    """A worker's line as the log may show it: no escape sequences, no invented lines."""
+    text = line.decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -6,7 +6,9 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 
 from outboard import __version__
@@ -36,10 +38,12 @@ class Workers:
         self._keep_warm = keep_warm
         self._on_exit = on_exit
         self._all: set[Worker] = set()
+        self._builds: dict[Worker, tuple[int, ...]] = {}
         self._spare: list[Worker] = []
         self._failures = 0
         self._retry: asyncio.TimerHandle | None = None
         self._closing = False
+        self._none_left = asyncio.Event()
         self.last_failure = ""
 
     @property
@@ -100,14 +104,16 @@ class Workers:
                 self._all.discard(worker)
             else:
                 worker.end("the pool ends")
-        while self._all:
-            await asyncio.sleep(0.01)
+        self._none_left.clear()
+        if self._all:
+            await self._none_left.wait()
 
     def _match(self, protocol: str) -> Worker | None:
         """A spare worker for the protocol; those of an older build are retired on the way."""
         for worker in list(self._spare):
             self._spare.remove(worker)
-            if worker.state is WorkerState.STARTING or worker.protocol == protocol:
+            fits = worker.state is WorkerState.STARTING or worker.protocol == protocol
+            if fits and self._builds.get(worker) == self._build():
                 return worker
             worker.end("another build of the worker is asked for")
         return None
@@ -119,10 +125,22 @@ class Workers:
             self._failed(f"{self._program} cannot be started: {error.strerror}")
             return None
         self._all.add(worker)
+        self._builds[worker] = self._build()
         return worker
+
+    def _build(self) -> tuple[int, ...]:
+        """Tells one build of worker and driver from the next: a warm worker of the old one, with
+        its libraries already mapped, is not given to a program."""
+        marks: list[int] = []
+        for path in (self._program, self._driver):
+            with contextlib.suppress(OSError):
+                found = os.stat(path)
+                marks += (found.st_ino, found.st_mtime_ns)
+        return tuple(marks)
 
     def _exited(self, worker: Worker) -> None:
         self._all.discard(worker)
+        self._builds.pop(worker, None)
         if worker in self._spare:
             self._spare.remove(worker)
             self._failed(worker.failure or "a warm worker ended by itself")
@@ -130,6 +148,8 @@ class Workers:
             self.last_failure = worker.failure
         else:
             self._failures = 0
+        if not self._all:
+            self._none_left.set()
         self._on_exit(worker)
 
     def _failed(self, why: str) -> None:

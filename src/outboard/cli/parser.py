@@ -19,25 +19,19 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, command: str, summary: str, examples: str) -> None:
         super().__init__(
             prog=f"outboard {command}",
-            description=f"Examples:\n{examples}\n{summary}",
+            description=summary,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         self._command = command
+        self._examples = examples
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see what there is: outboard {self._command} --help")
 
     def format_help(self) -> str:
         """Examples first, then usage and options."""
-        formatter = self._get_formatter()
-        formatter.add_text(self.description)
-        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
-        for group in self._action_groups:
-            formatter.start_section(group.title)
-            formatter.add_arguments(group._group_actions)
-            formatter.end_section()
-        return formatter.format_help()
+        return f"Examples:\n{self._examples}\n{super().format_help()}"
 
 
 def print_json(document: object) -> None:

@@ -183,7 +183,7 @@ def _request_from(body: object, peer: Peer) -> Request:
         wait_s=wait_s,
         uid=peer.uid,
         pid=peer.pid,
-        program=str(body.get("program", ""))[:200],
+        program=_printable(str(body.get("program", ""))[:200]),
     )
 
 
@@ -192,6 +192,11 @@ def _whole(record: dict[str, object], name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise MalformedRequest(f"{name} is not a whole number")
     return value
+
+
+def _printable(text: str) -> str:
+    """Text as logs and tables may show it: it is a user's, and may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _iso(unix: float) -> str:

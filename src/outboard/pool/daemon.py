@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import logging
@@ -37,7 +38,7 @@ log = logging.getLogger("outboard.pool")
 
 
 def run_daemon(runtime: str, ready_fd: int | None) -> int:
-    """Run the pool until it is stopped or idle; how the start went is one JSON line on `ready_fd`."""
+    """Run the pool until it is stopped or idle; the start's outcome goes to `ready_fd`, as JSON."""
     os.umask(0o077)
     log_path = open_log()
     raise_soft_limits()
@@ -118,8 +119,7 @@ class Pool:
         )
         self._remove_stale_session_files()
         path = pool_socket(self._runtime)
-        if os.path.lexists(path):
-            os.unlink(path)  # left by a pool that was killed: the lock says that none lives
+        _unlink_if_there(path)  # left by a pool that was killed: the lock says that none lives
         api = Api(self._controller, self._stop.set, lambda: self._describe(workers))
         server = await serve_unix(path, api.handle)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -131,7 +131,7 @@ class Pool:
         self._changed()
         await self._stop.wait()
         # From here on a launcher finds no socket, and starts a new pool once the lock is free.
-        os.unlink(path)
+        _unlink_if_there(path)
         server.close()
         serving.cancel()
         gate.close()
@@ -155,8 +155,8 @@ class Pool:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+        self._remove_stale_session_files()
         if not self._controller.in_use:
-            self._remove_stale_session_files()
             self._idle = asyncio.get_running_loop().call_later(
                 self._settings.idle_s, self._end_idle
             )
@@ -170,10 +170,7 @@ class Pool:
         folder = sessions_directory(self._runtime)
         for name in os.listdir(folder):
             if name.partition(".")[0] not in self._controller.ledger.sessions:
-                try:
-                    os.unlink(os.path.join(folder, name))
-                except FileNotFoundError:
-                    pass  # its launcher was faster
+                _unlink_if_there(os.path.join(folder, name))  # its launcher may be faster
 
     def _describe(self, workers: Workers) -> dict[str, object]:
         return {
@@ -198,6 +195,11 @@ class Pool:
             self._runtime,
         )
         log.info("isolation that this user cannot give: %s", "; ".join(missing_isolation()))
+
+
+def _unlink_if_there(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _take_lock(runtime: str) -> int | None:

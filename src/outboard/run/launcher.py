@@ -12,7 +12,7 @@ import time
 
 from outboard.client.pool import Granted, Pool, acquire
 from outboard.directories import runtime_directory, sessions_directory
-from outboard.errors import OutboardError, PoolBusy, SessionFileUnreadable
+from outboard.errors import OutboardError, PoolBusy, PoolUnreachable, SessionFileUnreadable
 from outboard.model.session_file import (
     SessionFile,
     find_session_file,
@@ -28,6 +28,8 @@ from outboard.units import format_mib
 
 # Memory that a program just freed comes back within moments: not worth a message.
 _QUIET_WAIT_S = 1.0
+_LONGEST_PROGRAM_TEXT = 200
+_PROBE_TIMEOUT_S = 3.0
 
 
 class RunOptions:
@@ -69,6 +71,7 @@ def run(options: RunOptions) -> int:
 def _join(path: str, command: Command, native: NativeFiles, options: RunOptions) -> None:
     """Become the program, in the session that there already is; returns only if it cannot."""
     content = read_session_file(path)
+    _probe(content)
     _say(options, f"using session {content.session}{_of_session(content)}")
     environment = session_environment(os.environ, path, native.shim_folder, software=False)
     sys.stdout.flush()
@@ -85,6 +88,20 @@ def _join(path: str, command: Command, native: NativeFiles, options: RunOptions)
         raise CommandNotExecutable(
             f"{command.path}: {error.strerror}", f"look at it: file {command.path}"
         ) from error
+
+
+def _probe(content: SessionFile) -> None:
+    """Raise unless somebody listens where the session's programs will connect."""
+    for node in content.nodes:
+        host, _, port = node.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT_S).close()
+        except OSError as error:
+            raise PoolUnreachable(
+                f"nobody answers at {node.address} ({node.name}), where session"
+                f" {content.session} has its GPU: {error.strerror or error}",
+                "start a new session: unset OUTBOARD_SESSION; outboard run -n 1 -- COMMAND",
+            ) from error
 
 
 class _Run:
@@ -128,7 +145,7 @@ class _Run:
         settings = load_settings()
         gpus = options.gpus or 1
         share = options.share or {}
-        program = str(self._command)
+        program = str(self._command)[:_LONGEST_PROGRAM_TEXT]
         quiet_s = _QUIET_WAIT_S if options.wait_s is None else min(_QUIET_WAIT_S, options.wait_s)
         started = time.monotonic()
         try:

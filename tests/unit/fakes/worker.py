@@ -2,8 +2,8 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-What it does on its command socket: it writes `OUTW` and one line of JSON (what it was claimed with),
-then obeys lines: `take N` (hold N bytes of device 0, answers ok or oom), `die` (exit 1), `ping`.
+On its command socket it writes `OUTW` and one line of JSON (what it was claimed with), then obeys
+lines: `take N` (hold N bytes of device 0, answers ok or oom), `die` (exit 1), `ping`.
 SOFTGPU_FAKE_* variables change how it starts: DEVICES, TOTAL_MIB, PROTOCOL, FAIL, MUTE, STUBBORN.
 """
 
