@@ -2,7 +2,7 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-The file's format is the recorder's (native/client/recorder.hpp), frames are native/wire/frame.hpp's.
+The file's format is native/client/recorder.hpp's, its frames are native/wire/frame.hpp's.
 """
 
 from __future__ import annotations
