@@ -108,9 +108,10 @@ class Spec:
         return [f for _, f in sorted(self.functions.items()) if f.client == "generated"]
 
     def unsupported_attributes(self) -> list[str]:
-        """The device attributes that report 0, by value."""
-        names = {name for family in self.families for name in family.attributes}
-        return sorted(names, key=lambda name: self.facts.attributes[name])
+        """The device attributes that report 0, by value; of two names for one value the first."""
+        names = sorted({name for family in self.families for name in family.attributes})
+        by_value = {self.facts.attributes[name]: name for name in reversed(names)}
+        return [by_value[value] for value in sorted(by_value)]
 
 
 def load_functions(folder: Path, facts: Facts) -> tuple[dict[str, Function], tuple[Family, ...]]:

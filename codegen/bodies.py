@@ -207,7 +207,7 @@ def _client_in(slot: Slot, values: dict[str, str]) -> list[str]:
     name, parameter = slot.name, slot.parameter
     if slot.rule is None:
         if parameter.kind == "handle":
-            return _return_unless(f"to_wire(target, {parameter.name}, &command.{name})")
+            return _return_unless(f"to_wire({parameter.name}, &command.{name})")
         if parameter.kind == "device":
             return [f"command.{name} = device_index;"]
         if parameter.kind == "enum":
@@ -322,6 +322,6 @@ def _worker_array(slot: Slot, values: dict[str, str]) -> tuple[list[str], str, l
         return before, f"reinterpret_cast<const {element}*>(command.{name}.data())", []
     before += [
         f"static thread_local std::vector<{element}> {name};",
-        f"{name}.assign({name}_elements, {element}{{}});",
+        f"{name}.assign({name}_elements, {{}});",
     ]
     return before, f"{name}.data()", [f"reply.{name} = bytes_of({name}.data(), {size});"]

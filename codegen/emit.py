@@ -98,6 +98,9 @@ def _shim_files(render: Renderer, root: Path, spec: Spec, bodies: Sequence[Body]
         "shim_bodies.cpp": render(
             "shim_bodies.cpp", bodies=bodies, client_body=client_body, parameters=parameters
         ),
+        "absent_shim_bodies.cpp": render(
+            "absent_shim_bodies.cpp", spec=spec, parameters=parameters
+        ),
         "shim.version": render("shim.version", spec=spec),
         "proc_table.hpp": render("proc_table.hpp"),
         "proc_table.cpp": render(
@@ -119,6 +122,9 @@ def _worker_files(
     return {
         "execute.hpp": render("execute.hpp", commands=commands, bodies=bodies),
         "dispatch.cpp": render("dispatch.cpp", commands=commands),
+        "absent_worker_bodies.cpp": render(
+            "absent_worker_bodies.cpp", commands=commands, bodies=bodies
+        ),
         "worker_bodies.cpp": render("worker_bodies.cpp", bodies=bodies, worker_body=worker_body),
         "driver_table.hpp": render("driver_table.hpp", driver=driver),
         "driver_table.cpp": render("driver_table.cpp", driver=driver),
