@@ -53,7 +53,8 @@ wanted_extras() {
   local extras=build
   [ "$purpose" = test ] && extras=build,lint,test
   # A toolkit of the machine is used where there is one: the compiler's wheels are 100 MB.
-  [ -x /usr/local/cuda/bin/nvcc ] || command -v nvcc >/dev/null || extras=$extras,nvcc
+  /usr/local/cuda/bin/nvcc --version >/dev/null 2>&1 || nvcc --version >/dev/null 2>&1 ||
+    extras=$extras,nvcc
   echo "$extras"
 }
 
