@@ -24,6 +24,7 @@ missing_packages() {
   have_header lz4.h && have_static liblz4.a || echo liblz4-dev
   have_header openssl/evp.h && have_static libcrypto.a || echo libssl-dev
   have_header doctest/doctest.h || echo doctest-dev
+  command -v git >/dev/null || echo git
 }
 
 install_packages() {
