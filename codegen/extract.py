@@ -65,8 +65,12 @@ def extract(include: Path, symbols: Sequence[str]) -> Facts:
         elif cursor.spelling == "CUdevice_attribute_enum":
             attributes.update((e.spelling, e.enum_value) for e in cursor.get_children())
     declarations = {name: _declaration(name, functions.get(name)) for name in symbols}
-    version = _macro(include / "cuda.h", "CUDA_VERSION")
-    return Facts(version, declarations, _variants(symbols, pointers), attributes)
+    text = (include / "cuda.h").read_text(encoding="utf-8")
+    version = re.search(r"^#define CUDA_VERSION (\d+)$", text, re.MULTILINE)
+    if version is None:
+        raise SpecError(f"{include}/cuda.h does not define CUDA_VERSION")
+    variants = _variants(symbols, pointers)
+    return Facts(int(version[1]), declarations, variants, attributes, _renamed(text))
 
 
 def _parse(include: Path) -> cindex.TranslationUnit:
@@ -102,11 +106,11 @@ def _top_level(cursor: cindex.Cursor) -> Iterator[cindex.Cursor]:
             yield child
 
 
-def _macro(header: Path, name: str) -> int:
-    match = re.search(rf"^#define {name} (\d+)$", header.read_text(encoding="utf-8"), re.MULTILINE)
-    if match is None:
-        raise SpecError(f"{header} does not define {name}")
-    return int(match[1])
+def _renamed(text: str) -> dict[str, str]:
+    """The macros by which a program that includes cuda.h gets the newest version of a function."""
+    macro = r"^\s*#\s*define (cu[A-Z]\w*)\s+(?:__CUDA_API_PT[DS][SZ]\()?(cu[A-Z]\w*)\)?\s*$"
+    pairs = re.findall(macro, text, re.MULTILINE)
+    return {name: symbol for name, symbol in pairs if name != symbol}
 
 
 def _declaration(symbol: str, cursor: cindex.Cursor | None) -> Declaration:

@@ -81,6 +81,7 @@ class Facts:
     declarations: Mapping[str, Declaration]
     variants: Mapping[str, tuple[Variant, ...]]  # by base name, oldest first
     attributes: Mapping[str, int]  # CUdevice_attribute
+    renamed: Mapping[str, str]  # what a name in a program's source means by cuda.h's macros
 
 
 def per_thread_base(symbol: str) -> str | None:
@@ -100,6 +101,8 @@ def to_json(facts: Facts) -> str:
     """The committed form: one line per function, so that a new header version reads as a diff."""
     lines = ["{", f' "cuda_version": {facts.cuda_version},', ' "attributes": {']
     lines += _entries(facts.attributes)
+    lines += [" },", ' "renamed": {']
+    lines += _entries(facts.renamed)
     lines += [" },", ' "variants": {']
     lines += _entries(
         {
@@ -144,7 +147,13 @@ def load_facts(path: Path) -> Facts:
         base: tuple(Variant(introduced, symbol, thread) for introduced, symbol, thread in rows)
         for base, rows in document["variants"].items()
     }
-    return Facts(document["cuda_version"], declarations, variants, document["attributes"])
+    return Facts(
+        document["cuda_version"],
+        declarations,
+        variants,
+        document["attributes"],
+        document["renamed"],
+    )
 
 
 def _parameter(row: list[object]) -> Parameter:

@@ -15,6 +15,11 @@ SYMBOLS = "symbols-580.txt"
 DECLARATIONS = "declarations/13.0.json"
 
 
+def declarations_path(root: Path) -> Path:
+    """Where the extracted facts are committed."""
+    return root / "api" / "cuda" / DECLARATIONS
+
+
 def load_spec(root: Path) -> Spec:
     """The verified specification of the checkout `root`."""
     api = root / "api" / "cuda"
