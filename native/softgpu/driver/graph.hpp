@@ -1,0 +1,84 @@
+// Graphs: operations and what each of them waits for.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "event.hpp"
+#include "handles.hpp"
+#include "operation.hpp"
+
+namespace softgpu {
+
+class Graph;
+
+struct EmptyContent {};
+struct ChildContent {
+  std::shared_ptr<Graph> graph;
+};
+struct RecordContent {
+  std::shared_ptr<Event> event;
+};
+struct WaitContent {
+  std::shared_ptr<Event> event;
+};
+struct ValueContent {
+  std::vector<CUstreamBatchMemOpParams> parameters;
+};
+
+/// Memory that a graph allocates: it lives as long as the graph or an executable graph of it, at one
+/// address, so that nodes can name it.
+struct GraphMemory {
+  uint64_t base = 0;
+  ~GraphMemory();
+};
+struct AllocContent {
+  CUDA_MEM_ALLOC_NODE_PARAMS parameters{};
+  std::shared_ptr<GraphMemory> memory;
+};
+struct FreeContent {
+  uint64_t base = 0;
+};
+
+using NodeContent =
+    std::variant<KernelOperation, CopyOperation, MemsetOperation, HostOperation, EmptyContent,
+                 ChildContent, RecordContent, WaitContent, ValueContent, AllocContent, FreeContent>;
+
+struct GraphNode {
+  CUgraphNode handle = nullptr;
+  Graph* graph = nullptr;
+  NodeContent content;
+  std::vector<GraphNode*> dependencies;
+  std::vector<GraphNode*> dependents;
+  CUgraphNode original = nullptr;          ///< in a clone: the node that it was made from
+  std::vector<void*> parameter_pointers;  ///< what cuGraphKernelNodeGetParams hands out
+
+  CUgraphNodeType type() const;
+};
+
+/// Guarded by capture_mutex(), like its nodes.
+class Graph : public std::enable_shared_from_this<Graph> {
+ public:
+  ~Graph();
+  GraphNode* add(NodeContent content, std::vector<GraphNode*> dependencies);
+  void remove(GraphNode* node);
+  /// False if there is such an edge already.
+  static bool connect(GraphNode* from, GraphNode* to);
+  static bool disconnect(GraphNode* from, GraphNode* to);
+  std::shared_ptr<Graph> clone() const;
+  /// Every node after those it waits for; empty where there is a cycle (and nodes).
+  std::vector<GraphNode*> ordered() const;
+
+  CUgraph handle = nullptr;
+  bool is_child = false;
+  std::vector<std::shared_ptr<GraphNode>> nodes;
+  std::vector<std::shared_ptr<void>> user_objects;
+};
+
+HandleTable<Graph, CUgraph, 4>& graphs();
+HandleTable<GraphNode, CUgraphNode, 5>& graph_nodes();
+
+}  // namespace softgpu

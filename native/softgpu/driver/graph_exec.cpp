@@ -1,0 +1,95 @@
+// Executable graphs: made from a graph, run as one operation of a stream.
+// SPDX-License-Identifier: Apache-2.0
+#include "graph_exec.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "context.hpp"
+#include "values.hpp"
+
+namespace softgpu {
+
+HandleTable<GraphExec, CUgraphExec, 11>& graph_execs() {
+  static auto& table = *new HandleTable<GraphExec, CUgraphExec, 11>;
+  return table;
+}
+
+std::shared_ptr<GraphExec> GraphExec::create(const Graph& graph, uint64_t flags) {
+  std::vector<GraphNode*> order = graph.ordered();
+  if (order.empty() && !graph.nodes.empty()) return nullptr;
+  auto exec = std::make_shared<GraphExec>();
+  exec->flags = flags;
+  std::map<const GraphNode*, size_t> index;
+  for (GraphNode* node : order) {
+    index[node] = exec->steps.size();
+    Step step;
+    step.node = node->handle;
+    step.content = node->content;
+    if (auto* child = std::get_if<ChildContent>(&node->content)) {
+      step.child = create(*child->graph, flags);
+      if (!step.child) return nullptr;
+    }
+    for (GraphNode* from : node->dependencies) step.dependencies.push_back(index[from]);
+    std::sort(step.dependencies.begin(), step.dependencies.end());
+    exec->steps.push_back(std::move(step));
+  }
+  return exec;
+}
+
+namespace {
+
+/// Runs one node's content on the calling thread.
+struct RunContent {
+  Context& context;
+
+  CUresult operator()(KernelOperation& op) { return operation(op); }
+  CUresult operator()(CopyOperation& op) { return operation(op); }
+  CUresult operator()(MemsetOperation& op) { return operation(op); }
+  CUresult operator()(HostOperation& op) { return operation(op); }
+  CUresult operator()(EmptyContent&) { return CUDA_SUCCESS; }
+  CUresult operator()(ChildContent&) { return CUDA_SUCCESS; }  // done by the caller
+  CUresult operator()(RecordContent& c) {
+    c.event->renew()->complete();
+    return CUDA_SUCCESS;
+  }
+  CUresult operator()(WaitContent& c) {
+    if (auto record = c.event->latest()) record->wait(context);
+    return CUDA_SUCCESS;
+  }
+  CUresult operator()(ValueContent& c) {
+    for (const CUstreamBatchMemOpParams& p : c.parameters) {
+      std::optional<ValueOperation> op;
+      if (value_operation(context.device, p, &op) != CUDA_SUCCESS) {
+        return CUDA_ERROR_ILLEGAL_ADDRESS;
+      }
+      if (op) {
+        if (CUresult r = operation(*op); r != CUDA_SUCCESS) return r;
+      }
+    }
+    return CUDA_SUCCESS;
+  }
+  CUresult operator()(AllocContent&) { return CUDA_SUCCESS; }  // there since the graph is
+  CUresult operator()(FreeContent&) { return CUDA_SUCCESS; }   // gone with the graph
+
+  template <class Op>
+  CUresult operation(Op& op) {
+    Operation copy = op;
+    return execute(copy, context);
+  }
+};
+
+}  // namespace
+
+CUresult GraphExec::run(Context& context) {
+  std::lock_guard lock(mutex);
+  for (Step& step : steps) {
+    if (!step.enabled) continue;
+    CUresult r = step.child ? step.child->run(context)
+                            : std::visit(RunContent{context}, step.content);
+    if (r != CUDA_SUCCESS) return r;
+  }
+  return CUDA_SUCCESS;
+}
+
+}  // namespace softgpu

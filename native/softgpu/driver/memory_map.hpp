@@ -1,0 +1,74 @@
+// What lies at which address: every allocation of every device, and pinned host memory.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+
+#include "device.hpp"
+
+namespace softgpu {
+
+class MemoryPool;
+struct PhysicalMemory;
+
+enum class MemoryKind {
+  device,      ///< cuMemAlloc
+  pool,        ///< stream-ordered
+  module,      ///< a module's globals
+  mapped,      ///< cuMemMap
+  pinned,      ///< cuMemHostAlloc
+  registered,  ///< cuMemHostRegister
+};
+
+struct Allocation {
+  uint64_t base = 0;
+  uint64_t size = 0;
+  MemoryKind kind = MemoryKind::device;
+  Device* device = nullptr;  ///< where it lies; null for host memory
+  CUcontext context = nullptr;
+  uint64_t context_id = 0;
+  unsigned flags = 0;  ///< of cuMemHostAlloc or cuMemHostRegister
+  uint64_t buffer_id = 0;
+  std::shared_ptr<PhysicalMemory> physical;  ///< of a mapping
+  uint64_t physical_offset = 0;
+  std::shared_ptr<MemoryPool> pool;
+  bool sync_memops = false;
+
+  bool host() const { return kind == MemoryKind::pinned || kind == MemoryKind::registered; }
+};
+
+class MemoryMap {
+ public:
+  static MemoryMap& get();
+
+  /// Fills in the buffer id. False where the range overlaps another.
+  bool insert(Allocation allocation);
+  /// The allocation that the address lies in.
+  std::optional<Allocation> find(uint64_t address) const;
+  /// Removes the allocation that begins at `base`, if it is of this kind.
+  std::optional<Allocation> erase(uint64_t base, MemoryKind kind);
+  bool set_sync_memops(uint64_t address, bool value);
+  /// Every allocation that overlaps [base, base + size).
+  std::vector<Allocation> overlapping(uint64_t base, uint64_t size) const;
+
+  /// Frees what the context allocated (not VMM mappings, which belong to the process).
+  void release_context(const Context& context);
+  /// Gives the memory back to where it came from.
+  static void release(const Allocation& allocation);
+
+ private:
+  mutable std::shared_mutex mutex_;
+  std::map<uint64_t, Allocation> allocations_;
+  uint64_t next_buffer_id_ = 1;
+};
+
+/// Host memory that all devices may reach.
+void publish_host(Range range);
+void withdraw_host(Range range);
+
+}  // namespace softgpu

@@ -1,0 +1,233 @@
+// Carries out the operations of streams and graphs.
+// SPDX-License-Identifier: Apache-2.0
+#include "operation.hpp"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "activity.hpp"
+#include "context.hpp"
+#include "function.hpp"
+#include "graph_exec.hpp"
+#include "guard.hpp"
+#include "printf_text.hpp"
+#include "stream.hpp"
+
+namespace softgpu {
+
+thread_local bool in_host_function = false;
+
+int64_t now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1'000'000'000ll + t.tv_nsec;
+}
+
+void Record::complete() {
+  time_ns.store(now_ns());
+  done.store(1);
+  if (waiters.load() > 0) syscall(SYS_futex, &done, FUTEX_WAKE_PRIVATE, 1 << 30, nullptr, 0, 0);
+}
+
+void Record::wait(const Context& context) {
+  for (int i = 0; i < 50; ++i) {
+    if (done.load() != 0) return;
+    if (i > 10) sched_yield();
+  }
+  waiters.fetch_add(1);
+  // The time-out is for a context that is torn down meanwhile; complete() wakes at once.
+  timespec limit{0, 50'000'000};
+  while (done.load() == 0 && !(context.cancelled() && context.fault() != CUDA_SUCCESS)) {
+    syscall(SYS_futex, &done, FUTEX_WAIT_PRIVATE, 0, &limit, 0, 0);
+  }
+  waiters.fetch_sub(1);
+}
+
+namespace {
+
+/// Calls the program's function; CUDA calls are refused meanwhile.
+template <class Call>
+void as_host_function(Call&& call) {
+  PrintfText::flush();  // as CUDA does before a callback
+  in_host_function = true;
+  call();
+  in_host_function = false;
+}
+
+bool reachable(const Device* device, uint64_t base, size_t width, size_t height, size_t depth,
+               size_t pitch, size_t slice) {
+  if (device == nullptr || width == 0 || height == 0 || depth == 0) return true;
+  return device->space.contains(base, (depth - 1) * slice + (height - 1) * pitch + width);
+}
+
+CUresult run(KernelOperation& op, Context& context) {
+  op.launch.params = op.params.data();
+  Outcome outcome = context.device.run(*op.function->kernel, op.launch);
+  if (outcome.fault == Fault::none) return CUDA_SUCCESS;
+  std::fprintf(stderr, "softgpu: %s\n", outcome.detail.c_str());
+  return static_cast<CUresult>(outcome.fault);
+}
+
+CUresult run(CopyOperation& op, Context&) {
+  Activity::Scope active;
+  if (!reachable(op.destination_device, op.destination, op.width, op.height, op.depth,
+                 op.destination_pitch, op.destination_slice) ||
+      !reachable(op.source_device, op.source, op.width, op.height, op.depth, op.source_pitch,
+                 op.source_slice)) {
+    return CUDA_ERROR_ILLEGAL_ADDRESS;
+  }
+  for (size_t z = 0; z < op.depth; ++z) {
+    for (size_t y = 0; y < op.height; ++y) {
+      std::memmove(reinterpret_cast<void*>(op.destination + z * op.destination_slice +
+                                           y * op.destination_pitch),
+                   reinterpret_cast<const void*>(op.source + z * op.source_slice +
+                                                 y * op.source_pitch),
+                   op.width);
+    }
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult run(MemsetOperation& op, Context&) {
+  Activity::Scope active;
+  if (!reachable(op.device, op.destination, op.width * op.element_bytes, op.height, 1, op.pitch,
+                 0)) {
+    return CUDA_ERROR_ILLEGAL_ADDRESS;
+  }
+  for (size_t y = 0; y < op.height; ++y) {
+    auto* row = reinterpret_cast<char*>(op.destination + y * op.pitch);
+    if (op.element_bytes == 1) {
+      std::memset(row, static_cast<int>(op.value & 0xff), op.width);
+    } else if (op.element_bytes == 2) {
+      std::fill_n(reinterpret_cast<uint16_t*>(row), op.width, static_cast<uint16_t>(op.value));
+    } else {
+      std::fill_n(reinterpret_cast<uint32_t*>(row), op.width, op.value);
+    }
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult run(HostOperation& op, Context&) {
+  as_host_function([&] { op.function(op.data); });
+  return CUDA_SUCCESS;
+}
+
+CUresult run(CallbackOperation& op, Context&) {
+  as_host_function([&] { op.callback(op.stream, CUDA_SUCCESS, op.data); });
+  return CUDA_SUCCESS;
+}
+
+CUresult run(RecordOperation& op, Context&) {
+  op.record->complete();
+  return CUDA_SUCCESS;
+}
+
+CUresult run(WaitOperation& op, Context& context) {
+  op.record->wait(context);
+  return CUDA_SUCCESS;
+}
+
+CUresult run(FollowOperation& op, Context&) {
+  op.stream->wait_for(op.sequence);
+  return CUDA_SUCCESS;
+}
+
+bool satisfied(const ValueOperation& op) {
+  uint64_t word;
+  if (op.wide) {
+    word = __atomic_load_n(reinterpret_cast<uint64_t*>(op.address), __ATOMIC_ACQUIRE);
+  } else {
+    word = __atomic_load_n(reinterpret_cast<uint32_t*>(op.address), __ATOMIC_ACQUIRE);
+  }
+  uint64_t mask = op.wide ? ~0ull : 0xffffffffull;
+  switch (op.flags & 3) {
+    case CU_STREAM_WAIT_VALUE_EQ:
+      return word == (op.value & mask);
+    case CU_STREAM_WAIT_VALUE_AND:
+      return (word & op.value & mask) != 0;
+    case CU_STREAM_WAIT_VALUE_NOR:
+      return (~(word | op.value) & mask) != 0;
+    default:  // GEQ compares cyclically
+      return op.wide ? static_cast<int64_t>(word - op.value) >= 0
+                     : static_cast<int32_t>(static_cast<uint32_t>(word) -
+                                            static_cast<uint32_t>(op.value)) >= 0;
+  }
+}
+
+CUresult run(ValueOperation& op, Context& context) {
+  size_t bytes = op.wide ? 8 : 4;
+  long sleep_ns = 5'000;
+  for (int i = 0;; ++i) {
+    {
+      Activity::Scope active;
+      if (!context.device.space.contains(op.address, bytes)) return CUDA_ERROR_ILLEGAL_ADDRESS;
+      if (!op.wait) {
+        if (op.wide) {
+          __atomic_store_n(reinterpret_cast<uint64_t*>(op.address), op.value, __ATOMIC_RELEASE);
+        } else {
+          __atomic_store_n(reinterpret_cast<uint32_t*>(op.address),
+                           static_cast<uint32_t>(op.value), __ATOMIC_RELEASE);
+        }
+        return CUDA_SUCCESS;
+      }
+      if (satisfied(op)) return CUDA_SUCCESS;
+    }
+    if (context.fault() != CUDA_SUCCESS) return CUDA_SUCCESS;
+    // The context goes away and nobody may ever write the word: what follows is not done.
+    if (context.cancelled()) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    if (i < 100) {
+      sched_yield();
+    } else {
+      timespec pause{0, sleep_ns};
+      nanosleep(&pause, nullptr);
+      sleep_ns = std::min(sleep_ns * 5 / 4, 200'000l);
+    }
+  }
+}
+
+CUresult run(GraphOperation& op, Context& context) { return op.exec->run(context); }
+
+CUresult run(TaskOperation& op, Context&) {
+  if (op.task) op.task();
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult execute(Operation& operation, Context& context) {
+  CUresult result = std::visit([&](auto& op) { return run(op, context); }, operation);
+  if (result != CUDA_SUCCESS) context.fail(result);
+  return result;
+}
+
+void abandon(Operation& operation, CUresult error) {
+  if (auto* record = std::get_if<RecordOperation>(&operation)) {
+    record->record->complete();
+  } else if (auto* task = std::get_if<TaskOperation>(&operation)) {
+    if (task->task) task->task();
+  } else if (auto* callback = std::get_if<CallbackOperation>(&operation)) {
+    as_host_function([&] { callback->callback(callback->stream, error, callback->data); });
+  }
+}
+
+bool trivial(const Operation& operation) {
+  constexpr size_t kSmall = 64 << 10;
+  if (auto* copy = std::get_if<CopyOperation>(&operation)) return copy->bytes() <= kSmall;
+  if (auto* set = std::get_if<MemsetOperation>(&operation)) {
+    return set->width * set->height * set->element_bytes <= kSmall;
+  }
+  if (std::holds_alternative<RecordOperation>(operation)) return true;
+  if (std::holds_alternative<TaskOperation>(operation)) return true;
+  if (auto* wait = std::get_if<WaitOperation>(&operation)) return wait->record->done.load() != 0;
+  if (auto* value = std::get_if<ValueOperation>(&operation)) return !value->wait;
+  return false;
+}
+
+}  // namespace softgpu
