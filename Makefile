@@ -10,9 +10,11 @@ JOBS ?= $(shell nproc)
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# $(call configure,FOLDER,OPTIONS): CMake once; afterwards ninja notices what changed by itself.
+# $(call configure,FOLDER,OPTIONS): CMake once, and when libraries were installed; what else changes,
+# ninja notices by itself.
 define configure
-	@if [ ! -f $(1)/build.ninja ]; then \
+	@if [ ! -f $(1)/build.ninja ] || [ .venv/installed -nt $(1)/build.ninja ] || \
+	    [ .venv-cuda12/installed -nt $(1)/build.ninja ]; then \
 	  echo "build: configuring $(1)"; \
 	  $(BIN)/cmake -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	    $$(command -v ccache >/dev/null && echo -DCMAKE_C_COMPILER_LAUNCHER=ccache \

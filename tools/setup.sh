@@ -87,4 +87,11 @@ environment "$venv" "$extras" -e ".[$extras]"
 if [ "$purpose" = test ]; then
   environment "$venv_cuda12" test-cuda12 numpy cupy-cuda12x nvidia-cuda-nvrtc-cu12 \
     nvidia-cuda-runtime-cu12
+  # CUDA 11's runtime and CUDA 12's want the same folder, so this one gets a folder of its own.
+  if [ ! -e "$venv_cuda12/cuda11/nvidia" ]; then
+    "$venv_cuda12/bin/python" -m pip install -q --disable-pip-version-check --no-deps \
+      -c packaging/constraints.txt --target "$venv_cuda12/cuda11" nvidia-cuda-runtime-cu11 \
+      >>"$venv_cuda12/install.log" 2>&1 || fail "pip failed; see $venv_cuda12/install.log"
+    touch "$venv_cuda12/installed"
+  fi
 fi

@@ -51,8 +51,16 @@ WITHOUT_RESULTS = {
     "exitWithoutCleanup",
     "exitFromThread",
 }
-CASES = [(kind, name) for name in RUNTIME_PROGRAMS for kind in ("static", "shared")] + [
-    ("driver", name) for name in DRIVER_PROGRAMS
+# Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
+OLDER = {
+    "static12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
+    "shared12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
+    "shared11": ["matrixMul", "reduction", "symbols", "perThreadStream"],
+}
+CASES = [
+    *[(kind, name) for name in RUNTIME_PROGRAMS for kind in ("static", "shared")],
+    *[("driver", name) for name in DRIVER_PROGRAMS],
+    *[(kind, name) for kind, names in OLDER.items() for name in names],
 ]
 
 
