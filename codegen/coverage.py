@@ -46,7 +46,7 @@ class Row:
     tests: tuple[str, ...]
 
 
-def tests_by_symbol(root: Path, spec: Spec) -> Mapping[str, tuple[str, ...]]:
+def naming_tests(root: Path, spec: Spec) -> Mapping[str, tuple[str, ...]]:
     """The test files that name each symbol, relative to the root."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in _test_files(root):
@@ -71,7 +71,7 @@ def _test_files(root: Path) -> Iterator[Path]:
 
 def rows(root: Path, spec: Spec) -> list[Row]:
     """All annotated symbols in alphabetical order."""
-    tests = tests_by_symbol(root, spec)
+    tests = naming_tests(root, spec)
     variants = {base: s for s in spec.symbols if (base := per_thread_base(s)) is not None}
     return [
         Row(
