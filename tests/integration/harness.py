@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class Hang(AssertionError):
     """Something did not happen within the hang guard."""
 
 
-def eventually(what: str, look: Callable[[], T], guard_s: float = 60.0) -> T:
+def eventually(what: str, look: Callable[[], T | None], guard_s: float = 60.0) -> T:
     """The first truthy thing that `look` returns; raises `Hang` if there is none in time."""
     started = time.monotonic()
     pause_s = 0.002
@@ -111,7 +112,8 @@ def run_program(
             check=False,
         )
     except subprocess.TimeoutExpired as expired:
-        raise Hang(f"{words} hangs; it printed {expired.stdout!r} {expired.stderr!r}") from expired
+        printed = (expired.stdout, expired.stderr)
+        raise Hang(f"{words} hangs; it printed {printed!r}") from expired
     written = results.read_bytes() if results is not None and results.exists() else b""
     return Outcome(done.returncode, done.stdout, done.stderr, written)
 
@@ -129,6 +131,11 @@ class Running:
             text=True,
         )
         self.lines: list[str] = []
+        # Reading a line has no time limit of its own: a program that hangs is ended, and its end
+        # of file is what the reader sees.
+        self._guard = threading.Timer(HANG_S, self.process.kill)
+        self._guard.daemon = True
+        self._guard.start()
 
     def read_until(self, start: str) -> str:
         """The first line that begins with `start`; the lines before it are kept in `lines`."""
@@ -151,11 +158,12 @@ class Running:
         except subprocess.TimeoutExpired as expired:
             self.process.kill()
             self.process.communicate()
-            raise Hang(f"{self.process.args} hangs") from expired
+            raise Hang(f"{self.process.args!r} hangs") from expired
         return Outcome(self.process.returncode, "\n".join([*self.lines, output]), errors, b"")
 
     def stop(self) -> None:
         """End it however it is; for cleaning up after a test that failed."""
+        self._guard.cancel()
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()

@@ -26,10 +26,11 @@ from tests.integration.harness import (
 def warm_worker(pool: Pool) -> int:
     """The one worker that an idle pool keeps; a program that starts now gets it."""
     assert pool.call("gpus").returncode == 0
-    return eventually(
+    (worker,) = eventually(
         "one worker is warm",
-        lambda: next(iter(found)) if len(found := pool.workers()) == 1 else None,
+        lambda: found if len(found := pool.workers()) == 1 else None,
     )
+    return worker
 
 
 def test_a_wild_store_ends_its_own_context_and_nothing_else(native: Native, pool: Pool) -> None:
