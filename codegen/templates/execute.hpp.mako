@@ -22,17 +22,17 @@ struct Request;
 // protocol says, and the client is to be given up.
 bool dispatch(Worker& worker, wire::Op op, const Request& request,
               std::span<const std::byte> payload);
-<% by_hand = {b.command.name for b in bodies} %>
+<% generated = {b.command.name for b in bodies if b.function.worker == "generated"} %>
 % for group in sorted({c.group for c in commands}):
 
 // ---- ${group} ----
 % for c in commands:
 % if c.group == group:
 % if c.klass == "async":
-CUresult execute(Worker& worker, const wire::command::${c.name}& command);${"  // generated" if c.name in by_hand else ""}
+CUresult execute(Worker& worker, const wire::command::${c.name}& command);${"  // generated" if c.name in generated else ""}
 % elif c.klass == "sync":
 CUresult execute(Worker& worker, const wire::command::${c.name}& command,
-                 wire::command::${c.name}::Reply& reply);${"  // generated" if c.name in by_hand else ""}
+                 wire::command::${c.name}::Reply& reply);${"  // generated" if c.name in generated else ""}
 % else:
 void execute(Worker& worker, const Request& request, const wire::command::${c.name}& command);
 % endif

@@ -11,7 +11,7 @@
 #include "worker/worker.hpp"
 
 namespace outboard::worker {
-% for one in bodies:
+% for one in [b for b in bodies if b.function.worker == "generated"]:
 
 % if one.command.klass == "async":
 CUresult execute(Worker& worker, const wire::command::${one.command.name}& command) {

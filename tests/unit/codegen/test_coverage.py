@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from codegen.annotations import Spec
-from codegen.coverage import page, rows, naming_tests
+from codegen.coverage import naming_tests, page, rows
 
 
 def put(root: Path, name: str, text: str) -> None:
