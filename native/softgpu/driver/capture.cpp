@@ -175,10 +175,9 @@ CUresult refuse_in_capture() {
   CUresult result = CUDA_SUCCESS;
   for (auto& capture : captures()) {
     bool mine = capture->thread == gettid();
-    bool forbids =
-        (thread_mode == CU_STREAM_CAPTURE_MODE_GLOBAL &&
-         capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL) ||
-        (mine && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED);
+    bool forbids = (thread_mode == CU_STREAM_CAPTURE_MODE_GLOBAL &&
+                    capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL) ||
+                   (mine && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED);
     if (!forbids) continue;
     capture->invalidated = true;
     result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
@@ -200,8 +199,8 @@ CUresult capture_wait(Stream& stream, Event& event, bool* captured) {
   *captured = false;
   std::lock_guard lock(capture_mutex());
   std::shared_ptr<Capture> of_event = event.capture.lock();
-  bool over = of_event && std::find(captures().begin(), captures().end(), of_event) ==
-                              captures().end();
+  bool over =
+      of_event && std::find(captures().begin(), captures().end(), of_event) == captures().end();
   if (over || (!of_event && event.capture_nodes.empty())) of_event = nullptr;
   if (!stream.capturing.load() && !of_event) return CUDA_SUCCESS;
   *captured = true;
@@ -237,8 +236,7 @@ CUresult capture_wait(Stream& stream, Event& event, bool* captured) {
 using namespace softgpu;
 
 extern "C" CUresult cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mode) {
-  return with_context(
-      [&](Context& context) { return begin(context, stream, nullptr, {}, mode); });
+  return with_context([&](Context& context) { return begin(context, stream, nullptr, {}, mode); });
 }
 extern "C" CUresult cuStreamBeginCapture(CUstream stream) {
   return cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL);
@@ -325,8 +323,7 @@ extern "C" CUresult cuStreamGetCaptureInfo(CUstream stream, CUstreamCaptureStatu
   return cuStreamGetCaptureInfo_v3(stream, status, id, nullptr, nullptr, nullptr, nullptr);
 }
 
-extern "C" CUresult cuStreamUpdateCaptureDependencies_v2(CUstream handle,
-                                                         CUgraphNode* dependencies,
+extern "C" CUresult cuStreamUpdateCaptureDependencies_v2(CUstream handle, CUgraphNode* dependencies,
                                                          const CUgraphEdgeData*, size_t count,
                                                          unsigned int flags) {
   return with_context([&](Context& context) {

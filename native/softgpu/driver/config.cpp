@@ -24,7 +24,8 @@ Config read() {
   Config c;
   c.devices = static_cast<int>(number("SOFTGPU_DEVICES", c.devices, 0, 16));
   constexpr double kMib = 1024.0 * 1024.0;
-  double mib = number("SOFTGPU_MEMORY_MIB", static_cast<double>(c.memory_bytes) / kMib, 64, 1 << 22);
+  double mib =
+      number("SOFTGPU_MEMORY_MIB", static_cast<double>(c.memory_bytes) / kMib, 64, 1 << 22);
   c.memory_bytes = static_cast<uint64_t>(mib) << 20;
   c.threads = static_cast<int>(number("SOFTGPU_THREADS", c.threads, 0, 1024));
   double cc = number("SOFTGPU_CC", c.compute_capability, 5, 130);

@@ -8,11 +8,11 @@
 #include <algorithm>
 #include <map>
 
+#include "../../tables/tables.hpp"
 #include "handles.hpp"
 #include "memory_map.hpp"
 #include "printf_text.hpp"
 #include "stream.hpp"
-#include "../../tables/tables.hpp"
 
 namespace softgpu {
 namespace {

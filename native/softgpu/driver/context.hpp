@@ -59,7 +59,6 @@ class Context : public std::enable_shared_from_this<Context> {
   std::atomic<int> cache_config{CU_FUNC_CACHE_PREFER_NONE};
   std::atomic<int> shared_config{CU_SHARED_MEM_CONFIG_DEFAULT_BANK_SIZE};
 
-
  private:
   Context(CUcontext handle, Device& device, unsigned flags, bool primary, unsigned api_version);
 

@@ -328,8 +328,7 @@ extern "C" CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice ordinal, unsigned int
 extern "C" CUresult cuDevicePrimaryCtxSetFlags(CUdevice ordinal, unsigned int flags) {
   return cuDevicePrimaryCtxSetFlags_v2(ordinal, flags);
 }
-extern "C" CUresult cuDevicePrimaryCtxGetState(CUdevice ordinal, unsigned int* flags,
-                                               int* active) {
+extern "C" CUresult cuDevicePrimaryCtxGetState(CUdevice ordinal, unsigned int* flags, int* active) {
   return with_device(ordinal, [&](Device& device) {
     if (flags == nullptr || active == nullptr) return CUDA_ERROR_INVALID_VALUE;
     std::lock_guard lock(device.primary_mutex);

@@ -101,8 +101,8 @@ CUresult linear_copy(uint64_t destination, Place destination_place, uint64_t sou
     *out = CopyOperation{};
     return CUDA_SUCCESS;
   }
-  return fill({destination, destination_place, bytes, bytes},
-              {source, source_place, bytes, bytes}, bytes, 1, 1, out);
+  return fill({destination, destination_place, bytes, bytes}, {source, source_place, bytes, bytes},
+              bytes, 1, 1, out);
 }
 
 CUresult copy_3d(const CUDA_MEMCPY3D& d, CopyOperation* out) {

@@ -167,8 +167,7 @@ extern "C" CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_
                                          CUstream stream) {
   return linear_async(to, Place::device, from, Place::device, bytes, stream);
 }
-extern "C" CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes,
-                                  CUstream stream) {
+extern "C" CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   return linear_async(to, Place::any, from, Place::any, bytes, stream);
 }
 extern "C" CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext,

@@ -151,8 +151,7 @@ extern "C" CUresult cuDeviceGetTexture1DLinearMaxWidth(size_t* out, CUarray_form
   });
 }
 
-extern "C" CUresult cuDeviceGetExecAffinitySupport(int* out, CUexecAffinityType,
-                                                   CUdevice device) {
+extern "C" CUresult cuDeviceGetExecAffinitySupport(int* out, CUexecAffinityType, CUdevice device) {
   return with_device(device, [&](Device&) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     *out = 0;

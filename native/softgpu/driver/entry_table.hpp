@@ -7,10 +7,10 @@
 namespace softgpu {
 
 struct Entry {
-  const char* base;       ///< the name without _v2, _ptsz
-  int since;              ///< the CUDA version that this variant appeared in, as 12030 for 12.3
+  const char* base;  ///< the name without _v2, _ptsz
+  int since;         ///< the CUDA version that this variant appeared in, as 12030 for 12.3
   void* function;
-  void* per_thread;       ///< its _ptsz or _ptds form, or null
+  void* per_thread;  ///< its _ptsz or _ptds form, or null
 };
 
 extern const Entry kEntries[];  ///< sorted by base, then since

@@ -35,8 +35,7 @@ CUresult refuse_captured(Event& event) {
   return CUDA_SUCCESS;
 }
 
-CUresult record(Context& context, std::shared_ptr<Event>& event, CUstream handle,
-                unsigned flags) {
+CUresult record(Context& context, std::shared_ptr<Event>& event, CUstream handle, unsigned flags) {
   std::shared_ptr<Stream> stream;
   if (CUresult r = stream_of(context, handle, &stream); r != CUDA_SUCCESS) return r;
   std::shared_ptr<Context> owner = stream->context.lock();
@@ -78,9 +77,8 @@ extern "C" CUresult cuEventCreate(CUevent* out, unsigned int flags) {
 }
 
 extern "C" CUresult cuEventDestroy_v2(CUevent handle) {
-  return with_context([&](Context&) {
-    return events().erase(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
-  });
+  return with_context(
+      [&](Context&) { return events().erase(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE; });
 }
 extern "C" CUresult cuEventDestroy(CUevent handle) { return cuEventDestroy_v2(handle); }
 

@@ -1,8 +1,7 @@
 // cuGetExportTable: the private tables, with this driver behind them.
 // SPDX-License-Identifier: Apache-2.0
-#include "api.hpp"  // before any other header that includes cuda.h: it makes the names visible
-
 #include "../../tables/tables.hpp"
+#include "api.hpp"  // before any other header that includes cuda.h: it makes the names visible
 #include "config.hpp"
 #include "guard.hpp"
 #include "stream.hpp"

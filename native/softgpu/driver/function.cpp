@@ -107,8 +107,8 @@ CUresult Function::set_attribute(CUfunction_attribute attribute, int value) {
   }
 }
 
-CUresult LoadedModule::load(Device& device, Context* context, const Image& image,
-                            std::string* log, std::shared_ptr<LoadedModule>* out) {
+CUresult LoadedModule::load(Device& device, Context* context, const Image& image, std::string* log,
+                            std::shared_ptr<LoadedModule>* out) {
   CUcontext handle = context ? context->handle : nullptr;
   uint64_t context_id = context ? context->id : 0;
   GlobalAllocator allocator;
@@ -174,8 +174,7 @@ void LoadedModule::unload() {
   functions_.clear();
 }
 
-CUresult Library::module(Context& context, std::string* log,
-                         std::shared_ptr<LoadedModule>* out) {
+CUresult Library::module(Context& context, std::string* log, std::shared_ptr<LoadedModule>* out) {
   std::lock_guard lock(mutex_);
   auto& known = modules_[context.id];
   if (!known) {
@@ -200,8 +199,7 @@ CUresult Library::any_module(std::shared_ptr<LoadedModule>* out) {
   std::lock_guard lock(mutex_);
   if (modules_.empty()) {  // no context yet: one of its own, on the first device
     std::shared_ptr<LoadedModule> loaded;
-    CUresult r =
-        LoadedModule::load(*Driver::get().devices[0], nullptr, image, nullptr, &loaded);
+    CUresult r = LoadedModule::load(*Driver::get().devices[0], nullptr, image, nullptr, &loaded);
     if (r != CUDA_SUCCESS) return r;
     modules_[0] = std::move(loaded);
   }

@@ -117,18 +117,17 @@ extern "C" CUresult cuKernelGetName(const char** out, CUkernel handle) {
     return CUDA_SUCCESS;
   });
 }
-extern "C" CUresult cuKernelGetAttribute(int* out, CUfunction_attribute attribute,
-                                         CUkernel handle, CUdevice device) {
+extern "C" CUresult cuKernelGetAttribute(int* out, CUfunction_attribute attribute, CUkernel handle,
+                                         CUdevice device) {
   return with_kernel(handle, device, [&](Function& function) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     return function.get_attribute(attribute, out);
   });
 }
-extern "C" CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value,
-                                         CUkernel handle, CUdevice device) {
-  return with_kernel(handle, device, [&](Function& function) {
-    return function.set_attribute(attribute, value);
-  });
+extern "C" CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel handle,
+                                         CUdevice device) {
+  return with_kernel(handle, device,
+                     [&](Function& function) { return function.set_attribute(attribute, value); });
 }
 extern "C" CUresult cuKernelSetCacheConfig(CUkernel handle, CUfunc_cache, CUdevice device) {
   return with_kernel(handle, device, [](Function&) { return CUDA_SUCCESS; });

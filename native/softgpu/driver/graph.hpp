@@ -29,8 +29,8 @@ struct ValueContent {
   std::vector<CUstreamBatchMemOpParams> parameters;
 };
 
-/// Memory that a graph allocates: it lives as long as the graph or an executable graph of it, at one
-/// address, so that nodes can name it.
+/// Memory that a graph allocates: it lives as long as the graph or an executable graph of it, at
+/// one address, so that nodes can name it.
 struct GraphMemory {
   uint64_t base = 0;
   ~GraphMemory();
@@ -53,7 +53,7 @@ struct GraphNode {
   NodeContent content;
   std::vector<GraphNode*> dependencies;
   std::vector<GraphNode*> dependents;
-  CUgraphNode original = nullptr;          ///< in a clone: the node that it was made from
+  CUgraphNode original = nullptr;         ///< in a clone: the node that it was made from
   std::vector<void*> parameter_pointers;  ///< what cuGraphKernelNodeGetParams hands out
 
   CUgraphNodeType type() const;

@@ -85,8 +85,8 @@ CUresult GraphExec::run(Context& context) {
   std::lock_guard lock(mutex);
   for (Step& step : steps) {
     if (!step.enabled) continue;
-    CUresult r = step.child ? step.child->run(context)
-                            : std::visit(RunContent{context}, step.content);
+    CUresult r =
+        step.child ? step.child->run(context) : std::visit(RunContent{context}, step.content);
     if (r != CUDA_SUCCESS) return r;
   }
   return CUDA_SUCCESS;

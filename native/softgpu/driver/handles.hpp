@@ -82,7 +82,8 @@ class HandleTable {
     }
   }
   static Handle encode(uint64_t index, uint64_t generation) {
-    uint64_t bits = (0x5aull << 56) | (uint64_t{kKind} << 48) | (generation << 28) | (index << 4) | 8;
+    uint64_t bits =
+        (0x5aull << 56) | (uint64_t{kKind} << 48) | (generation << 28) | (index << 4) | 8;
     if constexpr (std::is_pointer_v<Handle>) {
       return reinterpret_cast<Handle>(bits);
     } else {

@@ -143,8 +143,7 @@ CUresult no_ptx(const std::set<uint32_t>& archs, std::string* log) {
   return CUDA_ERROR_NO_BINARY_FOR_GPU;
 }
 
-CUresult read_container(const uint8_t* data, uint64_t limit, int cc, Image* out,
-                        std::string* log) {
+CUresult read_container(const uint8_t* data, uint64_t limit, int cc, Image* out, std::string* log) {
   std::vector<Entry> all = entries(data, limit);
   if (auto text = best_text(all, cc)) {
     out->texts.push_back(std::move(*text));

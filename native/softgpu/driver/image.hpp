@@ -30,7 +30,6 @@ CUresult read_image(const void* data, size_t bytes, int cc, Image* out, std::str
 std::string join_texts(const std::vector<std::string>& texts);
 
 /// One LZ4 block. False where it is malformed.
-bool lz4_decompress(const uint8_t* source, size_t source_bytes, std::string* out,
-                    size_t out_bytes);
+bool lz4_decompress(const uint8_t* source, size_t source_bytes, std::string* out, size_t out_bytes);
 
 }  // namespace softgpu

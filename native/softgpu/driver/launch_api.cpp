@@ -127,10 +127,9 @@ CUresult read_attributes(const CUlaunchConfig& config, LaunchShape* shape) {
 }  // namespace
 
 extern "C" CUresult cuLaunchKernel(CUfunction f, unsigned int grid_x, unsigned int grid_y,
-                                   unsigned int grid_z, unsigned int block_x,
-                                   unsigned int block_y, unsigned int block_z,
-                                   unsigned int shared_bytes, CUstream stream, void** parameters,
-                                   void** extra) {
+                                   unsigned int grid_z, unsigned int block_x, unsigned int block_y,
+                                   unsigned int block_z, unsigned int shared_bytes, CUstream stream,
+                                   void** parameters, void** extra) {
   return launch(f, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared_bytes, false},
                 stream, parameters, extra);
 }
@@ -144,8 +143,8 @@ extern "C" CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int grid_x,
                 stream, parameters, nullptr);
 }
 
-extern "C" CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f,
-                                     void** parameters, void** extra) {
+extern "C" CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f, void** parameters,
+                                     void** extra) {
   if (config == nullptr) return CUDA_ERROR_INVALID_VALUE;
   LaunchShape shape{{config->gridDimX, config->gridDimY, config->gridDimZ},
                     {config->blockDimX, config->blockDimY, config->blockDimZ},

@@ -32,8 +32,7 @@ CUresult allocate(Context& context, size_t bytes, CUdeviceptr* out) {
 CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flags) {
   if (out == nullptr || bytes == 0 || flags > 7) return CUDA_ERROR_INVALID_VALUE;
   size_t rounded = (bytes + kPage - 1) & ~(kPage - 1);
-  void* memory =
-      mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
   Allocation a;
   a.base = reinterpret_cast<uint64_t>(memory);
@@ -64,14 +63,14 @@ extern "C" CUresult cuMemGetInfo_v2(size_t* free, size_t* total) {
 }
 
 extern "C" CUresult cuMemAlloc_v2(CUdeviceptr* out, size_t bytes) {
-  return with_context_uncaptured(
-      [&](Context& context) { return allocate(context, bytes, out); });
+  return with_context_uncaptured([&](Context& context) { return allocate(context, bytes, out); });
 }
 
-extern "C" CUresult cuMemAllocPitch_v2(CUdeviceptr* out, size_t* pitch, size_t width,
-                                       size_t height, unsigned int element) {
+extern "C" CUresult cuMemAllocPitch_v2(CUdeviceptr* out, size_t* pitch, size_t width, size_t height,
+                                       unsigned int element) {
   return with_context_uncaptured([&](Context& context) {
-    if (pitch == nullptr || width == 0 || height == 0 || (element != 4 && element != 8 && element != 16)) {
+    if (pitch == nullptr || width == 0 || height == 0 ||
+        (element != 4 && element != 8 && element != 16)) {
       return CUDA_ERROR_INVALID_VALUE;
     }
     size_t row = (width + 511) & ~size_t{511};
@@ -98,8 +97,7 @@ extern "C" CUresult cuMemFree_v2(CUdeviceptr base) {
   });
 }
 
-extern "C" CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* size,
-                                            CUdeviceptr pointer) {
+extern "C" CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* size, CUdeviceptr pointer) {
   return with_context([&](Context&) {
     auto found = MemoryMap::get().find(pointer);
     if (!found) return CUDA_ERROR_NOT_FOUND;

@@ -184,10 +184,10 @@ extern "C" CUresult cuLibraryLoadData(CUlibrary* out, const void* code, CUjit_op
   });
 }
 
-extern "C" CUresult cuLibraryLoadFromFile(CUlibrary* out, const char* path,
-                                          CUjit_option* options, void** values,
-                                          unsigned int count, CUlibraryOption* library_options,
-                                          void** library_values, unsigned int library_count) {
+extern "C" CUresult cuLibraryLoadFromFile(CUlibrary* out, const char* path, CUjit_option* options,
+                                          void** values, unsigned int count,
+                                          CUlibraryOption* library_options, void** library_values,
+                                          unsigned int library_count) {
   std::string bytes;
   CUresult r = guarded([&] { return read_file(path, &bytes); });
   if (r != CUDA_SUCCESS) return r;
@@ -226,8 +226,7 @@ extern "C" CUresult cuLibraryGetKernelCount(unsigned int* out, CUlibrary handle)
   });
 }
 
-extern "C" CUresult cuLibraryEnumerateKernels(CUkernel* out, unsigned int count,
-                                              CUlibrary handle) {
+extern "C" CUresult cuLibraryEnumerateKernels(CUkernel* out, unsigned int count, CUlibrary handle) {
   return with_library(handle, [&](Library& library) {
     if (out == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
     std::shared_ptr<LoadedModule> module;

@@ -27,8 +27,7 @@ int blocks_per_sm(const KernelInfo& kernel, int block_threads, size_t dynamic_sh
   blocks = std::min(blocks, kSharedPerSm / round_to(static_cast<int>(shared), kSharedUnit));
   int registers = static_cast<int>(std::max(kernel.registers, 1u));
   int per_warp = round_to(registers * kWarp, kRegisterUnit);
-  int warps_by_registers =
-      kRegistersPerBlock / per_warp / kWarpGranularity * kWarpGranularity;
+  int warps_by_registers = kRegistersPerBlock / per_warp / kWarpGranularity * kWarpGranularity;
   return std::min(blocks, warps_by_registers / warps);
 }
 
@@ -50,8 +49,10 @@ CUresult with_function(CUfunction handle, Call&& call) noexcept {
 
 }  // namespace
 
-extern "C" CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
-    int* out, CUfunction f, int block_threads, size_t dynamic_shared, unsigned int flags) {
+extern "C" CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* out, CUfunction f,
+                                                                         int block_threads,
+                                                                         size_t dynamic_shared,
+                                                                         unsigned int flags) {
   return with_function(f, [&](const Function& function) {
     if (out == nullptr || block_threads <= 0 || flags > 1) return CUDA_ERROR_INVALID_VALUE;
     *out = blocks_per_sm(function.info(), block_threads, dynamic_shared);
@@ -62,13 +63,15 @@ extern "C" CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
 extern "C" CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* out, CUfunction f,
                                                                 int block_threads,
                                                                 size_t dynamic_shared) {
-  return cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(out, f, block_threads,
-                                                              dynamic_shared, 0);
+  return cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(out, f, block_threads, dynamic_shared,
+                                                              0);
 }
 
-extern "C" CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(
-    int* min_grid, int* block_size, CUfunction f, CUoccupancyB2DSize shared_of_block,
-    size_t dynamic_shared, int limit, unsigned int flags) {
+extern "C" CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* min_grid, int* block_size,
+                                                              CUfunction f,
+                                                              CUoccupancyB2DSize shared_of_block,
+                                                              size_t dynamic_shared, int limit,
+                                                              unsigned int flags) {
   return with_function(f, [&](const Function& function) {
     if (min_grid == nullptr || block_size == nullptr || flags > 1) return CUDA_ERROR_INVALID_VALUE;
     int most = std::min<int>(static_cast<int>(function.info().max_threads), kMaxThreadsPerBlock);

@@ -85,11 +85,11 @@ CUresult run(CopyOperation& op, Context&) {
   }
   for (size_t z = 0; z < op.depth; ++z) {
     for (size_t y = 0; y < op.height; ++y) {
-      std::memmove(reinterpret_cast<void*>(op.destination + z * op.destination_slice +
-                                           y * op.destination_pitch),
-                   reinterpret_cast<const void*>(op.source + z * op.source_slice +
-                                                 y * op.source_pitch),
-                   op.width);
+      std::memmove(
+          reinterpret_cast<void*>(op.destination + z * op.destination_slice +
+                                  y * op.destination_pitch),
+          reinterpret_cast<const void*>(op.source + z * op.source_slice + y * op.source_pitch),
+          op.width);
     }
   }
   return CUDA_SUCCESS;
@@ -172,8 +172,8 @@ CUresult run(ValueOperation& op, Context& context) {
         if (op.wide) {
           __atomic_store_n(reinterpret_cast<uint64_t*>(op.address), op.value, __ATOMIC_RELEASE);
         } else {
-          __atomic_store_n(reinterpret_cast<uint32_t*>(op.address),
-                           static_cast<uint32_t>(op.value), __ATOMIC_RELEASE);
+          __atomic_store_n(reinterpret_cast<uint32_t*>(op.address), static_cast<uint32_t>(op.value),
+                           __ATOMIC_RELEASE);
         }
         return CUDA_SUCCESS;
       }

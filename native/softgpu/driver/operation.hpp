@@ -34,7 +34,7 @@ struct Record {
 
 struct KernelOperation {
   std::shared_ptr<Function> function;
-  Launch launch;                   ///< `params` is set when it runs
+  Launch launch;  ///< `params` is set when it runs
   std::vector<std::byte> params;
 };
 
@@ -105,10 +105,9 @@ struct TaskOperation {
   std::function<void()> task;
 };
 
-using Operation =
-    std::variant<KernelOperation, CopyOperation, MemsetOperation, HostOperation, CallbackOperation,
-                 RecordOperation, WaitOperation, FollowOperation, ValueOperation, GraphOperation,
-                 TaskOperation>;
+using Operation = std::variant<KernelOperation, CopyOperation, MemsetOperation, HostOperation,
+                               CallbackOperation, RecordOperation, WaitOperation, FollowOperation,
+                               ValueOperation, GraphOperation, TaskOperation>;
 
 /// Carries the operation out on the calling thread. An error kills the context.
 CUresult execute(Operation& operation, Context& context);

@@ -4,14 +4,12 @@
 #include <cstring>
 
 #include "api.hpp"
-#include "config.hpp"
 #include "entry_table.hpp"
 
 using namespace softgpu;
 
 extern "C" CUresult cuGetProcAddress_v2(const char* symbol, void** out, int version,
-                                        cuuint64_t flags,
-                                        CUdriverProcAddressQueryResult* status) {
+                                        cuuint64_t flags, CUdriverProcAddressQueryResult* status) {
   constexpr cuuint64_t kKnown =
       CU_GET_PROC_ADDRESS_LEGACY_STREAM | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
   if (symbol == nullptr || out == nullptr || (flags & ~kKnown) != 0) {

@@ -34,7 +34,8 @@ CUresult submit(Context& context, CUstream handle, Operation operation) {
   std::shared_ptr<Stream> stream;
   if (CUresult r = stream_of(context, handle, &stream); r != CUDA_SUCCESS) return r;
   if (stream->capturing.load()) {
-    if (!capturable(operation)) return spoil_capture(*stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    if (!capturable(operation))
+      return spoil_capture(*stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     return capture_operation(*stream, node_content(std::move(operation)));
   }
   if (stream->legacy) {

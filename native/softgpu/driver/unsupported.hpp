@@ -12,8 +12,8 @@ int unsupported(const char* name, char* said);
 
 // Weak, so that a real definition in another file of the library replaces it. The parameters do not
 // matter: nothing is read from them. This file must not see cuda.h, which declares them.
-#define OUTBOARD_UNSUPPORTED(name)                                                  \
-  extern "C" __attribute__((weak, visibility("default"))) int name() {             \
-    static char said;                                                              \
-    return outboard::unsupported(#name, &said);                                    \
+#define OUTBOARD_UNSUPPORTED(name)                                     \
+  extern "C" __attribute__((weak, visibility("default"))) int name() { \
+    static char said;                                                  \
+    return outboard::unsupported(#name, &said);                        \
   }
