@@ -55,7 +55,9 @@ def _extract(include: Path) -> int:
     path = declarations_path(ROOT)
     expected = f"{facts.cuda_version // 1000}.{facts.cuda_version % 1000 // 10}.json"
     if path.name != expected:
-        raise SpecError(f"{include} has the headers of {path.with_name(expected).stem}, not 13.0")
+        raise SpecError(
+            f"{include} has the headers of {path.with_name(expected).stem}, not {path.stem}"
+        )
     changed = write(path.parent, {path.name: to_json(facts)})
     state = "written" if changed else "up to date"
     print(f"{path.relative_to(ROOT)}: {len(facts.declarations)} functions, {state}")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from codegen.documents import read_toml
 from codegen.errors import SpecError
 from codegen.model import Declaration, Facts, Parameter, per_thread_base
 
@@ -119,8 +119,7 @@ def load_functions(folder: Path, facts: Facts) -> tuple[dict[str, Function], tup
     functions: dict[str, Function] = {}
     families: list[Family] = []
     for path in sorted(folder.glob("*.toml")):
-        with path.open("rb") as stream:
-            document = tomllib.load(stream)
+        document = read_toml(path)
         if path.stem == "unsupported":
             found = list(_unsupported(path, document, facts, families))
         else:

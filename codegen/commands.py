@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from codegen.documents import read_toml
 from codegen.errors import SpecError
 
 # Changes when the meaning of the bytes changes although no command does (padding, length prefixes).
@@ -153,9 +153,7 @@ def _pad(placed: list[Placed], offset: int, align: int) -> int:
 
 def load_commands(path: Path) -> tuple[Command, ...]:
     """Reads the hand-written commands in the order of the file."""
-    with path.open("rb") as stream:
-        document = tomllib.load(stream)
-    return tuple(_command(path, name, entry) for name, entry in document.items())
+    return tuple(_command(path, name, entry) for name, entry in read_toml(path).items())
 
 
 def _command(path: Path, name: str, entry: Mapping[str, object]) -> Command:

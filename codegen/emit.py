@@ -5,7 +5,6 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from mako.lookup import TemplateLookup
 from codegen.annotations import Spec
 from codegen.bodies import MAX_ARRAY_BYTES, Body, body, client_body, worker_body
 from codegen.commands import Command, check_unique, load_commands, protocol_hash
+from codegen.documents import read_toml
 from codegen.errors import SpecError
 from codegen.model import Declaration, per_thread_base
 from codegen.verify import load_spec
@@ -165,9 +165,9 @@ def _rows(values: Sequence[int], width: int) -> Iterator[Sequence[int]]:
 
 def _debugger(root: Path, spec: Spec) -> tuple[list[str], dict[str, int]]:
     path = root / "api" / "cuda" / "debugger.toml"
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
-    functions: list[str] = document["functions"]
-    buffers: dict[str, int] = document["buffers"]
+    document = read_toml(path)
+    functions: list[str] = document.get("functions", [])
+    buffers: dict[str, int] = document.get("buffers", {})
     for name in (*functions, *buffers):
         if name not in spec.debugger:
             raise SpecError(f"{path}: {name}: the driver exports no such symbol")
@@ -177,10 +177,10 @@ def _debugger(root: Path, spec: Spec) -> tuple[list[str], dict[str, int]]:
 def _driver(root: Path, spec: Spec, bodies: Sequence[Body]) -> list[tuple[str, bool]]:
     """The symbols of the worker's table, each with whether a driver must have it."""
     path = root / "api" / "cuda" / "driver.toml"
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    document = read_toml(path)
     table = dict.fromkeys((one.function.symbol for one in bodies), False)
     for required in (False, True):
-        for symbol in document["required" if required else "optional"]:
+        for symbol in document.get("required" if required else "optional", []):
             declaration = spec.facts.declarations.get(symbol)
             if declaration is None or declaration.header != "cuda.h":
                 raise SpecError(f"{path}: {symbol}: cuda.h declares no such function")

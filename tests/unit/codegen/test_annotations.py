@@ -65,6 +65,12 @@ def test_a_function_in_two_files_is_refused(root: Path, edit: Edit) -> None:
         load_spec(root)
 
 
+def test_a_file_that_does_not_parse_is_named_with_its_line(root: Path, edit: Edit) -> None:
+    edit("functions/event.toml", "cuEventQuery = {", "cuEventQuery = ")
+    with pytest.raises(SpecError, match=r"event\.toml: .*line"):
+        load_spec(root)
+
+
 def test_a_family_without_reason_is_refused(root: Path, edit: Edit) -> None:
     edit("functions/unsupported.toml", 'reason = "', 'grounds = "')
     with pytest.raises(SpecError, match="a family has name, reason"):
