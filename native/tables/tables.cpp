@@ -97,21 +97,34 @@ auto make_interface_table() {
 // --- a094798c: the switches of profilers and debuggers, which stay zero: no tool is attached
 // ------
 
-void tools_switches(void** buffer, size_t* size) {
-  alignas(16) static uint8_t switches[0x400];
+// One word for each function of the runtime: not zero means that a tool is called around it. The
+// size is the number of words, and callers look words up by function without checking it.
+constexpr size_t kSwitches = 0x400;
+
+void tools_switches(void** buffer, size_t* count) {
+  static uint64_t switches[kSwitches];
   *buffer = switches;
-  *size = sizeof(switches);
+  *count = kSwitches;
 }
 
-void tools_domains(void** buffer, size_t* size) {
-  alignas(16) static uint8_t domains[0xE];
+// The same for groups of functions.
+constexpr size_t kDomains = 0xE;
+
+void tools_domains(void** buffer, size_t* count) {
+  static uint64_t domains[2 * kDomains];
   *buffer = domains;
-  *size = sizeof(domains);
+  *count = kDomains;
 }
 
 CUresult tools_register(uint64_t, const void*) { return CUDA_SUCCESS; }
 
-CUresult tools_query(const void*, uint32_t* out) {
+// The number of a context, and of a stream, as tools are told it. Nobody is told.
+CUresult tools_context_number(CUcontext, uint64_t* out) {
+  if (out != nullptr) *out = 0;
+  return CUDA_SUCCESS;
+}
+
+CUresult tools_stream_number(CUcontext, CUstream, uint64_t* out) {
   if (out != nullptr) *out = 0;
   return CUDA_SUCCESS;
 }
@@ -121,7 +134,8 @@ auto make_tools_hooks_table() {
   set_size(table);
   table[1] = slot_of(tools_register);
   table[2] = slot_of(tools_switches);
-  table[4] = slot_of(tools_query);
+  table[3] = slot_of(tools_stream_number);
+  table[4] = slot_of(tools_context_number);
   table[6] = slot_of(tools_domains);
   return table;
 }

@@ -162,8 +162,9 @@ TEST_CASE("no tool is attached") {
     function_at<void(void**, size_t*)>(kToolsHooks, slot)(&buffer, &size);
     REQUIRE(buffer != nullptr);
     CHECK(size == expected);
-    CHECK(std::vector<uint8_t>(size) == std::vector<uint8_t>(static_cast<uint8_t*>(buffer),
-                                                             static_cast<uint8_t*>(buffer) + size));
+    // The runtime reads 32-bit words by function number up to that count, not bytes.
+    const auto* words = static_cast<const uint32_t*>(buffer);
+    CHECK(std::vector<uint32_t>(words, words + size) == std::vector<uint32_t>(size));
   }
   uint32_t flags = 1;
   CHECK(function_at<CUresult(CUcontext, uint32_t*, void**)>(kChecks, 2)(nullptr, &flags, nullptr) ==
