@@ -182,15 +182,10 @@ def test_a_dead_worker_ends_its_program_at_once(outboard: Outboard) -> None:
 
 
 def test_a_worker_that_will_not_end_is_killed(outboard: Outboard) -> None:
-    done = outboard(
-        "run",
-        "sh",
-        "-c",
-        f"{' '.join(outboard.program)} wait > out & while ! grep -q OUTW out; do sleep 0.05; done",
-        SOFTGPU_FAKE_STUBBORN="1",
-        PWD=str(outboard.runtime.parent),
-    )
-    Path("out").unlink(missing_ok=True)
+    folder = outboard.runtime.parent
+    program = f"{' '.join(outboard.program)} wait > out 2> /dev/null &"
+    script = f"cd {folder}; {program} while ! grep -q OUTW out; do sleep 0.05; done"
+    done = outboard("run", "sh", "-c", script, SOFTGPU_FAKE_STUBBORN="1")
     assert done.returncode == 0
     assert _sessions(outboard) == []
 
