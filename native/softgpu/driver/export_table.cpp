@@ -1,7 +1,10 @@
 // cuGetExportTable: the private tables, with this driver behind them.
 // SPDX-License-Identifier: Apache-2.0
+// api.hpp makes CUDA's names visible, so it comes before any other header that includes cuda.h.
+// clang-format off
+#include "api.hpp"
 #include "../../tables/tables.hpp"
-#include "api.hpp"  // before any other header that includes cuda.h: it makes the names visible
+// clang-format on
 #include "config.hpp"
 #include "guard.hpp"
 #include "stream.hpp"
