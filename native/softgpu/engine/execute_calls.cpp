@@ -121,7 +121,7 @@ bool Executor::call_indirect(const Op& op, uint32_t pc, const LaneSet& set) {
     now_ = before;
     base_[kRegisters] = group_->regs.get() + now_.frame.regs;
     if (!enter_function(site, op.target, targets[k].first, pc, targets[k].second)) return false;
-    if (k + 1 < targets.size() || stay.any()) group_->fragments.push_back(now_);
+    if (targets.size() > 1 || stay.any()) group_->fragments.push_back(now_);
   }
   if (stay.any()) {
     Fragment rest = before;

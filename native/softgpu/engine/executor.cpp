@@ -570,12 +570,17 @@ Progress Executor::interpret() {
       case OpKind::call:
       case OpKind::call_indirect: {
         LaneSet& set = predicated(op);
-        bool direct = op.kind == OpKind::call;
-        if (set.bits.any() && !(direct ? call(op, pc, set) : call_indirect(op, pc, set))) {
-          return Progress::failed;
+        if (!set.bits.any()) {
+          ++pc;
+          continue;
         }
-        pc = now_.pc = set.bits.any() ? now_.pc : pc + 1;
-        continue;
+        now_.pc = pc;
+        bool ok = op.kind == OpKind::call ? call(op, pc, set) : call_indirect(op, pc, set);
+        if (!ok) return Progress::failed;
+        pc = now_.pc;
+        if (budget_ > 0) continue;
+        park(pc);
+        return Progress::yielded;
       }
       case OpKind::ret: {
         LaneSet& set = predicated(op);

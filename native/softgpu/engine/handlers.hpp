@@ -49,7 +49,7 @@ struct MemoryAccess {
   const void* address = nullptr;  ///< slot of the address register
   uint32_t address_bytes = 8;
   int64_t offset = 0;
-  char* regs[8] = {};  ///< slots of the data
+  char* regs[8];  ///< slots of the data: `count` of them, atomics eight
   const char* second = nullptr;  ///< atomics: the operand; cas: the value to store in `third`
   const char* third = nullptr;
   int count = 1;

@@ -10,22 +10,6 @@
 namespace softgpu::simt::SOFTGPU_ISA {
 namespace {
 
-/// The 32 offsets of a chunk, and how they relate.
-struct Offsets {
-  alignas(64) u64 at[kWarp];
-};
-
-inline void read_offsets(const MemoryAccess& m, int base, Offsets& o) {
-  if (m.address_bytes == 8) {
-    const u64* a = static_cast<const u64*>(m.address) + base;
-    for (int k = 0; k < kWarp; ++k) o.at[k] = a[k] + static_cast<u64>(m.offset);
-  } else {
-    const u32* a = static_cast<const u32*>(m.address) + base;
-    const u32 offset = static_cast<u32>(m.offset);
-    for (int k = 0; k < kWarp; ++k) o.at[k] = a[k] + offset;
-  }
-}
-
 [[gnu::noinline]] bool fault(MemoryAccess& m, u64 address, int lane, bool misaligned) {
   m.fault_address = address;
   m.fault_lane = lane;
@@ -33,12 +17,20 @@ inline void read_offsets(const MemoryAccess& m, int base, Offsets& o) {
   return false;
 }
 
+inline u64 offset_of(const MemoryAccess& m, int lane) {
+  return m.address_bytes == 8
+             ? static_cast<const u64*>(m.address)[lane] + static_cast<u64>(m.offset)
+             : u64{static_cast<const u32*>(m.address)[lane] + static_cast<u32>(m.offset)};
+}
+
+inline bool inside(const Window& w, u64 offset, u64 bytes) {
+  return bytes <= w.size && offset - w.base <= w.size - bytes;
+}
+
 /// Makes `m.window` hold this access of one lane.
 inline bool admit(MemoryAccess& m, u64 offset, int lane, u32 bytes) {
   if (offset & (bytes - 1)) return fault(m, offset, lane, true);
-  const Window& w = *m.window;
-  u64 in = offset - w.base;
-  if (in <= w.size - bytes && w.size >= bytes) [[likely]] return true;
+  if (inside(*m.window, offset, bytes)) [[likely]] return true;
   if (find_window(m.view, m.space, lane, offset, bytes, m.window)) return true;
   return fault(m, offset, lane, false);
 }
@@ -47,183 +39,249 @@ inline char* host_of(const Window& w, u64 offset, int lane) {
   return w.host + (offset - w.base) + w.lane_stride * static_cast<u64>(lane);
 }
 
-/// All 32 offsets aligned and inside the current window?
-inline bool all_inside(const Window& w, const Offsets& o, u32 bytes) {
-  if (w.size < bytes) return false;
-  u64 limit = w.size - bytes;
-  u64 bad = 0;
-  for (int k = 0; k < kWarp; ++k) {
-    bad |= static_cast<u64>(o.at[k] - w.base > limit) | (o.at[k] & (bytes - 1));
-  }
-  return bad == 0;
-}
-
 enum class Pattern { scattered, consecutive, equal };
 
-template <int N>
-inline Pattern pattern(const u64* at, u64 step) {
-  u64 first = at[0];
-  if (at[N - 1] == first + (N - 1) * step) {
-    u64 differ = 0;
-    for (int k = 0; k < N; ++k) differ |= at[k] ^ (first + static_cast<u64>(k) * step);
-    if (differ == 0) return Pattern::consecutive;
-  } else if (at[N - 1] == first) {
-    u64 differ = 0;
-    for (int k = 0; k < N; ++k) differ |= at[k] ^ first;
-    if (differ == 0) return Pattern::equal;
+/// How the addresses of N lanes relate, when each accesses `bytes`.
+template <class A, u32 bytes, int N>
+[[gnu::always_inline]] inline Pattern pattern_of(const A* a) {
+  const A first = a[0];
+  const A last = a[N - 1];
+  if (last == first) {
+    A differ = 0;
+    for (int k = 0; k < N; ++k) differ |= a[k] ^ first;
+    return differ == 0 ? Pattern::equal : Pattern::scattered;
   }
-  return Pattern::scattered;
+  if (last != static_cast<A>(first + (N - 1) * A{bytes})) return Pattern::scattered;
+  A differ = 0;
+  for (int k = 0; k < N; ++k) differ |= a[k] ^ static_cast<A>(first + static_cast<A>(k) * A{bytes});
+  return differ == 0 ? Pattern::consecutive : Pattern::scattered;
 }
 
+/// The parts of an access that the loops below keep in registers: the slots that they write could
+/// otherwise be anything, MemoryAccess included.
+template <class A>
+struct Run {
+  const A* address;
+  A offset;
+  u64 base;
+  u64 size;
+  char* host;
+
+  explicit Run(const MemoryAccess& m)
+      : address(static_cast<const A*>(m.address)), offset(static_cast<A>(m.offset)) {
+    reload(m);
+  }
+  void reload(const MemoryAccess& m) {
+    base = m.window->base;
+    size = m.window->size;
+    host = m.window->host;
+  }
+  /// The memory of N lanes from `lane` on, or null when it is not all in the window.
+  template <u32 bytes, int N>
+  [[gnu::always_inline]] char* memory(int lane, Pattern how) const {
+    const u64 at = static_cast<A>(address[lane] + offset);
+    const u64 extent = how == Pattern::equal ? bytes : u64{bytes} * N;
+    if ((at & (bytes - 1)) || extent > size || at - base > size - extent) return nullptr;
+    return host + (at - base);
+  }
+};
+
 template <class M>
-inline M read(const char* p) {
+[[gnu::always_inline]] inline M read(const char* p) {
   M v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-
-/// One element per lane into N lanes of a register.
-template <class R, class M, int N>
-inline void load_run(char* slot, int lane, const char* p, Pattern how, const u64* at, const Window& w) {
-  R* d = reinterpret_cast<R*>(slot) + lane;
-  if (how == Pattern::consecutive) {
-    if constexpr (sizeof(R) == sizeof(M)) {
-      std::memcpy(d, p, sizeof(M) * N);
-    } else {
-      M v[N];
-      std::memcpy(v, p, sizeof v);
-      for (int k = 0; k < N; ++k) d[k] = static_cast<R>(v[k]);
-    }
-  } else if (how == Pattern::equal) {
-    R v = static_cast<R>(read<M>(p));
-    for (int k = 0; k < N; ++k) d[k] = v;
-  } else {
-    const char* host = w.host - w.base;
-    for (int k = 0; k < N; ++k) {
-      d[k] = static_cast<R>(read<M>(host + at[k] + w.lane_stride * static_cast<u64>(lane + k)));
-    }
-  }
+template <class M>
+[[gnu::always_inline]] inline void write(char* p, M v) {
+  std::memcpy(p, &v, sizeof v);
 }
 
-/// `count` elements per lane; V lanes lie one after the other in memory when consecutive.
-template <class R, class M, int N>
-inline void load_lanes(MemoryAccess& m, int lane, const u64* at) {
-  const Window& w = *m.window;
-  const u32 bytes = static_cast<u32>(sizeof(M)) * static_cast<u32>(m.count);
-  Pattern how = w.lane_stride ? Pattern::scattered : pattern<N>(at, bytes);
-  if constexpr (N == kWarp) {
-    if (how == Pattern::scattered && !w.lane_stride) {
-      load_lanes<R, M, kWarp / 2>(m, lane, at);
-      load_lanes<R, M, kWarp / 2>(m, lane + kWarp / 2, at + kWarp / 2);
-      return;
-    }
-  }
-  const char* p = w.host + (at[0] - w.base);
-  if (m.count == 1) {
-    load_run<R, M, N>(m.regs[0], lane, p, how, at, w);
-    return;
-  }
-  for (int v = 0; v < m.count; ++v) {
-    if (!m.regs[v]) continue;
-    R* d = reinterpret_cast<R*>(m.regs[v]) + lane;
-    const char* q = p + v * sizeof(M);
-    if (how == Pattern::consecutive) {
-      for (int k = 0; k < N; ++k) d[k] = static_cast<R>(read<M>(q + static_cast<u64>(k) * bytes));
-    } else if (how == Pattern::equal) {
-      R value = static_cast<R>(read<M>(q));
+/// N lanes of which each has V elements of type M. False when they form no run in the window.
+template <class R, class M, int V, int N, class A>
+[[gnu::always_inline]] inline bool load_run(const Run<A>& run, char* const* regs, int lane) {
+  constexpr u32 bytes = sizeof(M) * V;
+  const Pattern how = pattern_of<A, bytes, N>(run.address + lane);
+  if (how == Pattern::scattered) return false;
+  const char* p = run.template memory<bytes, N>(lane, how);
+  if (!p) return false;
+  for (int v = 0; v < V; ++v) {
+    if (V > 1 && !regs[v]) continue;
+    R* d = reinterpret_cast<R*>(regs[v]) + lane;
+    if (how == Pattern::equal) {
+      const R value = static_cast<R>(read<M>(p + v * sizeof(M)));
       for (int k = 0; k < N; ++k) d[k] = value;
+    } else if constexpr (V == 1 && sizeof(R) == sizeof(M)) {
+      std::memcpy(d, p, sizeof(M) * N);
     } else {
       for (int k = 0; k < N; ++k) {
-        d[k] = static_cast<R>(read<M>(host_of(w, at[k], lane + k) + v * sizeof(M)));
+        d[k] = static_cast<R>(read<M>(p + static_cast<size_t>(k * V + v) * sizeof(M)));
       }
     }
   }
+  return true;
+}
+
+template <class M, class R, int V, int N, class A>
+[[gnu::always_inline]] inline bool store_run(const Run<A>& run, char* const* regs, int lane) {
+  constexpr u32 bytes = sizeof(M) * V;
+  if (pattern_of<A, bytes, N>(run.address + lane) != Pattern::consecutive) return false;
+  char* p = run.template memory<bytes, N>(lane, Pattern::consecutive);
+  if (!p) return false;
+  for (int v = 0; v < V; ++v) {
+    const R* s = reinterpret_cast<const R*>(regs[v]) + lane;
+    if constexpr (V == 1 && sizeof(R) == sizeof(M)) {
+      std::memcpy(p, s, sizeof(M) * N);
+    } else {
+      for (int k = 0; k < N; ++k) {
+        write<M>(p + static_cast<size_t>(k * V + v) * sizeof(M), static_cast<M>(s[k]));
+      }
+    }
+  }
+  return true;
 }
 
 template <class R, class M>
-inline bool load_masked(MemoryAccess& m, int base, u32 mask, const Offsets& o) {
+inline void load_one(MemoryAccess& m, int lane, const char* p) {
+  for (int v = 0; v < m.count; ++v) {
+    if (m.regs[v]) reinterpret_cast<R*>(m.regs[v])[lane] = static_cast<R>(read<M>(p + v * sizeof(M)));
+  }
+}
+template <class M, class R>
+inline void store_one(MemoryAccess& m, int lane, char* p) {
+  for (int v = 0; v < m.count; ++v) {
+    write<M>(p + v * sizeof(M), static_cast<M>(reinterpret_cast<const R*>(m.regs[v])[lane]));
+  }
+}
+
+/// A whole warp without a pattern, all of it inside the current window? Fills its offsets in.
+inline bool scattered_inside(const MemoryAccess& m, int base, u32 bytes, u64* at) {
+  const Window w = *m.window;
+  if (w.size < bytes) return false;
+  if (m.address_bytes == 8) {
+    const u64* a = static_cast<const u64*>(m.address) + base;
+    const u64 shift = static_cast<u64>(m.offset) - w.base;
+    for (int k = 0; k < kWarp; ++k) at[k] = a[k] + shift;
+  } else {
+    const u32* a = static_cast<const u32*>(m.address) + base;
+    const u32 offset = static_cast<u32>(m.offset);
+    for (int k = 0; k < kWarp; ++k) at[k] = u64{a[k] + offset} - w.base;
+  }
+  const u64 limit = w.size - bytes;
+  u64 bad = w.base & (bytes - 1);
+  for (int k = 0; k < kWarp; ++k) bad |= static_cast<u64>(at[k] > limit) | (at[k] & (bytes - 1));
+  if (bad) return false;
+  if (w.lane_stride) {
+    for (int k = 0; k < kWarp; ++k) at[k] += w.lane_stride * static_cast<u64>(base + k);
+  }
+  return true;
+}
+
+/// One warp without a pattern that fits the window: scattered lanes, a mask, another window, a fault.
+template <class R, class M>
+[[gnu::noinline]] bool load_warp(MemoryAccess& m, int base, u32 rest) {
   const u32 bytes = static_cast<u32>(sizeof(M)) * static_cast<u32>(m.count);
-  for (u32 rest = mask; rest; rest &= rest - 1) {
-    int k = std::countr_zero(rest);
-    if (!admit(m, o.at[k], base + k, bytes)) return false;
-    const char* p = host_of(*m.window, o.at[k], base + k);
-    for (int v = 0; v < m.count; ++v) {
-      if (m.regs[v]) {
-        reinterpret_cast<R*>(m.regs[v])[base + k] = static_cast<R>(read<M>(p + v * sizeof(M)));
-      }
+  alignas(64) u64 at[kWarp];
+  if (rest == ~0u && scattered_inside(m, base, bytes, at)) {
+    const char* host = m.window->host;
+    if (m.count == 1) {
+      R* d = reinterpret_cast<R*>(m.regs[0]) + base;
+      for (int k = 0; k < kWarp; ++k) d[k] = static_cast<R>(read<M>(host + at[k]));
+    } else {
+      for (int k = 0; k < kWarp; ++k) load_one<R, M>(m, base + k, host + at[k]);
     }
+    return true;
+  }
+  for (; rest; rest &= rest - 1) {
+    int lane = base + std::countr_zero(rest);
+    u64 offset = offset_of(m, lane);
+    if (!admit(m, offset, lane, bytes)) return false;
+    load_one<R, M>(m, lane, host_of(*m.window, offset, lane));
+  }
+  return true;
+}
+
+template <class M, class R>
+[[gnu::noinline]] bool store_warp(MemoryAccess& m, int base, u32 rest) {
+  const u32 bytes = static_cast<u32>(sizeof(M)) * static_cast<u32>(m.count);
+  alignas(64) u64 at[kWarp];
+  if (rest == ~0u && scattered_inside(m, base, bytes, at)) {
+    char* host = m.window->host;
+    for (int k = 0; k < kWarp; ++k) store_one<M, R>(m, base + k, host + at[k]);
+    return true;
+  }
+  for (; rest; rest &= rest - 1) {
+    int lane = base + std::countr_zero(rest);
+    u64 offset = offset_of(m, lane);
+    if (!admit(m, offset, lane, bytes)) return false;
+    store_one<M, R>(m, lane, host_of(*m.window, offset, lane));
+  }
+  return true;
+}
+
+template <class R, class M, int V, class A>
+bool load_count(MemoryAccess& m) {
+  const bool runs = m.window->lane_stride == 0;
+  Run<A> run(m);
+  char* const first = m.regs[0];
+  char* const* regs = V == 1 ? &first : m.regs;
+  const u32* const masks = m.mask;
+  const LaneRange lanes = m.lanes;
+  for (int base = lanes.lo; base < lanes.hi; base += kWarp) {
+    u32 rest = masks[base / kWarp];
+    if (rest == ~0u && runs) [[likely]] {
+      if (load_run<R, M, V, kWarp>(run, regs, base)) [[likely]] continue;
+      if (load_run<R, M, V, kWarp / 2>(run, regs, base)) rest &= 0xffff0000u;
+      if (load_run<R, M, V, kWarp / 2>(run, regs, base + kWarp / 2)) rest &= 0x0000ffffu;
+    }
+    if (!rest) continue;
+    if (!load_warp<R, M>(m, base, rest)) return false;
+    run.reload(m);
+  }
+  return true;
+}
+
+template <class M, class R, int V, class A>
+bool store_count(MemoryAccess& m) {
+  const bool runs = m.window->lane_stride == 0;
+  Run<A> run(m);
+  char* const first = m.regs[0];
+  char* const* regs = V == 1 ? &first : m.regs;
+  const u32* const masks = m.mask;
+  const LaneRange lanes = m.lanes;
+  for (int base = lanes.lo; base < lanes.hi; base += kWarp) {
+    u32 rest = masks[base / kWarp];
+    if (rest == ~0u && runs) [[likely]] {
+      if (store_run<M, R, V, kWarp>(run, regs, base)) [[likely]] continue;
+      if (store_run<M, R, V, kWarp / 2>(run, regs, base)) rest &= 0xffff0000u;
+      if (store_run<M, R, V, kWarp / 2>(run, regs, base + kWarp / 2)) rest &= 0x0000ffffu;
+    }
+    if (!rest) continue;
+    if (!store_warp<M, R>(m, base, rest)) return false;
+    run.reload(m);
   }
   return true;
 }
 
 template <class R, class M>
 bool load(MemoryAccess& m) {
-  const u32 bytes = static_cast<u32>(sizeof(M)) * static_cast<u32>(m.count);
-  for (int base = m.lanes.lo; base < m.lanes.hi; base += kWarp) {
-    u32 mask = m.mask[base / kWarp];
-    if (!mask) continue;
-    Offsets o;
-    read_offsets(m, base, o);
-    if (mask == ~0u) {
-      if (!all_inside(*m.window, o, bytes) && !admit(m, o.at[0], base, bytes)) return false;
-      if (all_inside(*m.window, o, bytes)) {
-        load_lanes<R, M, kWarp>(m, base, o.at);
-        continue;
-      }
-    }
-    if (!load_masked<R, M>(m, base, mask, o)) return false;
+  const bool wide = m.address_bytes == 8;
+  switch (m.count) {
+    case 1: return wide ? load_count<R, M, 1, u64>(m) : load_count<R, M, 1, u32>(m);
+    case 2: return wide ? load_count<R, M, 2, u64>(m) : load_count<R, M, 2, u32>(m);
+    case 4: return wide ? load_count<R, M, 4, u64>(m) : load_count<R, M, 4, u32>(m);
+    default: return wide ? load_count<R, M, 8, u64>(m) : load_count<R, M, 8, u32>(m);
   }
-  return true;
 }
-
 template <class M, class R>
 bool store(MemoryAccess& m) {
-  const u32 bytes = static_cast<u32>(sizeof(M)) * static_cast<u32>(m.count);
-  for (int base = m.lanes.lo; base < m.lanes.hi; base += kWarp) {
-    u32 mask = m.mask[base / kWarp];
-    if (!mask) continue;
-    Offsets o;
-    read_offsets(m, base, o);
-    if (mask == ~0u) {
-      if (!all_inside(*m.window, o, bytes) && !admit(m, o.at[0], base, bytes)) return false;
-      if (all_inside(*m.window, o, bytes)) {
-        const Window& w = *m.window;
-        const bool run = !w.lane_stride && pattern<kWarp>(o.at, bytes) == Pattern::consecutive;
-        char* p = w.host + (o.at[0] - w.base);
-        for (int v = 0; v < m.count; ++v) {
-          const R* s = reinterpret_cast<const R*>(m.regs[v]) + base;
-          if (run && m.count == 1 && sizeof(M) == sizeof(R)) {
-            std::memcpy(p, s, sizeof(M) * kWarp);
-          } else if (run && m.count == 1) {
-            M values[kWarp];
-            for (int k = 0; k < kWarp; ++k) values[k] = static_cast<M>(s[k]);
-            std::memcpy(p, values, sizeof values);
-          } else if (run) {
-            for (int k = 0; k < kWarp; ++k) {
-              M value = static_cast<M>(s[k]);
-              std::memcpy(p + static_cast<u64>(k) * bytes + v * sizeof(M), &value, sizeof value);
-            }
-          } else {
-            for (int k = 0; k < kWarp; ++k) {
-              M value = static_cast<M>(s[k]);
-              std::memcpy(host_of(w, o.at[k], base + k) + v * sizeof(M), &value, sizeof value);
-            }
-          }
-        }
-        continue;
-      }
-    }
-    for (u32 rest = mask; rest; rest &= rest - 1) {
-      int k = std::countr_zero(rest);
-      if (!admit(m, o.at[k], base + k, bytes)) return false;
-      char* p = host_of(*m.window, o.at[k], base + k);
-      for (int v = 0; v < m.count; ++v) {
-        M value = static_cast<M>(reinterpret_cast<const R*>(m.regs[v])[base + k]);
-        std::memcpy(p + v * sizeof(M), &value, sizeof value);
-      }
-    }
+  const bool wide = m.address_bytes == 8;
+  switch (m.count) {
+    case 1: return wide ? store_count<M, R, 1, u64>(m) : store_count<M, R, 1, u32>(m);
+    case 2: return wide ? store_count<M, R, 2, u64>(m) : store_count<M, R, 2, u32>(m);
+    case 4: return wide ? store_count<M, R, 4, u64>(m) : store_count<M, R, 4, u32>(m);
+    default: return wide ? store_count<M, R, 8, u64>(m) : store_count<M, R, 8, u32>(m);
   }
-  return true;
 }
 
 // By the type in memory (signed ones extend) and the size of the register.
