@@ -1,0 +1,92 @@
+// outboard-worker: executes one client process's CUDA commands on a driver of this host.
+// SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "base/log.hpp"
+#include "worker/control.hpp"
+#include "worker/devices.hpp"
+#include "worker/loop.hpp"
+#include "worker/startup.hpp"
+
+namespace outboard::worker {
+namespace {
+
+int fail(Control* control, const std::string& message) {
+  say("worker: %s", message.c_str());
+  if (control) control->send_failed(message);
+  return exit_failed;
+}
+
+int print_inventory(const Driver& driver) {
+  std::string error;
+  const std::string line = inventory(driver, &error);
+  if (line.empty()) return fail(nullptr, error);
+  std::printf("%s\n", line.c_str());
+  return std::fflush(stdout) == 0 ? exit_ended : exit_failed;
+}
+
+// Waits until the agent gives this worker a client; `closed` where it will not.
+Order wait_for_claim(Control& control) {
+  for (;;) {
+    pollfd one{control.fd(), POLLIN, 0};
+    ::poll(&one, 1, -1);
+    Order order = control.receive();
+    if (order.kind == Order::Kind::claim || order.kind == Order::Kind::end ||
+        order.kind == Order::Kind::closed) {
+      return order;
+    }
+  }
+}
+
+int serve(const Driver& driver, const Options& options, Control& control, DeviceText& text) {
+  Order claim = wait_for_claim(control);
+  if (claim.kind != Order::Kind::claim) return exit_ended;
+  std::vector<std::pair<int, uint64_t>> claimed;
+  for (const auto& device : claim.devices) claimed.emplace_back(device.index, device.share_bytes);
+  std::vector<Device> devices;
+  Share share;
+  std::string error;
+  if (!claim_devices(driver, claimed, &devices, &error) ||
+      !share.open(std::move(claim.descriptors[1]), claim.slot, &error)) {
+    return fail(&control, error);
+  }
+  Loop loop(driver, std::move(devices), share, std::move(claim.descriptors[0]), &control,
+            {options.id, OUTBOARD_RELEASE, &text});
+  const int code = loop.run();
+  // The driver and its threads are left as they are: what this process holds goes with it at once.
+  ::_exit(code);
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  std::string error;
+  if (!read_options(argc, argv, &options, &error)) return fail(nullptr, error);
+  use_legacy_layout(argv);
+  restrict_process();
+  for (const auto& [name, value] : options.environment) ::setenv(name.c_str(), value.c_str(), 1);
+  Control control{UniqueFd(options.control_fd)};
+  Control* agent = options.inventory ? nullptr : &control;
+  DeviceText text;
+  if (agent && !text.capture_stdout()) return fail(agent, "no file in memory for device printf");
+  const auto driver = open_driver(options.driver, &error);
+  if (!driver) return fail(agent, error);
+  if (const CUresult result = driver->cuInit(0); result != CUDA_SUCCESS) {
+    return fail(agent, options.driver + " does not start: " + error_name(*driver, result));
+  }
+  if (options.inventory) return print_inventory(*driver);
+  warm(*driver, options.warm_devices);
+  int version = 0;
+  driver->cuDriverGetVersion(&version);
+  control.send_ready(std::string(wire::protocol_hash_text), version);
+  return serve(*driver, options, control, text);
+}
+
+}  // namespace
+}  // namespace outboard::worker
+
+int main(int argc, char** argv) { return outboard::worker::run(argc, argv); }

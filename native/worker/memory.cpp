@@ -1,0 +1,245 @@
+// Device memory and its table.
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/memory.hpp"
+
+#include <algorithm>
+
+#include "worker/worker.hpp"
+
+namespace outboard::worker {
+
+Memory::Memory(const Driver& driver, Share& share, std::vector<CUdevice> devices)
+    : driver_(driver), share_(share), devices_(devices.size()) {
+  for (size_t i = 0; i < devices.size(); ++i) devices_[i].device = devices[i];
+}
+
+Memory::~Memory() { free_windows(); }
+
+bool Memory::reserve_window(unsigned device, Range window) {
+  CUdeviceptr address = 0;
+  if (driver_.cuMemAddressReserve(&address, window.bytes, granule_bytes, window.base, 0) !=
+      CUDA_SUCCESS) {
+    return false;
+  }
+  if (address != window.base) {
+    driver_.cuMemAddressFree(address, window.bytes);
+    return false;
+  }
+  DeviceMemory& memory = devices_[device];
+  memory.window = window;
+  memory.free_window.add_region(window);
+  return true;
+}
+
+void Memory::free_windows() {
+  for (unsigned device = 0; device < devices_.size(); ++device) {
+    DeviceMemory& memory = devices_[device];
+    while (!memory.chunks.empty()) unmap_chunk(device, memory.chunks.begin()->first);
+    if (memory.window.bytes == 0) continue;
+    driver_.cuMemAddressFree(memory.window.base, memory.window.bytes);
+    memory.window = {};
+    memory.free_window = Blocks{granule_bytes};
+  }
+  table_.clear();
+}
+
+// Exportable, because it cannot be added later; plain where the driver has no such kind.
+CUresult Memory::create(CUdevice device, uint64_t bytes,
+                        CUmemGenericAllocationHandle* handle) const {
+  CUmemAllocationProp properties = {};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  properties.location.id = device;
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  CUresult result = driver_.cuMemCreate(handle, bytes, &properties, 0);
+  if (result == CUDA_SUCCESS || result == CUDA_ERROR_OUT_OF_MEMORY) return result;
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_NONE;
+  return driver_.cuMemCreate(handle, bytes, &properties, 0);
+}
+
+CUresult Memory::map_chunk(unsigned device, uint64_t bytes, uint64_t* address) {
+  DeviceMemory& memory = devices_[device];
+  if (!share_.reserve(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+  Chunk chunk{0, bytes};
+  CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+  const auto place = memory.free_window.allocate(bytes);
+  if (place) result = create(memory.device, bytes, &chunk.handle);
+  if (result == CUDA_SUCCESS) {
+    result = driver_.cuMemMap(place->base, bytes, 0, chunk.handle, 0);
+    if (result == CUDA_SUCCESS) {
+      CUmemAccessDesc access = {};
+      access.location = {CU_MEM_LOCATION_TYPE_DEVICE, memory.device};
+      access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+      result = driver_.cuMemSetAccess(place->base, bytes, &access, 1);
+      if (result != CUDA_SUCCESS) driver_.cuMemUnmap(place->base, bytes);
+    }
+    if (result != CUDA_SUCCESS) driver_.cuMemRelease(chunk.handle);
+  }
+  if (result != CUDA_SUCCESS) {
+    if (place) memory.free_window.release(*place);
+    share_.release(device, bytes);
+    return result;
+  }
+  memory.chunks.emplace(place->base, chunk);
+  *address = place->base;
+  return CUDA_SUCCESS;
+}
+
+void Memory::unmap_chunk(unsigned device, uint64_t address) {
+  DeviceMemory& memory = devices_[device];
+  const auto chunk = memory.chunks.find(address);
+  driver_.cuMemUnmap(address, chunk->second.bytes);
+  driver_.cuMemRelease(chunk->second.handle);
+  memory.free_window.release({address, chunk->second.bytes});
+  share_.release(device, chunk->second.bytes);
+  memory.chunks.erase(chunk);
+}
+
+CUresult Memory::allocate(const Context& context, unsigned device, uint64_t bytes,
+                          CUdeviceptr* address) {
+  DeviceMemory& memory = devices_[device];
+  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (bytes > memory.window.bytes) return CUDA_ERROR_OUT_OF_MEMORY;
+  Allocation allocation;
+  allocation.device = device;
+  allocation.context = &context;
+  if (bytes <= small_bytes) {
+    auto block = memory.small.allocate(bytes);
+    if (!block) {
+      uint64_t chunk = 0;
+      if (const CUresult result = map_chunk(device, granule_bytes, &chunk);
+          result != CUDA_SUCCESS) {
+        return result;
+      }
+      memory.small.add_region({chunk, granule_bytes});
+      block = memory.small.allocate(bytes);
+    }
+    allocation.range = {block->base, bytes};
+    allocation.block_bytes = block->bytes;
+  } else {
+    allocation.block_bytes = memory.free_window.rounded(bytes);
+    if (const CUresult result = map_chunk(device, allocation.block_bytes, &allocation.range.base);
+        result != CUDA_SUCCESS) {
+      return result;
+    }
+    allocation.range.bytes = bytes;
+  }
+  *address = allocation.range.base;
+  table_.emplace(allocation.range.base, allocation);
+  return CUDA_SUCCESS;
+}
+
+Allocation* Memory::begins_at(CUdeviceptr address) {
+  const auto found = table_.find(address);
+  if (found == table_.end() || found->second.module || found->second.freed) return nullptr;
+  return &found->second;
+}
+
+void Memory::release(CUdeviceptr address) {
+  const auto found = table_.find(address);
+  if (found == table_.end()) return;
+  const Allocation allocation = found->second;
+  table_.erase(found);
+  if (allocation.module) return;
+  DeviceMemory& memory = devices_[allocation.device];
+  if (allocation.range.bytes > small_bytes) return unmap_chunk(allocation.device, address);
+  if (const auto region = memory.small.release({address, allocation.block_bytes})) {
+    memory.small.remove_region(*region);
+    unmap_chunk(allocation.device, region->base);
+  }
+}
+
+void Memory::add_global(const Context& context, const Module& module, unsigned device,
+                        Range range) {
+  Allocation allocation;
+  allocation.range = range;
+  allocation.block_bytes = range.bytes;
+  allocation.device = device;
+  allocation.context = &context;
+  allocation.module = &module;
+  table_.try_emplace(range.base, allocation);
+}
+
+void Memory::remove_globals(const Module& module) {
+  std::erase_if(table_, [&](const auto& entry) { return entry.second.module == &module; });
+}
+
+void Memory::release_all(const Context& context) {
+  std::vector<CUdeviceptr> addresses;
+  for (const auto& [address, allocation] : table_) {
+    if (allocation.context == &context) addresses.push_back(address);
+  }
+  for (const CUdeviceptr address : addresses) release(address);
+}
+
+const Allocation* Memory::find(CUdeviceptr address, uint64_t bytes) const {
+  auto found = table_.upper_bound(address);
+  if (found == table_.begin()) return nullptr;
+  --found;
+  const Allocation& allocation = found->second;
+  const uint64_t offset = address - allocation.range.base;
+  if (offset > allocation.range.bytes || bytes > allocation.range.bytes - offset) return nullptr;
+  return &allocation;
+}
+
+// ---- commands -----------------------------------------------------------------------------------
+
+CUresult execute(Worker& worker, const wire::command::MemoryAllocate& command,
+                 wire::command::MemoryAllocate::Reply& reply) {
+  const Context* context = worker.current();
+  if (!context) return CUDA_ERROR_INVALID_CONTEXT;
+  CUdeviceptr address = 0;
+  const CUresult result =
+      worker.memory.allocate(*context, context->device, command.bytes, &address);
+  reply.address = address;
+  return result;
+}
+
+CUresult execute(Worker& worker, const wire::command::MemoryAllocateOrdered& command,
+                 wire::command::MemoryAllocateOrdered::Reply& reply) {
+  const Stream* stream = worker.tables.streams.find(command.stream);
+  if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  if (command.pool != 0) return CUDA_ERROR_INVALID_HANDLE;
+  CUdeviceptr address = 0;
+  const Context& context = *stream->context;
+  const CUresult result = worker.memory.allocate(context, context.device, command.bytes, &address);
+  reply.address = address;
+  return result;
+}
+
+void execute(Worker& worker, const Request& request, const wire::command::MemoryFree& command) {
+  Allocation* allocation = worker.memory.begins_at(command.address);
+  if (!allocation) return worker.answer(request, CUDA_ERROR_INVALID_VALUE);
+  const auto owner = worker.tables.contexts.share(allocation->context->id);
+  if (!owner) return worker.answer(request, CUDA_ERROR_INVALID_CONTEXT);
+  allocation->freed = true;
+  const CUdeviceptr address = command.address;
+  worker.completion.when_done(*owner, [&worker, request, address](CUresult result) {
+    if (result == CUDA_SUCCESS) worker.memory.release(address);
+    worker.answer(request, result);
+  });
+}
+
+CUresult execute(Worker& worker, const wire::command::MemoryFreeOrdered& command) {
+  Allocation* allocation = worker.memory.begins_at(command.address);
+  if (!allocation) return CUDA_ERROR_INVALID_VALUE;
+  if (worker.issuing().capture) return CUDA_ERROR_NOT_SUPPORTED;
+  allocation->freed = true;
+  const CUdeviceptr address = command.address;
+  worker.completion.when_done(worker.issuing(), [&worker, address](CUresult result) {
+    if (result == CUDA_SUCCESS) worker.memory.release(address);
+  });
+  return CUDA_SUCCESS;
+}
+
+CUresult execute(Worker& worker, const wire::command::MemoryGetInfo&,
+                 wire::command::MemoryGetInfo::Reply& reply) {
+  const Context* context = worker.current();
+  if (!context) return CUDA_ERROR_INVALID_CONTEXT;
+  const uint64_t limit = worker.share.limit(context->device);
+  reply.total_bytes = limit;
+  reply.free_bytes = limit - std::min(limit, worker.share.held(context->device));
+  return CUDA_SUCCESS;
+}
+
+}  // namespace outboard::worker

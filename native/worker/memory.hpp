@@ -1,0 +1,86 @@
+// Device memory: chunks of the driver mapped into the client's windows, and the table of all
+// addresses. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "worker/blocks.hpp"
+#include "worker/driver.hpp"
+#include "worker/share.hpp"
+
+namespace outboard::worker {
+
+struct Context;
+struct Module;
+
+/// A range of device addresses that the client may name.
+struct Allocation {
+  Range range;               ///< as the client asked for it
+  uint64_t block_bytes = 0;  ///< as it was taken
+  unsigned device = 0;
+  const Context* context = nullptr;
+  const Module* module = nullptr;  ///< a module's global: placed by the driver
+  bool freed = false;              ///< its free came; it goes when its context's work is done
+};
+
+class Memory {
+ public:
+  static constexpr uint64_t granule_bytes = 2 << 20;
+  static constexpr uint64_t small_bytes = 1 << 20;  ///< up to here an allocation shares a granule
+  static constexpr uint64_t small_alignment_bytes = 512;
+
+  Memory(const Driver& driver, Share& share, std::vector<CUdevice> devices);
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  /// Reserves a device's window at exactly this place; false where the driver cannot.
+  bool reserve_window(unsigned device, Range window);
+  void free_windows();
+
+  CUresult allocate(const Context& context, unsigned device, uint64_t bytes, CUdeviceptr* address);
+  /// The allocation that begins here and is not freed.
+  Allocation* begins_at(CUdeviceptr address);
+  void release(CUdeviceptr address);
+  /// Takes a module's global into the table.
+  void add_global(const Context& context, const Module& module, unsigned device, Range range);
+  void remove_globals(const Module& module);
+  /// Frees everything of a context.
+  void release_all(const Context& context);
+
+  /// Whether [address, address + bytes) lies in one allocation.
+  bool contains(CUdeviceptr address, uint64_t bytes) const {
+    return find(address, bytes) != nullptr;
+  }
+  const Allocation* find(CUdeviceptr address, uint64_t bytes) const;
+
+ private:
+  struct Chunk {
+    CUmemGenericAllocationHandle handle = 0;
+    uint64_t bytes = 0;
+  };
+  struct DeviceMemory {
+    CUdevice device = 0;
+    Range window;
+    Blocks free_window{granule_bytes};
+    Blocks small{small_alignment_bytes};
+    std::map<uint64_t, Chunk> chunks;  ///< by address
+  };
+
+  CUresult map_chunk(unsigned device, uint64_t bytes, uint64_t* address);
+  CUresult create(CUdevice device, uint64_t bytes, CUmemGenericAllocationHandle* handle) const;
+  void unmap_chunk(unsigned device, uint64_t address);
+
+  const Driver& driver_;
+  Share& share_;
+  std::vector<DeviceMemory> devices_;
+  std::map<uint64_t, Allocation> table_;  ///< by first address
+};
+
+}  // namespace outboard::worker
