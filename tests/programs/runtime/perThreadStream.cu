@@ -34,6 +34,9 @@ int main(int argc, char** argv) {
   const DeviceBuffer<int> second(kCount);
   std::vector<int> out[2];
 
+  // CUDA loads a kernel when it is first launched, and may wait for the whole device then.
+  work(first.get(), 1, &out[0]);
+
   // The first thread's default stream is held until the second thread is done: were it one stream,
   // or did one thread's wait hold up the other's launches, this would never end.
   std::thread held([&] {

@@ -8,12 +8,12 @@ int main(int argc, char** argv) {
   Program program("refusedLaunch", argc, argv);
   const DeviceBuffer<int> device(std::vector<int>(32, 0));
   fill<<<1, 4096>>>(device.get(), 1);
-  program.expect(cudaGetLastError() == cudaErrorInvalidConfiguration, "4096 threads are too many");
+  program.expect(cudaGetLastError() == cudaErrorInvalidValue, "4096 threads are too many (1)");
   fill<<<1, 32, 10U << 20U>>>(device.get(), 2);
   program.expect(cudaGetLastError() == cudaErrorInvalidValue,
-                 "10 MiB of shared memory are too much");
+                 "10 MiB of shared memory are too much (1)");
   fill<<<0, 32>>>(device.get(), 3);
-  program.expect(cudaGetLastError() == cudaErrorInvalidConfiguration, "an empty grid is refused");
+  program.expect(cudaGetLastError() == cudaErrorInvalidValue, "an empty grid is refused (1)");
   program.expect(cudaDeviceSynchronize() == cudaSuccess, "nothing of that sticks");
   program.expect(device.download() == std::vector<int>(32, 0), "and nothing was written");
   fill<<<1, 32>>>(device.get(), 4);
