@@ -116,16 +116,29 @@ class Connection {
   template <typename Command>
   void call_with(const Command& command, uint32_t context, Waiter* waiter, StreamProgress* stream,
                  uint64_t* count) {
+    const Result started = start_call(command, context, waiter, stream, count);
+    if (started == result::success) {
+      finish_call(waiter);
+    } else {
+      waiter->result = started;
+    }
+  }
+
+  /// The two halves of call_with, for callers that must enter something in a table between them. After
+  /// a start that failed there is nothing to finish.
+  template <typename Command>
+  Result start_call(const Command& command, uint32_t context, Waiter* waiter,
+                    StreamProgress* stream, uint64_t* count) {
     begin_wait(waiter);
     const Result appended =
         append(Command::op, context, waiter->request, command.encoded_bytes(), stream, count,
                [&](wire::Writer& writer) { command.encode(writer); });
-    if (appended == result::success) {
-      flush();
-      wait(waiter);
-    } else {
-      waiter->result = appended;
-    }
+    if (appended != result::success) end_wait(waiter);
+    return appended;
+  }
+  void finish_call(Waiter* waiter) {
+    flush();
+    wait(waiter);
     end_wait(waiter);
   }
 

@@ -1,0 +1,61 @@
+// Which addresses are the program's device and pinned memory, and what is known of each range.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <map>
+#include <shared_mutex>
+
+namespace outboard::shim {
+
+struct Context;
+struct Device;
+
+enum class MemoryKind : uint8_t {
+  device,      ///< cuMemAlloc
+  pool,        ///< stream-ordered
+  global,      ///< a module's variable
+  pinned,      ///< host memory that we allocated
+  registered,  ///< the program's own host memory
+};
+
+struct Range {
+  uint64_t base = 0;
+  uint64_t bytes = 0;
+  uint64_t buffer_id = 0;
+  Context* context = nullptr;
+  Device* device = nullptr;
+  unsigned flags = 0;  ///< of host memory
+  MemoryKind kind = MemoryKind::device;
+
+  bool on_device() const { return kind <= MemoryKind::global; }
+};
+
+/// Ranges never overlap. Readers share.
+class Addresses {
+ public:
+  bool add(Range range);
+  /// Removes the range that begins exactly at `base` and is of one of the two kinds.
+  bool remove(uint64_t base, MemoryKind kind, MemoryKind or_kind, Range* removed);
+  /// The range that holds `address`.
+  bool find(uint64_t address, Range* range) const;
+  /// True if [address, address + bytes) lies within one range of device memory.
+  bool is_device(uint64_t address, uint64_t bytes, Range* range) const;
+  /// True if [address, address + bytes) lies within one range of pinned or registered memory.
+  bool is_pinned(const void* address, uint64_t bytes) const;
+  /// Whether any pinned or registered byte lies in [address, address + bytes).
+  bool overlaps(uint64_t address, uint64_t bytes) const;
+  /// The context's device memory is gone.
+  void forget(const Context* context);
+
+ private:
+  mutable std::shared_mutex mutex_;
+  std::map<uint64_t, Range> ranges_;
+  uint64_t last_id_ = 0;
+};
+
+Addresses& addresses();
+
+}  // namespace outboard::shim

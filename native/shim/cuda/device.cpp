@@ -1,0 +1,156 @@
+// Devices: all that a device says of itself came with the welcome.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <cstring>
+
+#include "generated/shim_api.hpp"
+#include "shim/cuda/guard.hpp"
+
+namespace outboard::shim {
+namespace {
+
+CUresult find_device(CUdevice ordinal, const void* out, Device** device) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *device = find_device(ordinal);
+  return *device != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
+
+}  // namespace
+
+CUresult cuDeviceGet(CUdevice* device, int ordinal) {
+  Device* found = nullptr;
+  if (const CUresult result = find_device(ordinal, device, &found); result != CUDA_SUCCESS) {
+    return result;
+  }
+  *device = ordinal;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetCount(int* count) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (count == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *count = device_count;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetName(char* name, int len, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, name, &device); result != CUDA_SUCCESS) return result;
+  if (len <= 0) return CUDA_ERROR_INVALID_VALUE;
+  std::snprintf(name, static_cast<size_t>(len), "%s", device->snapshot->name.c_str());
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, uuid, &device); result != CUDA_SUCCESS) return result;
+  std::memcpy(uuid, device->snapshot->uuid.data(), sizeof *uuid);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, bytes, &device); result != CUDA_SUCCESS) {
+    return result;
+  }
+  *bytes = device->snapshot->total_bytes;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetAttribute(int* pi, CUdevice_attribute attrib, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, pi, &device); result != CUDA_SUCCESS) return result;
+  if (attrib <= 0 || attrib >= attribute_count) return CUDA_ERROR_INVALID_VALUE;
+  *pi = device->attributes[attrib];
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, major, &device); result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (minor == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *major = device->attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+  *minor = device->attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, prop, &device); result != CUDA_SUCCESS) return result;
+  const auto value = [device](CUdevice_attribute which) { return device->attribute(which); };
+  prop->maxThreadsPerBlock = value(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
+  prop->maxThreadsDim[0] = value(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X);
+  prop->maxThreadsDim[1] = value(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y);
+  prop->maxThreadsDim[2] = value(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z);
+  prop->maxGridSize[0] = value(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X);
+  prop->maxGridSize[1] = value(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y);
+  prop->maxGridSize[2] = value(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z);
+  prop->sharedMemPerBlock = value(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK);
+  prop->totalConstantMemory = value(CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY);
+  prop->SIMDWidth = value(CU_DEVICE_ATTRIBUTE_WARP_SIZE);
+  prop->memPitch = value(CU_DEVICE_ATTRIBUTE_MAX_PITCH);
+  prop->regsPerBlock = value(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK);
+  prop->clockRate = value(CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
+  prop->textureAlign = value(CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetPCIBusId(char* pciBusId, int len, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, pciBusId, &device); result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (len <= 0) return CUDA_ERROR_INVALID_VALUE;
+  std::snprintf(pciBusId, static_cast<size_t>(len), "%04X:%02X:%02X.0",
+                device->attribute(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID),
+                device->attribute(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID),
+                device->attribute(CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID));
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetByPCIBusId(CUdevice* dev, const char* pciBusId) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (dev == nullptr || pciBusId == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  unsigned domain = 0, bus = 0, number = 0;
+  if (std::sscanf(pciBusId, "%x:%x:%x", &domain, &bus, &number) != 3) {
+    domain = 0;
+    if (std::sscanf(pciBusId, "%x:%x", &bus, &number) != 2) return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (int ordinal = 0; ordinal < device_count; ++ordinal) {
+    const Device* device = devices[ordinal];
+    if (static_cast<unsigned>(device->attribute(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)) == domain &&
+        static_cast<unsigned>(device->attribute(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)) == bus &&
+        static_cast<unsigned>(device->attribute(CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)) == number) {
+      *dev = ordinal;
+      return CUDA_SUCCESS;
+    }
+  }
+  return CUDA_ERROR_INVALID_DEVICE;
+}
+
+CUresult cuDeviceCanAccessPeer(int* canAccessPeer, CUdevice dev, CUdevice peerDev) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(dev, canAccessPeer, &device); result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (find_device(peerDev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  *canAccessPeer = 0;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attrib, CUdevice srcDevice,
+                                 CUdevice dstDevice) {
+  Device* device = nullptr;
+  if (const CUresult result = find_device(srcDevice, value, &device); result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (find_device(dstDevice) == nullptr || srcDevice == dstDevice) return CUDA_ERROR_INVALID_DEVICE;
+  if (attrib < CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK) return CUDA_ERROR_INVALID_VALUE;
+  *value = 0;  // as cuDeviceCanAccessPeer
+  return CUDA_SUCCESS;
+}
+
+}  // namespace outboard::shim

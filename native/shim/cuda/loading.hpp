@@ -1,0 +1,39 @@
+// Loading an image on a server: by its hash first, its bytes only where the server does not know it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda.h>
+
+#include <span>
+#include <string>
+
+#include "shim/cuda/jit_options.hpp"
+#include "shim/cuda/objects.hpp"
+
+namespace outboard::shim {
+
+struct LoadTarget {
+  client::Server* server = nullptr;
+  Context* context = nullptr;  ///< null for a library without a current context
+  int capability = 0;          ///< of the device, 90 for 9.0
+  bool library = false;
+};
+
+/// The server and device that a load goes to: the current context's, else the first device's.
+LoadTarget load_target(bool library);
+
+/// Loads what `image` points at, whose length stands in the image.
+CUresult load_image(const LoadTarget& target, const void* image, const JitOptions& options,
+                    Module** out);
+/// Loads a file's content.
+CUresult load_file(const LoadTarget& target, const char* path, const JitOptions& options,
+                   Module** out);
+
+/// The kernel of that name, asked for once.
+CUresult get_function(Module* module, const char* name, Function** out);
+CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size_t* bytes);
+/// Names of all kernels.
+CUresult list_functions(Module* module, std::vector<std::string>* names);
+CUresult unload(Module* module);
+
+}  // namespace outboard::shim

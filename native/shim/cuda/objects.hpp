@@ -1,0 +1,155 @@
+// What the program's handles point at: contexts, streams, events, modules, kernels, graphs, pools.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "client/progress.hpp"
+#include "client/server.hpp"
+#include "client/slab.hpp"
+
+namespace outboard::shim {
+
+struct Capture;
+struct Device;
+struct Function;
+struct Stream;
+
+inline constexpr int limit_count = CU_LIMIT_MAX;
+inline constexpr int function_attribute_count = CU_FUNC_ATTRIBUTE_MAX;
+
+/// A CUcontext. Runtimes before CUDA 12 read through the handle: what it points at is zero for 4 KiB.
+struct Context {
+  std::byte zeros[4096] = {};
+  client::SlotHead head;
+  client::Server* server = nullptr;
+  Device* device = nullptr;
+  Stream* legacy = nullptr;
+  /// 0: nothing to say. Else report() looks which of the next three it is.
+  std::atomic<uint32_t> trouble{0};
+  std::atomic<int> sticky{0};   ///< the error that killed the context
+  std::atomic<int> pending{0};  ///< a late refusal that the next call returns, once
+  std::atomic<bool> destroyed{false};
+  bool primary = false;
+  unsigned flags = 0;
+  unsigned api_version = 3020;
+  uint64_t context_id = 0;
+  int least_priority = 0;
+  int greatest_priority = 0;
+  std::array<std::atomic<uint64_t>, limit_count> limits{};
+};
+
+struct Stream {
+  client::SlotHead head;
+  Context* context = nullptr;
+  client::StreamProgress progress;
+  /// The capture that the stream is part of; null nearly always. Changed under the captures' lock.
+  std::atomic<Capture*> capture{nullptr};
+  unsigned flags = 0;
+  int priority = 0;
+  bool legacy = false;
+  bool per_thread = false;
+  std::array<CUlaunchAttributeValue, CU_LAUNCH_ATTRIBUTE_MAX> attributes{};
+};
+
+struct Event {
+  client::SlotHead head;
+  Context* context = nullptr;
+  unsigned flags = 0;
+  /// The latest record: on which stream, and that stream's count with it. 0: never, or known done.
+  std::atomic<uint64_t> stream{0};
+  std::atomic<uint64_t> count{0};
+  std::atomic<bool> recorded{false};
+  /// Recorded inside a capture: which (0: not), and what lay before it there. Under the captures' lock.
+  std::atomic<uint64_t> capture{0};
+  std::vector<uint64_t> clock;
+};
+
+/// A CUmodule or a CUlibrary; the module that cuLibraryGetModule gives is the library itself.
+struct Module {
+  client::SlotHead head;
+  client::Server* server = nullptr;
+  Context* context = nullptr;  ///< null: a library
+  uint32_t kernels = 0;
+  std::mutex mutex;
+  std::map<std::string, Function*, std::less<>> functions;
+  std::map<std::string, std::pair<uint64_t, uint64_t>, std::less<>> globals;  ///< address, bytes
+};
+
+/// A CUfunction or a CUkernel: programs pass one where the other is meant.
+struct Function {
+  struct Parameter {
+    uint32_t offset;
+    uint32_t bytes;
+  };
+  client::SlotHead head;
+  Module* module = nullptr;
+  uint32_t parameter_count = 0;
+  uint32_t parameters_bytes = 0;
+  std::unique_ptr<Parameter[]> parameters;
+  std::array<std::atomic<int>, function_attribute_count> attributes{};
+  std::string name;
+  std::mutex mutex;
+  /// Occupancy answers by their arguments; cleared when an attribute changes.
+  std::map<std::array<uint64_t, 5>, std::pair<int64_t, int64_t>> occupancy;
+};
+
+struct Graph {
+  client::SlotHead head;
+  Context* context = nullptr;
+  uint64_t nodes = 0;
+};
+
+struct GraphExec {
+  client::SlotHead head;
+  Context* context = nullptr;
+  unsigned long long flags = 0;
+};
+
+/// The pool of a device; the worker keeps it, id 0 on the wire.
+struct Pool {
+  client::SlotHead head;
+  Device* device = nullptr;
+  std::atomic<uint64_t> release_threshold{0};
+  std::atomic<int> reuse_follow_event{1}, reuse_opportunistic{1}, reuse_internal{1};
+  std::atomic<uint64_t> used{0}, used_high{0};
+};
+
+extern client::Slab<Context, 2048> contexts;
+extern client::Slab<Stream, 1u << 17> streams;
+extern client::Slab<Event, 1u << 20> events;
+extern client::Slab<Module, 1u << 17> modules;
+extern client::Slab<Function, 1u << 20> functions;
+extern client::Slab<Graph, 1u << 17> graphs;
+extern client::Slab<GraphExec, 1u << 17> graph_execs;
+extern client::Slab<Pool, 1024> pools;
+
+inline CUcontext handle(Context* object) { return reinterpret_cast<CUcontext>(object); }
+inline CUstream handle(Stream* object) { return reinterpret_cast<CUstream>(object); }
+inline CUevent handle(Event* object) { return reinterpret_cast<CUevent>(object); }
+inline CUgraph handle(Graph* object) { return reinterpret_cast<CUgraph>(object); }
+inline CUgraphExec handle(GraphExec* object) { return reinterpret_cast<CUgraphExec>(object); }
+inline CUmemoryPool handle(Pool* object) { return reinterpret_cast<CUmemoryPool>(object); }
+
+inline Context* find(CUcontext value) { return contexts.find(value); }
+inline Event* find(CUevent value) { return events.find(value); }
+inline Module* find(CUmodule value) { return modules.find(value); }
+inline Module* find(CUlibrary value) { return modules.find(value); }
+inline Function* find(CUfunction value) { return functions.find(value); }
+inline Function* find(CUkernel value) { return functions.find(value); }
+inline Graph* find(CUgraph value) { return graphs.find(value); }
+inline GraphExec* find(CUgraphExec value) { return graph_execs.find(value); }
+inline Pool* find(CUmemoryPool value) { return pools.find(value); }
+
+inline CUresult to_cuda(client::Result result) { return static_cast<CUresult>(result); }
+
+}  // namespace outboard::shim

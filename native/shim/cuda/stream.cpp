@@ -1,0 +1,327 @@
+// Streams: creation, waiting, questions, waits for events and memory words, host functions.
+// SPDX-License-Identifier: Apache-2.0
+#include <pthread.h>
+
+#include <algorithm>
+
+#include "generated/shim_api.hpp"
+#include "shim/cuda/addresses.hpp"
+#include "shim/cuda/guard.hpp"
+#include "shim/cuda/program.hpp"
+
+namespace outboard::shim {
+namespace {
+
+CUresult create(Context* context, unsigned flags, int priority, Stream** out) {
+  Stream* stream = streams.take();
+  if (stream == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  stream->context = context;
+  stream->flags = flags;
+  // Priorities beyond the range mean its ends, as natively.
+  stream->priority =
+      std::max(std::min(priority, context->least_priority), context->greatest_priority);
+  const CUresult result =
+      send(context, wire::command::StreamCreate{
+                        .stream = stream->head.id(), .flags = flags, .priority = stream->priority});
+  if (result != CUDA_SUCCESS) {
+    streams.give(stream);
+    return result;
+  }
+  *out = stream;
+  return CUDA_SUCCESS;
+}
+
+CUresult wait_all(Stream* stream) {
+  Context* context = stream->context;
+  client::Answer<wire::command::StreamSynchronize> answer;
+  uint64_t count = 0;
+  const CUresult result = call(context, wire::command::StreamSynchronize{.stream = stream->head.id()},
+                               &answer, stream, &count);
+  if (result != CUDA_SUCCESS) return result;
+  context->server->copies().report(&stream->progress, count);
+  return context->server->copies().wait(&stream->progress, count)
+             ? check(context)
+             : CUDA_ERROR_DEVICE_UNAVAILABLE;
+}
+
+// The legacy stream is done when the context's blocking streams are, too.
+bool is_idle(const Stream* stream) {
+  if (!stream->progress.idle()) return false;
+  if (!stream->legacy) return true;
+  bool idle = true;
+  streams.for_each([&](const Stream* other) {
+    if (other->context == stream->context && (other->flags & CU_STREAM_NON_BLOCKING) == 0) {
+      idle = idle && other->progress.idle();
+    }
+  });
+  return idle;
+}
+
+void destroy(Stream* stream) {
+  Context* context = stream->context;
+  abandon(stream);
+  // Bytes on their way refer to the slot: they come first.
+  if (stream->progress.copies_pending.load() != 0 && context->sticky.load() == 0) wait_all(stream);
+  send(context, wire::command::StreamDestroy{.stream = stream->head.id()});
+  context->server->bulk().forget(stream->head.id());
+  streams.give(stream);
+}
+
+// Runs when a thread ends: its default streams end with it.
+void retire_thread(void*) {
+  for (PerThreadStream& entry : thread_state.per_thread) {
+    if (entry.stream != nullptr && client::running() && contexts.find_id(entry.context) != nullptr &&
+        !entry.stream->context->destroyed.load()) {
+      destroy(entry.stream);
+    }
+    entry = {};
+  }
+}
+
+pthread_key_t retire_key() {
+  static const pthread_key_t key = [] {
+    pthread_key_t made = 0;
+    ::pthread_key_create(&made, retire_thread);
+    return made;
+  }();
+  return key;
+}
+
+CUresult enter_local(CUstream value, Stream** stream) {
+  Context* context = nullptr;
+  if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
+  *stream = resolve(value, context);
+  return *stream != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+CUresult wait_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsigned flags,
+                    uint32_t width) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  Range range;
+  if ((flags & 0x3fffffffu) > CU_STREAM_WAIT_VALUE_NOR || address % width != 0 ||
+      !addresses().is_device(address, width, &range)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  return send(stream, wire::command::StreamWaitValue{.stream = stream->head.id(),
+                                                     .address = address,
+                                                     .value = value,
+                                                     .flags = flags,
+                                                     .width = width});
+}
+
+CUresult write_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsigned flags,
+                     uint32_t width) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  Range range;
+  if ((flags & ~CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER) != 0 || address % width != 0 ||
+      !addresses().is_device(address, width, &range)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  return send(stream, wire::command::StreamWriteValue{.stream = stream->head.id(),
+                                                      .address = address,
+                                                      .value = value,
+                                                      .flags = flags,
+                                                      .width = width});
+}
+
+}  // namespace
+
+Stream* per_thread_stream(Context* context) {
+  const uint64_t id = context->head.id();
+  PerThreadStream* free = nullptr;
+  for (PerThreadStream& entry : thread_state.per_thread) {
+    if (entry.stream != nullptr && entry.context == id) return entry.stream;
+    // A place whose context is gone may be used again: its stream went with it.
+    if (entry.stream == nullptr || contexts.find_id(entry.context) == nullptr) free = &entry;
+  }
+  Stream* stream = nullptr;
+  if (free == nullptr || create(context, CU_STREAM_DEFAULT, 0, &stream) != CUDA_SUCCESS) {
+    return nullptr;
+  }
+  stream->per_thread = true;
+  *free = {id, stream};
+  ::pthread_setspecific(retire_key(), &thread_state);
+  return stream;
+}
+
+CUresult cuStreamCreateWithPriority(CUstream* phStream, unsigned int flags, int priority) {
+  Context* context = nullptr;
+  if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
+  if (phStream == nullptr || (flags & ~CU_STREAM_NON_BLOCKING) != 0) return CUDA_ERROR_INVALID_VALUE;
+  Stream* stream = nullptr;
+  const CUresult result = create(context, flags, priority, &stream);
+  if (result == CUDA_SUCCESS) *phStream = handle(stream);
+  return result;
+}
+
+CUresult cuStreamCreate(CUstream* phStream, unsigned int Flags) {
+  return shim::cuStreamCreateWithPriority(phStream, Flags, 0);
+}
+
+CUresult cuStreamDestroy_v2(CUstream hStream) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  Stream* stream = streams.find(hStream);
+  if (stream == nullptr || stream->legacy || stream->per_thread) return CUDA_ERROR_INVALID_HANDLE;
+  Context* context = stream->context;
+  destroy(stream);
+  return check(context);
+}
+
+CUresult cuStreamSynchronize(CUstream hStream) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = check_stream_unsafe(stream); result != CUDA_SUCCESS) return result;
+  return is_idle(stream) ? CUDA_SUCCESS : wait_all(stream);
+}
+
+CUresult cuStreamQuery(CUstream hStream) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = check_stream_unsafe(stream); result != CUDA_SUCCESS) return result;
+  if (is_idle(stream)) return CUDA_SUCCESS;
+  const uint64_t count = stream->progress.issued.load();
+  client::Answer<wire::command::StreamQuery> answer;
+  const CUresult result =
+      call(context, wire::command::StreamQuery{.stream = stream->head.id()}, &answer);
+  if (result != CUDA_SUCCESS) return result;
+  context->server->copies().report(&stream->progress, count);
+  return stream->progress.complete.load() >= count ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+
+CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  Event* event = find(hEvent);
+  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if ((Flags & ~CU_EVENT_WAIT_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (const CUresult result = note_wait(stream, event); result != CUDA_SUCCESS) return result;
+  if (!event->recorded.load(std::memory_order_acquire)) return CUDA_SUCCESS;
+  if (event->context->server != context->server) {
+    return shim::cuEventSynchronize(hEvent);  // nothing on one server waits for another: we do
+  }
+  return send(stream, wire::command::StreamWaitEvent{
+                          .stream = stream->head.id(), .event = event->head.id(), .flags = Flags});
+}
+
+CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void* userData) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (fn == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (is_captured(stream)) return CUDA_ERROR_NOT_SUPPORTED;
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  return add_host_function(stream, fn, userData);
+}
+
+CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void* userData,
+                             unsigned int flags) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (is_captured(stream)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  return add_callback(stream, callback, userData);
+}
+
+// ---- what a stream says of itself ------------------------------------------------------------------
+
+CUresult cuStreamGetCtx(CUstream hStream, CUcontext* pctx) {
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (pctx == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *pctx = handle(stream->context);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext* pCtx, CUgreenCtx* pGreenCtx) {
+  if (pGreenCtx != nullptr) *pGreenCtx = nullptr;
+  return shim::cuStreamGetCtx(hStream, pCtx);
+}
+
+CUresult cuStreamGetDevice(CUstream hStream, CUdevice* device) {
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *device = stream->context->device->ordinal;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetFlags(CUstream hStream, unsigned int* flags) {
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (flags == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *flags = stream->flags;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetPriority(CUstream hStream, int* priority) {
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (priority == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *priority = stream->priority;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetId(CUstream hStream, unsigned long long* streamId) {
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (streamId == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *streamId = stream->head.id();
+  return CUDA_SUCCESS;
+}
+
+// Attributes are hints about caching and scheduling: kept and given back, but not sent.
+CUresult cuStreamGetAttribute(CUstream hStream, CUstreamAttrID attr, CUstreamAttrValue* value) {
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (value == nullptr || attr < 0 || attr >= CU_LAUNCH_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  *value = stream->attributes[attr];
+  if (attr == CU_LAUNCH_ATTRIBUTE_PRIORITY) value->priority = stream->priority;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamSetAttribute(CUstream hStream, CUstreamAttrID attr,
+                              const CUstreamAttrValue* param) {
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (param == nullptr || attr < 0 || attr >= CU_LAUNCH_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  stream->attributes[attr] = *param;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamCopyAttributes(CUstream dst, CUstream src) {
+  Stream *to = nullptr, *from = nullptr;
+  if (const CUresult result = enter_local(dst, &to); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_local(src, &from); result != CUDA_SUCCESS) return result;
+  to->attributes = from->attributes;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value,
+                                unsigned int flags) {
+  return wait_value(stream, addr, value, flags, 4);
+}
+CUresult cuStreamWaitValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value,
+                                unsigned int flags) {
+  return wait_value(stream, addr, value, flags, 8);
+}
+CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value,
+                                 unsigned int flags) {
+  return write_value(stream, addr, value, flags, 4);
+}
+CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value,
+                                 unsigned int flags) {
+  return write_value(stream, addr, value, flags, 8);
+}
+
+}  // namespace outboard::shim

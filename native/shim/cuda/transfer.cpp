@@ -1,0 +1,179 @@
+// Copies by size and by what their ends are.
+// SPDX-License-Identifier: Apache-2.0
+#include "shim/cuda/transfer.hpp"
+
+#include <cstring>
+
+#include "base/log.hpp"
+#include "shim/cuda/addresses.hpp"
+#include "shim/cuda/guard.hpp"
+
+namespace outboard::shim {
+namespace {
+
+using client::Waiter;
+using client::Result;
+
+// A captured copy of host memory is done at every launch of the graph, with the memory's content then.
+CUresult refuse_captured(Stream* stream) {
+  if (!is_captured(stream)) return CUDA_SUCCESS;
+  static const char said[] = "captured copy";
+  say_once(said,
+           "the program captures a copy between host and device into a graph, which is not supported; "
+           "it gets CUDA_ERROR_NOT_SUPPORTED");
+  return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+struct HostPlace {
+  void* to = nullptr;
+  size_t bytes = 0;
+};
+
+// A reply with the bytes goes straight from the receive buffer to where the program wants them; a large
+// copy's reply is empty, its bytes come on the bulk connection.
+bool deliver_content(Waiter* waiter, std::span<const std::byte> payload) {
+  if (waiter->result != client::result::success) return true;
+  const auto* place = static_cast<const HostPlace*>(waiter->context);
+  wire::Reader reader(payload);
+  wire::command::CopyToHostSync::Reply reply;
+  if (!reply.decode(reader)) return false;
+  if (place->bytes > wire::max_inline_bytes) return reply.content.empty();
+  if (reply.content.size() != place->bytes) return false;
+  std::memcpy(place->to, reply.content.data(), place->bytes);
+  return true;
+}
+
+// The stream got to the copy: what was issued before it is complete once its bytes are here.
+CUresult settle(Stream* stream, uint64_t count) {
+  client::Copies& copies = stream->context->server->copies();
+  copies.report(&stream->progress, count);
+  return copies.wait(&stream->progress, count) ? CUDA_SUCCESS : CUDA_ERROR_DEVICE_UNAVAILABLE;
+}
+
+CUresult read_now(Stream* stream, void* to, uint64_t from, size_t bytes) {
+  Context* context = stream->context;
+  client::Connection& connection = context->server->connection();
+  HostPlace place{to, bytes};
+  Waiter waiter;
+  waiter.context = &place;
+  waiter.deliver = deliver_content;
+  wire::command::CopyToHostSync command{.stream = stream->head.id(), .source = from, .bytes = bytes};
+  uint64_t count = 0;
+  if (bytes <= wire::max_inline_bytes) {
+    connection.call_with(command, context->head.index, &waiter, &stream->progress, &count);
+    return waiter.result == client::result::success ? settle(stream, count)
+                                                    : to_cuda(waiter.result);
+  }
+  if (const Result ready = context->server->bulk().ready(); ready != client::result::success) {
+    return to_cuda(ready);
+  }
+  uint64_t copy = 0;
+  client::Copies& copies = context->server->copies();
+  const Result started = copies.issue(
+      &stream->progress, to, bytes, &copy, [&](uint64_t id, uint64_t* issued) {
+        command.copy = id;
+        const Result result = connection.start_call(command, context->head.index, &waiter,
+                                                    &stream->progress, issued);
+        count = *issued;
+        return result;
+      });
+  if (started != client::result::success) return to_cuda(started);
+  connection.finish_call(&waiter);
+  if (waiter.result == client::result::success) return settle(stream, count);
+  copies.cancel(copy);
+  return to_cuda(waiter.result);
+}
+
+CUresult read_later(Stream* stream, void* to, uint64_t from, size_t bytes) {
+  client::Server* server = stream->context->server;
+  if (bytes > wire::max_inline_bytes) {
+    if (const Result ready = server->bulk().ready(); ready != client::result::success) {
+      return to_cuda(ready);
+    }
+  }
+  uint64_t copy = 0;
+  return to_cuda(server->copies().issue(
+      &stream->progress, to, bytes, &copy, [&](uint64_t id, uint64_t* count) -> Result {
+        return send(stream,
+                    wire::command::CopyToHost{
+                        .stream = stream->head.id(), .copy = id, .source = from, .bytes = bytes},
+                    count);
+      }));
+}
+
+}  // namespace
+
+CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t bytes, When when) {
+  if (bytes == 0) return CUDA_SUCCESS;
+  Range range;
+  if (from == nullptr || !addresses().is_device(to, bytes, &range)) return CUDA_ERROR_INVALID_VALUE;
+  if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  if (bytes <= wire::max_inline_bytes) {
+    const std::span content(static_cast<const std::byte*>(from), bytes);
+    return send(stream, wire::command::CopyToDevice{
+                            .stream = stream->head.id(), .destination = to, .content = content});
+  }
+  const bool wait = when == When::done || !addresses().is_pinned(from, bytes);
+  return to_cuda(stream->context->server->bulk().send(
+      stream->head.id(), from, bytes, wait, [&](uint64_t copy) -> Result {
+        return send(stream, wire::command::CopyToDeviceBulk{.stream = stream->head.id(),
+                                                            .copy = copy,
+                                                            .destination = to,
+                                                            .bytes = bytes});
+      }));
+}
+
+CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, When when) {
+  if (bytes == 0) return CUDA_SUCCESS;
+  Range range;
+  if (to == nullptr || !addresses().is_device(from, bytes, &range)) return CUDA_ERROR_INVALID_VALUE;
+  if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  return when == When::queued && addresses().is_pinned(to, bytes)
+             ? read_later(stream, to, from, bytes)
+             : read_now(stream, to, from, bytes);
+}
+
+CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes) {
+  if (bytes == 0) return CUDA_SUCCESS;
+  Range target, source;
+  if (!addresses().is_device(to, bytes, &target) || !addresses().is_device(from, bytes, &source)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (target.device->server != source.device->server) return CUDA_ERROR_NOT_SUPPORTED;
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  return send(stream, wire::command::CopyOnDevice{.stream = stream->head.id(),
+                                                  .destination = to,
+                                                  .source = from,
+                                                  .bytes = bytes});
+}
+
+CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When when) {
+  if (bytes == 0) return CUDA_SUCCESS;
+  Range range;
+  const bool to_gpu = addresses().find(to, &range) && range.on_device();
+  const bool from_gpu = addresses().find(from, &range) && range.on_device();
+  auto* host_to = reinterpret_cast<void*>(to);
+  const auto* host_from = reinterpret_cast<const void*>(from);
+  if (to_gpu && from_gpu) return copy_on_device(stream, to, from, bytes);
+  if (to_gpu) return copy_to_device(stream, to, host_from, bytes, when);
+  if (from_gpu) return copy_to_host(stream, host_to, from, bytes, when);
+  if (to == 0 || from == 0) return CUDA_ERROR_INVALID_VALUE;
+  // Host to host keeps the stream's order: what is queued before it is done first.
+  if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (!stream->progress.idle()) {
+    const uint64_t before = stream->progress.issued.load();
+    client::Answer<wire::command::StreamSynchronize> answer;
+    uint64_t count = 0;
+    const CUresult result =
+        call(stream->context, wire::command::StreamSynchronize{.stream = stream->head.id()}, &answer,
+             stream, &count);
+    if (result != CUDA_SUCCESS) return result;
+    if (const CUresult settled = settle(stream, before); settled != CUDA_SUCCESS) return settled;
+  }
+  std::memmove(host_to, host_from, bytes);
+  return CUDA_SUCCESS;
+}
+
+}  // namespace outboard::shim
