@@ -22,7 +22,7 @@ def note_owners(path: str) -> set[bytes]:
     try:
         with open(path, "rb") as file:
             return _owners(file)
-    except (OSError, struct.error):
+    except (OSError, ValueError, struct.error):  # ValueError: an offset beyond any file's
         return set()
 
 

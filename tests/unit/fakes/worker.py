@@ -77,13 +77,13 @@ def serve(control: socket.socket, identity: str) -> NoReturn:
     told["descriptors"] = sorted(int(name) for name in os.listdir("/proc/self/fd"))
     command.sendall(b"OUTW" + json.dumps(told).encode() + b"\n")
     bulk: list[socket.socket] = []
+    controls = [control]
     while True:
-        readable, _, _ = select.select([command, control], [], [])
+        readable, _, _ = select.select([command, *controls], [], [])
         if control in readable:
             data, descriptors, _, _ = socket.recv_fds(control, 32768, 4)
             if not data:
-                control.close()
-                control = socket.socket()
+                controls = []  # the agent has gone: this one ends with its client
             elif json.loads(data)["type"] == "bulk":
                 bulk.append(socket.socket(fileno=descriptors[0]))
                 bulk[-1].sendall(b"bulk here\n")

@@ -119,8 +119,10 @@ def test_a_signal_from_the_programs_own_group_is_not_sent_twice(outboard: Outboa
 
 def test_what_is_ignored_stays_ignored(outboard: Outboard) -> None:
     done = subprocess.run(
-        ["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"]
-        + outboard.command("run", "grep", "SigIgn", "/proc/self/status"),
+        [
+            *("sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"),
+            *outboard.command("run", "grep", "SigIgn", "/proc/self/status"),
+        ],
         env=outboard.environment,
         capture_output=True,
         text=True,
