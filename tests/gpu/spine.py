@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from bench.statistics import estimate  # noqa: E402
+from bench.statistics import estimate
 
 BUILD = Path(os.environ.get("OUTBOARD_NATIVE_DIR", ROOT / "build"))
 
@@ -92,11 +92,15 @@ def cases() -> list[Case]:
     return found
 
 
-def once(command: list[str], environment: dict[str, str], out: Path) -> tuple[float, float | None, str]:
+def once(
+    command: list[str], environment: dict[str, str], out: Path
+) -> tuple[float, float | None, str]:
     """Wall seconds, the milliseconds the program printed of itself, and a note if it failed."""
     words = [str(out) if word == "{out}" else word for word in command]
     begin = time.monotonic()
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     wall_s = time.monotonic() - begin
     own = None
     for line in done.stdout.splitlines():
@@ -134,7 +138,9 @@ def print_row(row: Row) -> None:
     own = f"own time {estimate(row.own)}" if row.own else ""
     state = "equal" if row.equal else "DIFFERENT"
     native = estimate(row.native_s).median
-    print(f"{row.name:24} {state:9} native {native:6.3f} s, outboard/native {ratio} {own} {row.note}")
+    print(
+        f"{row.name:24} {state:9} native {native:6.3f} s, outboard/native {ratio} {own} {row.note}"
+    )
 
 
 def main() -> int:

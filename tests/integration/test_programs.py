@@ -66,7 +66,13 @@ CASES = [
 
 def arguments_of(name: str) -> list[str]:
     if name == "nvrtcModule":
-        return ["--nvrtc", str(SITE_PACKAGES / "nvidia/cu13/lib/libnvrtc.so.13")]
+        folder = SITE_PACKAGES / "nvidia/cu13/lib"
+        return [
+            "--nvrtc",
+            str(folder / "libnvrtc.so.13"),
+            "--builtins",
+            str(folder / "libnvrtc-builtins.so.13.0"),
+        ]
     return []
 
 

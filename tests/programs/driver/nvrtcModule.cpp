@@ -1,7 +1,8 @@
 // Compiles a kernel at run time with NVRTC and loads the PTX.
 // SPDX-License-Identifier: Apache-2.0
 //
-// --nvrtc FILE names the library; it is opened at run time, as frameworks do.
+// --nvrtc FILE names the library, --builtins FILE the one that it looks for by name alone; they are
+// opened at run time, as frameworks do.
 #include <dlfcn.h>
 
 #include "driver.hpp"
@@ -18,13 +19,15 @@ extern "C" __global__ void cubes(int* out, int count) {
 
 using NvrtcProgram = void*;
 
-// The five functions of NVRTC that are needed, by their published signatures.
+// The functions of NVRTC that are needed, by their published signatures.
 struct Nvrtc {
   int (*create)(NvrtcProgram*, const char*, const char*, int, const char* const*,
                 const char* const*);
   int (*compile)(NvrtcProgram, int, const char* const*);
   int (*size)(NvrtcProgram, size_t*);
   int (*ptx)(NvrtcProgram, char*);
+  int (*log_size)(NvrtcProgram, size_t*);
+  int (*log)(NvrtcProgram, char*);
   int (*destroy)(NvrtcProgram*);
 };
 
@@ -35,6 +38,8 @@ void find(const Program& program, void* library, const char* name, Function*& ou
 }
 
 std::string compile(const Program& program) {
+  const char* builtins = program.text("builtins", nullptr);
+  if (builtins != nullptr && dlopen(builtins, RTLD_NOW) == nullptr) program.die(dlerror());
   void* library = dlopen(program.text("nvrtc", "libnvrtc.so.13"), RTLD_NOW);
   if (library == nullptr) program.die(dlerror());
   Nvrtc nvrtc{};
@@ -42,13 +47,19 @@ std::string compile(const Program& program) {
   find(program, library, "nvrtcCompileProgram", nvrtc.compile);
   find(program, library, "nvrtcGetPTXSize", nvrtc.size);
   find(program, library, "nvrtcGetPTX", nvrtc.ptx);
+  find(program, library, "nvrtcGetProgramLogSize", nvrtc.log_size);
+  find(program, library, "nvrtcGetProgramLog", nvrtc.log);
   find(program, library, "nvrtcDestroyProgram", nvrtc.destroy);
 
   NvrtcProgram source = nullptr;
   const char* const options[] = {"--gpu-architecture=compute_80", "-DOFFSET=9"};
   if (nvrtc.create(&source, kSource, "cubes.cu", 0, nullptr, nullptr) != 0 ||
       nvrtc.compile(source, 2, options) != 0) {
-    program.die("NVRTC does not compile the kernel");
+    size_t size = 0;
+    nvrtc.log_size(source, &size);
+    std::string log(size, '\0');
+    nvrtc.log(source, log.data());
+    program.die(("NVRTC does not compile the kernel: " + log).c_str());
   }
   size_t size = 0;
   nvrtc.size(source, &size);
