@@ -20,9 +20,10 @@ std::shared_ptr<GraphExec> GraphExec::create(const Graph& graph, uint64_t flags)
   if (order.empty() && !graph.nodes.empty()) return nullptr;
   auto exec = std::make_shared<GraphExec>();
   exec->flags = flags;
+  exec->user_objects = graph.user_objects;
   std::map<const GraphNode*, size_t> index;
   for (GraphNode* node : order) {
-    index[node] = exec->steps.size();
+    index[node] = exec->steps->size();
     Step step;
     step.node = node->handle;
     step.content = node->content;
@@ -32,7 +33,7 @@ std::shared_ptr<GraphExec> GraphExec::create(const Graph& graph, uint64_t flags)
     }
     for (GraphNode* from : node->dependencies) step.dependencies.push_back(index[from]);
     std::sort(step.dependencies.begin(), step.dependencies.end());
-    exec->steps.push_back(std::move(step));
+    exec->steps->push_back(std::move(step));
   }
   return exec;
 }
@@ -43,21 +44,21 @@ namespace {
 struct RunContent {
   Context& context;
 
-  CUresult operator()(KernelOperation& op) { return operation(op); }
-  CUresult operator()(CopyOperation& op) { return operation(op); }
-  CUresult operator()(MemsetOperation& op) { return operation(op); }
-  CUresult operator()(HostOperation& op) { return operation(op); }
-  CUresult operator()(EmptyContent&) { return CUDA_SUCCESS; }
-  CUresult operator()(ChildContent&) { return CUDA_SUCCESS; }  // done by the caller
-  CUresult operator()(RecordContent& c) {
+  CUresult operator()(const KernelOperation& op) { return operation(op); }
+  CUresult operator()(const CopyOperation& op) { return operation(op); }
+  CUresult operator()(const MemsetOperation& op) { return operation(op); }
+  CUresult operator()(const HostOperation& op) { return operation(op); }
+  CUresult operator()(const EmptyContent&) { return CUDA_SUCCESS; }
+  CUresult operator()(const ChildContent&) { return CUDA_SUCCESS; }  // done by the caller
+  CUresult operator()(const RecordContent& c) {
     c.event->renew()->complete();
     return CUDA_SUCCESS;
   }
-  CUresult operator()(WaitContent& c) {
+  CUresult operator()(const WaitContent& c) {
     if (auto record = c.event->latest()) record->wait(context);
     return CUDA_SUCCESS;
   }
-  CUresult operator()(ValueContent& c) {
+  CUresult operator()(const ValueContent& c) {
     for (const CUstreamBatchMemOpParams& p : c.parameters) {
       std::optional<ValueOperation> op;
       if (value_operation(context.device, p, &op) != CUDA_SUCCESS) {
@@ -69,11 +70,11 @@ struct RunContent {
     }
     return CUDA_SUCCESS;
   }
-  CUresult operator()(AllocContent&) { return CUDA_SUCCESS; }  // there since the graph is
-  CUresult operator()(FreeContent&) { return CUDA_SUCCESS; }   // gone with the graph
+  CUresult operator()(const AllocContent&) { return CUDA_SUCCESS; }  // there since the graph is
+  CUresult operator()(const FreeContent&) { return CUDA_SUCCESS; }   // gone with the graph
 
   template <class Op>
-  CUresult operation(Op& op) {
+  CUresult operation(const Op& op) {
     Operation copy = op;
     return execute(copy, context);
   }
@@ -81,9 +82,19 @@ struct RunContent {
 
 }  // namespace
 
+std::vector<GraphExec::Step>& GraphExec::editable() {
+  if (steps.use_count() > 1) steps = std::make_shared<std::vector<Step>>(*steps);
+  return *steps;
+}
+
 CUresult GraphExec::run(Context& context) {
-  std::lock_guard lock(mutex);
-  for (Step& step : steps) {
+  std::lock_guard alone(running_);
+  std::shared_ptr<std::vector<Step>> now;
+  {
+    std::lock_guard lock(mutex);
+    now = steps;
+  }
+  for (const Step& step : *now) {
     if (!step.enabled) continue;
     CUresult r =
         step.child ? step.child->run(context) : std::visit(RunContent{context}, step.content);

@@ -27,10 +27,18 @@ class GraphExec {
 
   CUresult run(Context& context);
 
+  /// The steps, to be changed: a launch that runs keeps those that it began with. To be called
+  /// with `mutex` held.
+  std::vector<Step>& editable();
+
   CUgraphExec handle = nullptr;
   uint64_t flags = 0;
-  std::mutex mutex;  ///< a launch runs alone, and parameters change only between launches
-  std::vector<Step> steps;
+  std::mutex mutex;  ///< guards `steps`
+  std::shared_ptr<std::vector<Step>> steps = std::make_shared<std::vector<Step>>();
+  std::vector<std::shared_ptr<void>> user_objects;
+
+ private:
+  std::mutex running_;  ///< launches of one executable graph do not overlap
 };
 
 HandleTable<GraphExec, CUgraphExec, 11>& graph_execs();

@@ -93,9 +93,9 @@ extern "C" CUresult cuLinkAddData_v2(CUlinkState handle, CUjitInputType type, vo
   return with_link(handle,
                    [&](Context&, Link& link) { return add(link, type, data, bytes, name); });
 }
-extern "C" CUresult cuLinkAddData(CUlinkState handle, CUjitInputType type, void* data,
-                                  size_t bytes, const char* name, unsigned int count,
-                                  CUjit_option* options, void** values) {
+extern "C" CUresult cuLinkAddData(CUlinkState handle, CUjitInputType type, void* data, size_t bytes,
+                                  const char* name, unsigned int count, CUjit_option* options,
+                                  void** values) {
   return cuLinkAddData_v2(handle, type, data, bytes, name, count, options, values);
 }
 
@@ -115,9 +115,8 @@ extern "C" CUresult cuLinkAddFile(CUlinkState handle, CUjitInputType type, const
 }
 
 extern "C" CUresult cuLinkComplete(CUlinkState handle, void** out, size_t* bytes) {
-  return with_link(handle, [&](Context& context, Link& link) {
-    return complete(context, link, out, bytes);
-  });
+  return with_link(
+      handle, [&](Context& context, Link& link) { return complete(context, link, out, bytes); });
 }
 
 extern "C" CUresult cuLinkDestroy(CUlinkState handle) {

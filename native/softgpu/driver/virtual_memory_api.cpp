@@ -56,8 +56,8 @@ bool granular(uint64_t value) { return value % kGranule == 0; }
 uint64_t reserve(uint64_t bytes, uint64_t alignment, uint64_t hint) {
   constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   if (hint != 0) {
-    void* p = mmap(reinterpret_cast<void*>(hint), bytes, PROT_NONE, kFlags | MAP_FIXED_NOREPLACE,
-                   -1, 0);
+    void* p =
+        mmap(reinterpret_cast<void*>(hint), bytes, PROT_NONE, kFlags | MAP_FIXED_NOREPLACE, -1, 0);
     if (p == reinterpret_cast<void*>(hint)) return hint;
     if (p != MAP_FAILED) munmap(p, bytes);  // a kernel that does not know NOREPLACE
   }
@@ -145,8 +145,7 @@ extern "C" CUresult cuMemGetAllocationGranularity(size_t* out,
 }
 
 extern "C" CUresult cuMemCreate(CUmemGenericAllocationHandle* out, size_t bytes,
-                                const CUmemAllocationProp* properties,
-                                unsigned long long flags) {
+                                const CUmemAllocationProp* properties, unsigned long long flags) {
   return with_driver([&] {
     Device* device = nullptr;
     if (out == nullptr || bytes == 0 || !granular(bytes) || flags != 0) {
@@ -169,9 +168,8 @@ extern "C" CUresult cuMemCreate(CUmemGenericAllocationHandle* out, size_t bytes,
 }
 
 extern "C" CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
-  return with_driver([&] {
-    return physical_memories().erase(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-  });
+  return with_driver(
+      [&] { return physical_memories().erase(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; });
 }
 
 extern "C" CUresult cuMemMap(CUdeviceptr base, size_t bytes, size_t offset,
@@ -284,7 +282,7 @@ extern "C" CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle*
   return with_context([&](Context& context) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) return CUDA_ERROR_NOT_SUPPORTED;
-    struct stat info {};
+    struct stat info{};
     int fd = fcntl(static_cast<int>(reinterpret_cast<intptr_t>(os_handle)), F_DUPFD_CLOEXEC, 0);
     if (fd < 0) return CUDA_ERROR_INVALID_VALUE;
     auto memory = std::make_shared<PhysicalMemory>();
@@ -314,8 +312,7 @@ extern "C" CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp* 
   });
 }
 
-extern "C" CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle* out,
-                                                void* address) {
+extern "C" CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle* out, void* address) {
   return with_driver([&] {
     auto found = MemoryMap::get().find(reinterpret_cast<uint64_t>(address));
     if (out == nullptr || !found || !found->physical) return CUDA_ERROR_INVALID_VALUE;
