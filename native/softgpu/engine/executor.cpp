@@ -548,7 +548,7 @@ Progress Executor::interpret() {
         continue;
       case OpKind::leader:
         if (!others.empty() && at_leader(pc)) pc = now_.pc;
-        ++pc;
+        else ++pc;
         continue;
       case OpKind::branch:
         if (branch(op, &pc)) continue;

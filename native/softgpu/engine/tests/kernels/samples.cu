@@ -204,8 +204,11 @@ extern "C" __global__ void grid_barrier(int* x, int rounds) {
 
 __device__ __noinline__ int fibonacci(int n) { return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2); }
 extern "C" __global__ void recursion(int* out) { out[threadIdx.x] = fibonacci(threadIdx.x % 12); }
-__device__ __noinline__ int endless(int n) { return n == -1 ? 0 : endless(n + 1) + 1; }
-extern "C" __global__ void stack_overflow(int* out) { *out = endless(0); }
+__device__ __noinline__ int endless(volatile int* p, int n) {
+  int deeper = *p == n ? 0 : endless(p, n + 1);
+  return deeper + *p;
+}
+extern "C" __global__ void stack_overflow(int* out) { *out = endless(out, 1000000000); }
 
 typedef int (*Function)(int);
 __device__ __noinline__ int plus_one(int x) { return x + 1; }
