@@ -356,7 +356,9 @@ CUresult cuCtxSetLimit(CUlimit limit, size_t value) {
   if (limit < 0 || limit >= limit_count) return CUDA_ERROR_UNSUPPORTED_LIMIT;
   client::Answer<wire::command::ContextSetLimit> answer;
   const CUresult result =
-      call(context, wire::command::ContextSetLimit{.value = value, .limit = static_cast<uint32_t>(limit)}, &answer);
+      call(context,
+           wire::command::ContextSetLimit{.limit = static_cast<uint32_t>(limit), .value = value},
+           &answer);
   if (result == CUDA_SUCCESS) context->limits[limit].store(answer.reply.value);
   return result;
 }

@@ -9,7 +9,7 @@
 namespace outboard::shim {
 namespace {
 
-CUresult find_device(CUdevice ordinal, const void* out, Device** device) {
+CUresult enter_device(CUdevice ordinal, const void* out, Device** device) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *device = find_device(ordinal);
@@ -20,7 +20,7 @@ CUresult find_device(CUdevice ordinal, const void* out, Device** device) {
 
 CUresult cuDeviceGet(CUdevice* device, int ordinal) {
   Device* found = nullptr;
-  if (const CUresult result = find_device(ordinal, device, &found); result != CUDA_SUCCESS) {
+  if (const CUresult result = enter_device(ordinal, device, &found); result != CUDA_SUCCESS) {
     return result;
   }
   *device = ordinal;
@@ -36,7 +36,7 @@ CUresult cuDeviceGetCount(int* count) {
 
 CUresult cuDeviceGetName(char* name, int len, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, name, &device); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_device(dev, name, &device); result != CUDA_SUCCESS) return result;
   if (len <= 0) return CUDA_ERROR_INVALID_VALUE;
   std::snprintf(name, static_cast<size_t>(len), "%s", device->snapshot->name.c_str());
   return CUDA_SUCCESS;
@@ -44,14 +44,14 @@ CUresult cuDeviceGetName(char* name, int len, CUdevice dev) {
 
 CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, uuid, &device); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_device(dev, uuid, &device); result != CUDA_SUCCESS) return result;
   std::memcpy(uuid, device->snapshot->uuid.data(), sizeof *uuid);
   return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, bytes, &device); result != CUDA_SUCCESS) {
+  if (const CUresult result = enter_device(dev, bytes, &device); result != CUDA_SUCCESS) {
     return result;
   }
   *bytes = device->snapshot->total_bytes;
@@ -60,7 +60,7 @@ CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice dev) {
 
 CUresult cuDeviceGetAttribute(int* pi, CUdevice_attribute attrib, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, pi, &device); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_device(dev, pi, &device); result != CUDA_SUCCESS) return result;
   if (attrib <= 0 || attrib >= attribute_count) return CUDA_ERROR_INVALID_VALUE;
   *pi = device->attributes[attrib];
   return CUDA_SUCCESS;
@@ -68,7 +68,7 @@ CUresult cuDeviceGetAttribute(int* pi, CUdevice_attribute attrib, CUdevice dev) 
 
 CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, major, &device); result != CUDA_SUCCESS) {
+  if (const CUresult result = enter_device(dev, major, &device); result != CUDA_SUCCESS) {
     return result;
   }
   if (minor == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -79,7 +79,7 @@ CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice dev) {
 
 CUresult cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, prop, &device); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_device(dev, prop, &device); result != CUDA_SUCCESS) return result;
   const auto value = [device](CUdevice_attribute which) { return device->attribute(which); };
   prop->maxThreadsPerBlock = value(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
   prop->maxThreadsDim[0] = value(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X);
@@ -100,7 +100,7 @@ CUresult cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
 
 CUresult cuDeviceGetPCIBusId(char* pciBusId, int len, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, pciBusId, &device); result != CUDA_SUCCESS) {
+  if (const CUresult result = enter_device(dev, pciBusId, &device); result != CUDA_SUCCESS) {
     return result;
   }
   if (len <= 0) return CUDA_ERROR_INVALID_VALUE;
@@ -133,7 +133,7 @@ CUresult cuDeviceGetByPCIBusId(CUdevice* dev, const char* pciBusId) {
 
 CUresult cuDeviceCanAccessPeer(int* canAccessPeer, CUdevice dev, CUdevice peerDev) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(dev, canAccessPeer, &device); result != CUDA_SUCCESS) {
+  if (const CUresult result = enter_device(dev, canAccessPeer, &device); result != CUDA_SUCCESS) {
     return result;
   }
   if (find_device(peerDev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
@@ -144,7 +144,7 @@ CUresult cuDeviceCanAccessPeer(int* canAccessPeer, CUdevice dev, CUdevice peerDe
 CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attrib, CUdevice srcDevice,
                                  CUdevice dstDevice) {
   Device* device = nullptr;
-  if (const CUresult result = find_device(srcDevice, value, &device); result != CUDA_SUCCESS) {
+  if (const CUresult result = enter_device(srcDevice, value, &device); result != CUDA_SUCCESS) {
     return result;
   }
   if (find_device(dstDevice) == nullptr || srcDevice == dstDevice) return CUDA_ERROR_INVALID_DEVICE;

@@ -34,10 +34,10 @@ CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_byt
   return send(stream, wire::command::Fill{.stream = stream->head.id(),
                                           .destination = area.base,
                                           .pitch = area.height > 1 ? area.pitch : 0,
-                                          .width = area.width,
-                                          .height = area.height,
                                           .value = value,
-                                          .element_bytes = element_bytes});
+                                          .element_bytes = element_bytes,
+                                          .width = area.width,
+                                          .height = area.height});
 }
 
 CUresult fill(Area area, uint32_t value, uint32_t element_bytes) {

@@ -91,6 +91,8 @@ LoadTarget load_target(bool library) {
   LoadTarget target;
   Context* context = thread_state.current;
   if (context != nullptr && context->destroyed.load()) context = nullptr;
+  // A library needs no current context, but the server loads it in one.
+  if (context == nullptr && library) primary_context(devices[0], &context);
   const Device* device = context != nullptr ? context->device : devices[0];
   target.server = device->server;
   target.context = context;

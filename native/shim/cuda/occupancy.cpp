@@ -66,20 +66,18 @@ CUresult ask_cluster(int* out, CUfunction func, const CUlaunchConfig* config, Ki
       (config->numAttrs != 0 && config->attrs == nullptr)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  // The grid matters too: it travels in front of the attributes.
-  std::vector<std::byte> bytes(6 * sizeof(uint32_t) + config->numAttrs * sizeof(CUlaunchAttribute));
-  const uint32_t shape[6] = {config->gridDimX,  config->gridDimY,  config->gridDimZ,
-                             config->blockDimX, config->blockDimY, config->blockDimZ};
-  std::memcpy(bytes.data(), shape, sizeof shape);
+  std::vector<CUlaunchAttribute> attributes(config->numAttrs);
   for (unsigned i = 0; i < config->numAttrs; ++i) {
-    std::memcpy(bytes.data() + sizeof shape + i * sizeof(CUlaunchAttribute), &config->attrs[i],
-                sizeof(CUlaunchAttribute));
+    std::memset(&attributes[i], 0, sizeof attributes[i]);
+    attributes[i].id = config->attrs[i].id;
+    attributes[i].value = config->attrs[i].value;
   }
   std::pair<int64_t, int64_t> answer;
   const CUresult result =
-      ask(func, {kind, config->blockDimX * config->blockDimY * config->blockDimZ, 0,
-                 config->sharedMemBytes, 0},
-          bytes, &answer);
+      ask(func,
+          {kind, config->blockDimX * config->blockDimY * config->blockDimZ,
+           config->gridDimX * config->gridDimY * config->gridDimZ, config->sharedMemBytes, 0},
+          std::as_bytes(std::span(attributes)), &answer);
   if (result == CUDA_SUCCESS) *out = static_cast<int>(answer.first);
   return result;
 }

@@ -107,7 +107,7 @@ CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_attribute*
   const bool known = addresses().find(ptr, &range);
   for (unsigned i = 0; i < numAttributes; ++i) {
     if (data[i] == nullptr || attributes[i] < CU_POINTER_ATTRIBUTE_CONTEXT ||
-        attributes[i] > CU_POINTER_ATTRIBUTE_HW_DECOMPRESS_CAPABLE) {
+        attributes[i] > CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE) {
       return CUDA_ERROR_INVALID_VALUE;
     }
     if (known && answer(data[i], attributes[i], ptr, range) == CUDA_SUCCESS) continue;

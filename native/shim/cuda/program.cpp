@@ -117,7 +117,7 @@ HostFunctions& host_functions() {
 
 const char* name_of(client::Result result) {
   const char* name = nullptr;
-  return cuGetErrorName(to_cuda(result), &name) == CUDA_SUCCESS ? name : "an unknown error";
+  return shim::cuGetErrorName(to_cuda(result), &name) == CUDA_SUCCESS ? name : "an unknown error";
 }
 
 class Program final : public client::Owner {
