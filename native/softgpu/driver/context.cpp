@@ -27,6 +27,7 @@ struct Slots {
   char* base = nullptr;
   size_t next = 0;
   std::shared_ptr<Context> context[kSlots];
+  bool kept[kSlots] = {};
 };
 
 Slots& slots() {
@@ -34,7 +35,8 @@ Slots& slots() {
   return value;
 }
 
-CUcontext take_slot() {
+/// `keep`: the slot is never given to another.
+CUcontext take_slot(bool keep) {
   Slots& s = slots();
   std::lock_guard lock(s.mutex);
   if (s.base == nullptr) {
@@ -45,7 +47,8 @@ CUcontext take_slot() {
   }
   for (size_t i = 0; i < kSlots; ++i) {
     size_t slot = (s.next + i) % kSlots;
-    if (s.context[slot]) continue;
+    if (s.context[slot] || s.kept[slot]) continue;
+    s.kept[slot] = keep;
     s.next = slot + 1;
     return reinterpret_cast<CUcontext>(s.base + slot * kSlotBytes);
   }
@@ -115,7 +118,10 @@ Context::Context(CUcontext own_handle, Device& own_device, unsigned own_flags, b
 std::shared_ptr<Context> Context::create(Device& device, unsigned flags, bool primary,
                                          unsigned api_version) {
   if (!device.charge(kContextBytes)) return nullptr;
-  CUcontext handle = take_slot();
+  // A device's primary context has one handle for ever: programs go on using it after a reset.
+  CUcontext handle = primary ? device.primary_handle : nullptr;
+  if (handle == nullptr) handle = take_slot(primary);
+  if (primary) device.primary_handle = handle;
   if (handle == nullptr) {
     device.refund(kContextBytes);
     return nullptr;

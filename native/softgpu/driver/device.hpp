@@ -57,6 +57,7 @@ class Device {
 
   std::mutex primary_mutex;
   std::shared_ptr<Context> primary;  ///< null while it is not active
+  CUcontext primary_handle = nullptr;
   unsigned primary_retained = 0;
   unsigned primary_flags = 0;
 
