@@ -17,8 +17,8 @@ def runtime_directory() -> str:
     """The folder for sockets and session files, made with mode 0700 if it is missing.
 
     `$OUTBOARD_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/outboard`, else `/run/user/UID/outboard`, else
-    `/tmp/outboard-UID`. What is found there must belong to this user and be closed to others:
-    whoever can write in it could put a socket of his own in the pool's place.
+    `/tmp/outboard-UID`. What is found there must belong to this user, and nobody else may write in
+    it: who can could put a socket of his own in the pool's place.
     """
     uid = os.geteuid()
     named = os.environ.get("OUTBOARD_RUNTIME_DIR")
@@ -85,13 +85,10 @@ def _private(path: str, instead: str) -> str:
         raise ConfigurationError(
             f"the runtime folder {path} belongs to uid {found.st_uid}, not to you", hint
         )
-    if found.st_mode & 0o077:
-        try:
-            os.chmod(path, 0o700)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the runtime folder {path} is open to others", hint
-            ) from error
+    if found.st_mode & 0o022:
+        raise ConfigurationError(
+            f"the runtime folder {path} can be written by others", f"chmod go-w {path}, or {hint}"
+        )
     return path
 
 

@@ -14,13 +14,23 @@ from outboard.directories import pool_socket, runtime_directory, state_directory
 from outboard.errors import ConfigurationError
 
 
-def test_the_named_folder_is_made_and_closed(
+def test_the_named_folder_is_made_for_its_owner_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "open").mkdir(mode=0o755)
+    monkeypatch.setenv("OUTBOARD_RUNTIME_DIR", str(tmp_path / "new"))
+    assert runtime_directory() == str(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_in_which_others_may_write_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o1777)
     monkeypatch.setenv("OUTBOARD_RUNTIME_DIR", str(tmp_path / "open"))
-    assert runtime_directory() == str(tmp_path / "open")
-    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o700
+    with pytest.raises(ConfigurationError, match="can be written by others"):
+        runtime_directory()
+    assert (tmp_path / "open").stat().st_mode & 0o7777 == 0o1777
 
 
 def test_the_users_runtime_folder_comes_next(

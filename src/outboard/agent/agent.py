@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from outboard.agent.preface import Nonces, Preface, verify_proof
 from outboard.agent.share_page import SharePage
@@ -17,6 +17,7 @@ from outboard.agent.worker import Worker
 from outboard.agent.workers import Workers
 from outboard.errors import Refusal, WorkerFailed
 from outboard.model.grant import Grant, Signer, data_plane_key, unseal
+from outboard.model.node import Device
 
 log = logging.getLogger("outboard.agent")
 
@@ -39,8 +40,11 @@ class AgentSession:
 class Agent:
     """One node's sessions. `on_programs` is told a session's number of programs as it changes."""
 
-    def __init__(self, node: str, node_key: bytes, signer: Signer) -> None:
+    def __init__(
+        self, node: str, node_key: bytes, signer: Signer, devices: Sequence[Device]
+    ) -> None:
         self._node = node
+        self._context_bytes = {device.index: device.context_bytes for device in devices}
         self._node_key = node_key
         self._signer = signer
         self._sessions: dict[str, AgentSession] = {}
@@ -63,7 +67,8 @@ class Agent:
         # The flag belongs to the connection, not to the descriptor: the worker gets it as it is.
         connection.setblocking(True)
         try:
-            worker.claim(session.id, session.devices, slot, session.page.descriptor, connection)
+            devices = [(device, self._context_bytes[device.index]) for device in session.devices]
+            worker.claim(session.id, devices, slot, session.page.descriptor, connection)
         except WorkerFailed as error:
             session.page.return_slot(slot)
             worker.kill()

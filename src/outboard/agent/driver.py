@@ -16,7 +16,7 @@ from outboard.native import NativeFiles
 SONAME = "libcuda.so.1"
 OUR_NOTE = b"outboard"
 
-# Where distributions, containers and WSL put the driver, for systems without a loader's cache.
+# Where distributions, containers and WSL put the driver: not every one of them runs ldconfig.
 _USUAL_FOLDERS = (
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib64",
@@ -65,10 +65,10 @@ def real_driver_paths(cache: str | None = None) -> list[str]:
         path = rest.rpartition("=> ")[2].strip()
         if name == SONAME and "x86-64" in rest and os.path.isabs(path):
             found.append(path)
-    if not listing:
-        found = [os.path.join(folder, SONAME) for folder in _USUAL_FOLDERS]
+    found += [os.path.join(folder, SONAME) for folder in _USUAL_FOLDERS] if cache is None else []
     real = [path for path in found if os.path.exists(path) and OUR_NOTE not in note_owners(path)]
-    return list(dict.fromkeys(real))
+    # Two names of one file are one driver.
+    return list({os.path.realpath(path): path for path in reversed(real)}.values())[::-1]
 
 
 def _loader_cache() -> str:

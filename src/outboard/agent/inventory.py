@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 from outboard.agent.driver import Driver
-from outboard.agent.isolation import restrict
+from outboard.agent.isolation import raise_soft_limits
 from outboard.errors import InventoryFailed
 from outboard.model.node import Device
 from outboard.units import GIB, MIB
@@ -33,6 +33,15 @@ class Inventory:
     software: bool
     devices: tuple[Device, ...]
 
+    @property
+    def warm_devices(self) -> list[int]:
+        """The devices on which warm workers make their context before they are claimed.
+
+        Where there are several, a session may be granted any of them, and a context on each would
+        cost memory of devices that are not its own: then workers only initialise the driver.
+        """
+        return [self.devices[0].index] if len(self.devices) == 1 else []
+
 
 def take_inventory(
     worker: str, driver: Driver, environment: dict[str, str], warm_workers: int
@@ -50,7 +59,9 @@ def take_inventory(
             env=environment,
             cwd="/",
             start_new_session=True,
-            preexec_fn=restrict,
+            # Not `restrict`: no client is behind it, and NVIDIA's driver makes its device nodes
+            # with a setuid program when it starts for the first time.
+            preexec_fn=raise_soft_limits,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise InventoryFailed(f"the worker cannot list {driver.path}: {error}", hint) from error
@@ -70,12 +81,14 @@ def parse_inventory(text: str, driver: Driver, warm_workers: int) -> Inventory:
     """The inventory in the worker's one line of JSON."""
     record = json.loads(text.strip().splitlines()[-1])
     software = bool(record["software"])
+    items = record["devices"]
+    contexts = warm_workers if len(items) == 1 else 0  # see `Inventory.warm_devices`
     return Inventory(
         driver=driver,
         protocol=str(record["protocol"]),
         driver_version=int(record["driver_version"]),
         software=software,
-        devices=tuple(_device(item, software, warm_workers) for item in record["devices"]),
+        devices=tuple(_device(item, software, contexts) for item in items),
     )
 
 
@@ -102,7 +115,7 @@ def find_devices(
     )
 
 
-def _device(item: dict[str, object], software: bool, warm_workers: int) -> Device:
+def _device(item: dict[str, object], software: bool, warm_contexts: int) -> Device:
     total = _whole(item["total_bytes"])
     context = _whole(item["context_bytes"])
     with_context = -(-context // _GRANULE_BYTES) * _GRANULE_BYTES + _GRANULE_BYTES
@@ -111,7 +124,7 @@ def _device(item: dict[str, object], software: bool, warm_workers: int) -> Devic
         uuid=str(item["uuid"]),
         name=str(item["name"]),
         total_bytes=total,
-        capacity_bytes=max(0, total - warm_workers * context),
+        capacity_bytes=max(0, total - warm_contexts * context),
         context_bytes=context,
         minimum_share_bytes=with_context
         if software

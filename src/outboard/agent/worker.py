@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from outboard.agent.isolation import CONTROL_FD, spawn
@@ -47,6 +47,7 @@ class Worker:
         self,
         program: str,
         driver: str,
+        warm_devices: Sequence[int],
         environment: Mapping[str, str],
         on_exit: Callable[[Worker], None],
     ) -> None:
@@ -67,6 +68,8 @@ class Worker:
         try:
             arguments = [program, "--driver", driver, "--control-fd", str(CONTROL_FD)]
             arguments += ["--id", self.id]
+            for index in warm_devices:
+                arguments += ["--warm-device", str(index)]
             self.pid = spawn(arguments, environment, theirs.fileno(), log_write_fd)
         finally:
             theirs.close()
@@ -97,18 +100,26 @@ class Worker:
     def claim(
         self,
         session: str,
-        devices: tuple[GrantedDevice, ...],
+        devices: Sequence[tuple[GrantedDevice, int]],
         slot: int,
         page_fd: int,
         command: socket.socket,
     ) -> None:
-        """Give it a client's command socket and its slot of the session's share page."""
+        """Give it a client's command socket and its slot of the session's share page.
+
+        `devices` are the session's, each with the bytes that a context takes there.
+        """
         self._send(
             {
                 "type": "claim",
                 "session": session,
                 "devices": [
-                    {"index": device.index, "share_bytes": device.share_bytes} for device in devices
+                    {
+                        "index": device.index,
+                        "share_bytes": device.share_bytes,
+                        "context_bytes": context_bytes,
+                    }
+                    for device, context_bytes in devices
                 ],
                 "slot": slot,
             },

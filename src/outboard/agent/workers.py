@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from outboard import __version__
 from outboard.agent.worker import Worker, WorkerState
@@ -28,12 +28,14 @@ class Workers:
         self,
         program: str,
         driver: str,
+        warm_devices: Sequence[int],
         environment: Mapping[str, str],
         keep_warm: int,
         on_exit: Callable[[Worker], None],
     ) -> None:
         self._program = program
         self._driver = driver
+        self._warm_devices = warm_devices
         self._environment = environment
         self._keep_warm = keep_warm
         self._on_exit = on_exit
@@ -120,7 +122,9 @@ class Workers:
 
     def _start(self) -> Worker | None:
         try:
-            worker = Worker(self._program, self._driver, self._environment, self._exited)
+            worker = Worker(
+                self._program, self._driver, self._warm_devices, self._environment, self._exited
+            )
         except OSError as error:
             self._failed(f"{self._program} cannot be started: {error.strerror}")
             return None

@@ -100,7 +100,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         name = socket.gethostname()
         node_key, signer = os.urandom(32), HmacSigner(os.urandom(32))
-        agent = Agent(name, node_key, signer)
+        agent = Agent(name, node_key, signer, self._inventory.devices)
         gate = Gate("127.0.0.1", agent.admit)
         self._controller = Controller(
             Ledger([self._node(name, gate.address)]), agent, node_key, signer, self._changed
@@ -113,6 +113,7 @@ class Pool:
         workers = agent.workers = Workers(
             self._native.worker,
             self._inventory.driver.path,
+            self._inventory.warm_devices,
             self._environment,
             self._settings.warm_workers,
             exited,

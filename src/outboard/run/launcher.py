@@ -215,7 +215,9 @@ class _Run:
             if not self._told_loss:
                 self._pool.release(self._session)
         except OutboardError as error:
-            if error.code != "not_found":
+            if error.code == PoolUnreachable.code:
+                _say(self._options, f"the pool ended before session {self._session} did")
+            elif error.code != "not_found":
                 _say(self._options, f"session {self._session} was not released: {error.message}")
         self._pool.close()
 

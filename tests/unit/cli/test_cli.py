@@ -37,17 +37,19 @@ def test_gpus_as_a_table_and_as_json(outboard: Outboard) -> None:
     assert header.split() == [
         *("SERVER", "GPU", "NAME", "FREE", "TOTAL", "SESSIONS", "CAPABILITY", "UUID")
     ]
-    assert "Fake GPU  1024 MiB  1028 MiB" in first
+    assert "Fake GPU  1028 MiB  1028 MiB" in first
     assert second.endswith("GPU-fake-1")
     devices = json.loads(outboard("gpus", "--json").stdout)["devices"]
     assert [device["index"] for device in devices] == [0, 1]
-    assert devices[0]["free_bytes"] == devices[0]["capacity_bytes"] == 1024 << 20
+    assert devices[0]["free_bytes"] == devices[0]["capacity_bytes"] == 1028 << 20
 
 
 def test_two_gpus_for_one_program(outboard: Outboard) -> None:
     done = outboard("run", "-n", "2", "-m", "100", *outboard.program, SOFTGPU_FAKE_DEVICES="3")
     claim = json.loads(done.stdout.removeprefix("OUTW"))["claim"]
-    assert claim["devices"] == [{"index": index, "share_bytes": 100 << 20} for index in (0, 1)]
+    assert claim["devices"] == [
+        {"index": index, "share_bytes": 100 << 20, "context_bytes": 4 << 20} for index in (0, 1)
+    ]
     assert [line[:15] for line in done.stderr.splitlines()[1:]] == [
         "outboard: GPU 0",
         "outboard: GPU 1",

@@ -28,7 +28,7 @@ def test_a_program_gets_a_worker_with_the_share_that_it_asked_for(outboard: Outb
     assert done.returncode == 0, done.stderr
     welcome, pong = done.stdout.splitlines()
     claim = json.loads(welcome.removeprefix("OUTW"))["claim"]
-    assert claim["devices"] == [{"index": 0, "share_bytes": 256 << 20}]
+    assert claim["devices"] == [{"index": 0, "share_bytes": 256 << 20, "context_bytes": 4 << 20}]
     assert claim["slot"] == 0
     assert pong == "pong"
     assert done.stderr.splitlines()[0] == (
