@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,9 +97,24 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 @pytest.fixture
 def outboard() -> Iterator[Outboard]:
     """The command line with a pool that the test has for itself."""
+    with _own_pool() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_outboard() -> Iterator[Outboard]:
+    """The same for a module's tests that leave the pool as it was."""
+    with _own_pool() as made:
+        yield made
+
+
+@contextmanager
+def _own_pool() -> Iterator[Outboard]:
     folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
     made = Outboard(folder)
     make_native(made.native)
-    yield made
-    made("pool", "stop", "--force")
-    shutil.rmtree(folder)
+    try:
+        yield made
+    finally:
+        made("pool", "stop", "--force")
+        shutil.rmtree(folder)

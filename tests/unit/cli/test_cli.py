@@ -20,15 +20,15 @@ HEAVY = {"asyncio", "http.client", "subprocess", "logging", "dataclasses", "toml
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["run", "--help"], ["gpus", "-h"]])
-def test_help_opens_with_examples(outboard: Outboard, words: list[str]) -> None:
-    done = outboard(*words)
+def test_help_opens_with_examples(shared_outboard: Outboard, words: list[str]) -> None:
+    done = shared_outboard(*words)
     assert done.returncode == 0
     assert done.stdout.startswith("Examples:\n  outboard ")
 
 
-def test_version(outboard: Outboard) -> None:
-    assert outboard("version").stdout == f"outboard {__version__}\n"
-    assert json.loads(outboard("version", "--json").stdout) == {"release": __version__}
+def test_version(shared_outboard: Outboard) -> None:
+    assert shared_outboard("version").stdout == f"outboard {__version__}\n"
+    assert json.loads(shared_outboard("version", "--json").stdout) == {"release": __version__}
 
 
 def test_gpus_as_a_table_and_as_json(outboard: Outboard) -> None:
@@ -103,8 +103,8 @@ def test_a_pool_in_use_is_stopped_only_by_force(outboard: Outboard) -> None:
         (["pool", "restart"], "invalid choice"),
     ],
 )
-def test_unknown_words_are_refused(outboard: Outboard, words: list[str], said: str) -> None:
-    done = outboard(*words)
+def test_unknown_words_are_refused(shared_outboard: Outboard, words: list[str], said: str) -> None:
+    done = shared_outboard(*words)
     assert done.returncode == 125
     assert said in done.stderr
     assert all(line.startswith("outboard: ") for line in done.stderr.splitlines())

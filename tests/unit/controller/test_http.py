@@ -17,10 +17,10 @@ from tests.unit.conftest import Outboard
 
 
 @pytest.fixture
-def pool(outboard: Outboard) -> str:
+def pool(shared_outboard: Outboard) -> str:
     """The path of a running pool's socket."""
-    assert outboard("gpus").returncode == 0
-    return str(outboard.runtime / "pool.sock")
+    assert shared_outboard("gpus").returncode == 0
+    return str(shared_outboard.runtime / "pool.sock")
 
 
 def exchange(path: str, data: bytes) -> tuple[int, dict[str, Any]]:

@@ -23,8 +23,10 @@ def _sessions(outboard: Outboard) -> list[dict[str, object]]:
     return listed
 
 
-def test_a_program_gets_a_worker_with_the_share_that_it_asked_for(outboard: Outboard) -> None:
-    done = outboard("run", "-n", "1", "-p", "0.25", "--", *outboard.program, "ping")
+def test_a_program_gets_a_worker_with_the_share_that_it_asked_for(
+    shared_outboard: Outboard,
+) -> None:
+    done = shared_outboard("run", "-n", "1", "-p", "0.25", "--", *shared_outboard.program, "ping")
     assert done.returncode == 0, done.stderr
     welcome, pong = done.stdout.splitlines()
     claim = json.loads(welcome.removeprefix("OUTW"))["claim"]
@@ -58,10 +60,12 @@ def test_what_the_run_made_is_gone_after_it(outboard: Outboard) -> None:
     assert stat.S_IMODE((outboard.runtime / "pool.sock").stat().st_mode) == 0o600
 
 
-def test_the_environment_makes_the_program_find_the_shim(outboard: Outboard) -> None:
-    done = outboard("run", "-q", "env", LD_LIBRARY_PATH="/elsewhere", CUDA_VISIBLE_DEVICES="3")
+def test_the_environment_makes_the_program_find_the_shim(shared_outboard: Outboard) -> None:
+    done = shared_outboard(
+        "run", "-q", "env", LD_LIBRARY_PATH="/elsewhere", CUDA_VISIBLE_DEVICES="3"
+    )
     seen = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
-    shim = str(outboard.native / "lib/shim")
+    shim = str(shared_outboard.native / "lib/shim")
     assert seen["LD_LIBRARY_PATH"] == f"{shim}:/elsewhere"
     assert seen["TRITON_LIBCUDA_PATH"] == shim
     assert seen["CUPY_COMPILE_WITH_PTX"] == "1"
@@ -69,34 +73,38 @@ def test_the_environment_makes_the_program_find_the_shim(outboard: Outboard) -> 
     assert done.stderr == ""
 
 
-def test_dropping_cuda_visible_devices_is_said(outboard: Outboard) -> None:
-    done = outboard("run", "true", CUDA_VISIBLE_DEVICES="3")
+def test_dropping_cuda_visible_devices_is_said(shared_outboard: Outboard) -> None:
+    done = shared_outboard("run", "true", CUDA_VISIBLE_DEVICES="3")
     assert "ignoring CUDA_VISIBLE_DEVICES=3" in done.stderr
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
-def test_the_exit_code_is_the_programs(outboard: Outboard, code: int) -> None:
-    assert outboard("run", "sh", "-c", f"exit {code}").returncode == code
+def test_the_exit_code_is_the_programs(shared_outboard: Outboard, code: int) -> None:
+    assert shared_outboard("run", "sh", "-c", f"exit {code}").returncode == code
 
 
-def test_a_program_ended_by_a_signal_gives_128_and_its_number(outboard: Outboard) -> None:
-    assert outboard("run", "sh", "-c", "kill -SEGV $$").returncode == 128 + signal.SIGSEGV
+def test_a_program_ended_by_a_signal_gives_128_and_its_number(shared_outboard: Outboard) -> None:
+    assert shared_outboard("run", "sh", "-c", "kill -SEGV $$").returncode == 128 + signal.SIGSEGV
 
 
-def test_one_quoted_string_runs_through_the_shell(outboard: Outboard) -> None:
-    done = outboard("run", "-n", "1", "echo one; exit 7")
+def test_one_quoted_string_runs_through_the_shell(shared_outboard: Outboard) -> None:
+    done = shared_outboard("run", "-n", "1", "echo one; exit 7")
     assert (done.stdout, done.returncode) == ("one\n", 7)
 
 
-def test_options_behind_the_command_are_the_commands(outboard: Outboard) -> None:
-    done = outboard("run", "-n", "1", "echo", "-n", "9", "--", "-p", "x")
+def test_options_behind_the_command_are_the_commands(shared_outboard: Outboard) -> None:
+    done = shared_outboard("run", "-n", "1", "echo", "-n", "9", "--", "-p", "x")
     assert done.stdout == "9 -- -p x"
 
 
-def test_a_session_inside_a_session_joins_it_unless_it_asks(outboard: Outboard) -> None:
-    inner = " ".join(outboard.command("run", "sh", "-c", "'echo $OUTBOARD_SESSION'"))
-    own = " ".join(outboard.command("run", "-m", "100", "sh", "-c", "'echo $OUTBOARD_SESSION'"))
-    done = outboard("run", "-p", "0.5", "sh", "-c", f"echo $OUTBOARD_SESSION; {inner}; {own}")
+def test_a_session_inside_a_session_joins_it_unless_it_asks(shared_outboard: Outboard) -> None:
+    inner = " ".join(shared_outboard.command("run", "sh", "-c", "'echo $OUTBOARD_SESSION'"))
+    own = " ".join(
+        shared_outboard.command("run", "-m", "100", "sh", "-c", "'echo $OUTBOARD_SESSION'")
+    )
+    done = shared_outboard(
+        "run", "-p", "0.5", "sh", "-c", f"echo $OUTBOARD_SESSION; {inner}; {own}"
+    )
     outer, joined, other = done.stdout.splitlines()
     assert joined == outer
     assert other != outer
@@ -174,11 +182,11 @@ def test_a_killed_launcher_without_a_program_frees_the_gpu(outboard: Outboard) -
     launcher.communicate()
 
 
-def test_a_dead_worker_ends_its_program_at_once(outboard: Outboard) -> None:
-    done = outboard("run", *outboard.program, "die", "ping")
+def test_a_dead_worker_ends_its_program_at_once(shared_outboard: Outboard) -> None:
+    done = shared_outboard("run", *shared_outboard.program, "die", "ping")
     assert done.stdout.splitlines()[1:] in ([""], ["", ""])
-    assert "ended: exit code 1" in outboard.log()
-    assert outboard("run", "--no-wait", *outboard.program, "ping").returncode == 0
+    assert "ended: exit code 1" in shared_outboard.log()
+    assert shared_outboard("run", "--no-wait", *shared_outboard.program, "ping").returncode == 0
 
 
 def test_a_worker_that_will_not_end_is_killed(outboard: Outboard) -> None:
@@ -256,13 +264,13 @@ def test_a_configured_socket_is_used(outboard: Outboard) -> None:
     ],
 )
 def test_bad_input_is_refused_with_the_reason(
-    outboard: Outboard, words: list[str], code: int, said: str
+    shared_outboard: Outboard, words: list[str], code: int, said: str
 ) -> None:
-    done = outboard("run", *words)
+    done = shared_outboard("run", *words)
     assert done.returncode == code
     assert said in done.stderr
     assert all(line.startswith("outboard: ") for line in done.stderr.splitlines())
-    assert _sessions(outboard) == []
+    assert _sessions(shared_outboard) == []
 
 
 def test_native_files_that_are_missing_are_named(outboard: Outboard) -> None:
