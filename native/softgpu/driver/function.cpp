@@ -52,7 +52,7 @@ CUresult Function::get_attribute(CUfunction_attribute attribute, int* value) con
       *value = static_cast<int>(k.local_bytes);
       return CUDA_SUCCESS;
     case CU_FUNC_ATTRIBUTE_NUM_REGS:
-      *value = static_cast<int>(k.registers);
+      *value = registers_per_thread(k);
       return CUDA_SUCCESS;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
       *value = k.target_sm;

@@ -15,6 +15,12 @@ int round_to(int value, int unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace
 
+int registers_per_thread(const KernelInfo& kernel) {
+  int threads = std::clamp(static_cast<int>(kernel.max_threads), 1, kMaxThreadsPerBlock);
+  int most = kRegistersPerBlock / round_to(threads, kWarp * kWarpGranularity) / 8 * 8;
+  return std::clamp(static_cast<int>(kernel.registers), 1, std::min(most, 255));
+}
+
 int blocks_per_sm(const KernelInfo& kernel, int block_threads, size_t dynamic_shared_bytes) {
   if (block_threads <= 0 || block_threads > static_cast<int>(kernel.max_threads) ||
       block_threads > kMaxThreadsPerBlock) {
@@ -25,8 +31,7 @@ int blocks_per_sm(const KernelInfo& kernel, int block_threads, size_t dynamic_sh
   size_t shared = kernel.static_shared_bytes + dynamic_shared_bytes + kSharedReservedPerBlock;
   if (shared > static_cast<size_t>(kSharedPerSm)) return 0;
   blocks = std::min(blocks, kSharedPerSm / round_to(static_cast<int>(shared), kSharedUnit));
-  int registers = static_cast<int>(std::max(kernel.registers, 1u));
-  int per_warp = round_to(registers * kWarp, kRegisterUnit);
+  int per_warp = round_to(registers_per_thread(kernel) * kWarp, kRegisterUnit);
   int warps_by_registers = kRegistersPerBlock / per_warp / kWarpGranularity * kWarpGranularity;
   return std::min(blocks, warps_by_registers / warps);
 }

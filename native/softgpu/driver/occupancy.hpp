@@ -24,6 +24,10 @@ inline constexpr int kSharedUnit = 128;     ///< bytes
 inline constexpr int kRegisterUnit = 256;   ///< registers, allocated for a warp at a time
 inline constexpr int kWarpGranularity = 4;  ///< a multiprocessor has four parts
 
+/// Registers of a thread, as a compiler would have assigned them: never so many that the largest
+/// block that the kernel allows does not fit. (Libraries divide by the number of blocks that fit.)
+int registers_per_thread(const KernelInfo& kernel);
+
 /// Blocks of this size that one multiprocessor holds at once; 0 where not even one fits.
 int blocks_per_sm(const KernelInfo& kernel, int block_threads, size_t dynamic_shared_bytes);
 
