@@ -14,9 +14,11 @@
 
 namespace outboard::client {
 
-/// What every slot begins with. `id()` names it on the wire: generation << 32 | index.
+enum SlotState : uint32_t { slot_free = 0, slot_live = 1, slot_dormant = 2 };
+
+/// What every slot has. `id()` names it on the wire: generation << 32 | index.
 struct SlotHead {
-  std::atomic<uint32_t> live{0};
+  std::atomic<uint32_t> live{slot_free};
   uint32_t index = 0;
   uint32_t generation = 0;
   uint32_t next_free = 0;
@@ -45,7 +47,7 @@ class Slab {
   /// Ends an object; the pointer is refused by find() until its slot is used again.
   void give(T* slot) {
     lock_.lock();
-    slot->head.live.store(0, std::memory_order_release);
+    slot->head.live.store(slot_free, std::memory_order_release);
     slot->head.next_free = free_;
     free_ = slot->head.index;
     lock_.unlock();
@@ -60,16 +62,30 @@ class Slab {
       return nullptr;
     }
     T* slot = const_cast<T*>(reinterpret_cast<const T*>(base + offset));
-    return slot->head.live.load(std::memory_order_acquire) != 0 ? slot : nullptr;
+    return slot->head.live.load(std::memory_order_acquire) == slot_live ? slot : nullptr;
   }
+
+  /// The object behind a handle although it is dormant: it exists here, but not on the server.
+  T* find_dormant(const void* handle) const {
+    if (!owns(handle)) return nullptr;
+    const auto offset = static_cast<size_t>(static_cast<const std::byte*>(handle) - base_.load());
+    if (offset % sizeof(T) != 0 || offset / sizeof(T) >= used_.load()) return nullptr;
+    T* slot = at(static_cast<uint32_t>(offset / sizeof(T)));
+    return slot->head.live.load(std::memory_order_acquire) == slot_dormant ? slot : nullptr;
+  }
+  static void make_dormant(T* slot) { slot->head.live.store(slot_dormant); }
+  /// A dormant object gets a new name for the server; wake() makes it live.
+  static void rename(T* slot) { ++slot->head.generation; }
+  static void wake(T* slot) { slot->head.live.store(slot_live, std::memory_order_release); }
 
   /// The live object that an id names, else null.
   T* find_id(uint64_t id) const {
     const auto index = static_cast<uint32_t>(id);
     if (index == 0 || index >= used_.load(std::memory_order_acquire)) return nullptr;
     T* slot = at(index);
-    return slot->head.live.load(std::memory_order_acquire) != 0 && slot->head.id() == id ? slot
-                                                                                         : nullptr;
+    return slot->head.live.load(std::memory_order_acquire) == slot_live && slot->head.id() == id
+               ? slot
+               : nullptr;
   }
 
   /// True if `handle` points into this slab at all, live or not.
@@ -83,7 +99,7 @@ class Slab {
     const uint32_t used = used_.load(std::memory_order_acquire);
     for (uint32_t index = 1; index < used; ++index) {
       T* slot = at(index);
-      if (slot->head.live.load(std::memory_order_acquire) != 0) visit(slot);
+      if (slot->head.live.load(std::memory_order_acquire) == slot_live) visit(slot);
     }
   }
 
@@ -116,7 +132,7 @@ class Slab {
     T* slot = new (at(index)) T();
     slot->head.index = index;
     slot->head.generation = generation;
-    slot->head.live.store(1, std::memory_order_release);
+    slot->head.live.store(slot_live, std::memory_order_release);
     if (index >= used_.load(std::memory_order_relaxed)) {
       used_.store(index + 1, std::memory_order_release);
     }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "wire/image_list.hpp"
 #include "worker/jit_options.hpp"
 #include "worker/worker.hpp"
 
@@ -28,6 +29,28 @@ struct Load {
   unsigned kernels = 0;
 };
 
+// The wrapper that nvcc's separate compilation makes: a linked container, and a list of what is to be
+// linked with it.
+struct Wrapper {
+  struct Head {
+    uint32_t magic = 0x466243B1;
+    uint32_t version = 2;
+    const void* data = nullptr;
+    const void* list = nullptr;
+  } head;
+  std::vector<const void*> list;
+
+  bool read(std::span<const std::byte> image) {
+    const auto parts = wire::read_image_list(image);
+    if (parts.empty()) return false;
+    for (const auto& part : parts) list.push_back(part.data());
+    list.push_back(nullptr);
+    head.data = list.front();
+    head.list = list.data() + 1;
+    return true;
+  }
+};
+
 // On the side thread; touches nothing that the loop uses.
 void load(const Driver& driver, Load& job) {
   if (!job.verified && sha256(*job.image) != job.hash) {
@@ -38,12 +61,21 @@ void load(const Driver& driver, Load& job) {
   driver.cuCtxSetCurrent(job.context->handle);
   Module& module = *job.module;
   JitOptions& options = job.options;
+  Wrapper wrapper;
+  const void* image = job.image->data();
+  if (wire::is_image_list(*job.image)) {
+    if (!wrapper.read(*job.image)) {
+      job.result = CUDA_ERROR_INVALID_IMAGE;
+      return;
+    }
+    image = &wrapper.head;
+  }
   if (job.library) {
-    job.result = driver.cuLibraryLoadData(&module.library, job.image->data(), options.options(),
+    job.result = driver.cuLibraryLoadData(&module.library, image, options.options(),
                                           options.values(), options.count(), nullptr, nullptr, 0);
     if (job.result == CUDA_SUCCESS) driver.cuLibraryGetKernelCount(&job.kernels, module.library);
   } else {
-    job.result = driver.cuModuleLoadDataEx(&module.module, job.image->data(), options.count(),
+    job.result = driver.cuModuleLoadDataEx(&module.module, image, options.count(),
                                            options.options(), options.values());
     if (job.result == CUDA_SUCCESS) driver.cuModuleGetFunctionCount(&job.kernels, module.module);
   }
@@ -52,6 +84,7 @@ void load(const Driver& driver, Load& job) {
 // Whether kernels of the image may call printf: it names the function, or it may hold compressed
 // text.
 bool may_print(const Bytes& image) {
+  if (wire::is_image_list(image)) return true;
   constexpr uint32_t fatbin_magic = 0xBA55ED50;
   uint32_t magic = 0;
   if (image.size() >= sizeof magic) std::memcpy(&magic, image.data(), sizeof magic);

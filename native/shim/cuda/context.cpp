@@ -5,6 +5,7 @@
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/loading.hpp"
 #include "shim/cuda/program.hpp"
 #include "tables.hpp"
 
@@ -74,6 +75,7 @@ void forget_objects(Context* context) {
   graph_execs.for_each([context](GraphExec* graph) {
     if (graph->context == context) graph_execs.give(graph);
   });
+  sleep_libraries(context);
   addresses().forget(context);
 }
 

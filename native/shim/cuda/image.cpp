@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "wire/codec.hpp"
+#include "wire/image_list.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -17,7 +17,6 @@ constexpr uint32_t container_magic = 0xba55ed50;
 constexpr size_t container_header_bytes = 16;
 constexpr size_t member_header_bytes = 0x40;
 constexpr size_t filter_above_bytes = 64u << 10;
-constexpr char list_magic[8] = {'O', 'B', 'F', 'A', 'T', 'S', '1', 0};
 
 struct Wrapper {
   uint32_t magic;
@@ -81,12 +80,6 @@ bool read_members(std::span<const std::byte> container, std::vector<Member>* mem
   return true;
 }
 
-template <typename T>
-void append(std::vector<std::byte>* out, const T& value) {
-  const auto* from = reinterpret_cast<const std::byte*>(&value);
-  out->insert(out->end(), from, from + sizeof value);
-}
-
 }  // namespace
 
 ImageParts find_image(const void* image) {
@@ -148,15 +141,7 @@ std::vector<std::byte> pack_image(const ImageParts& parts, int capability) {
                                  : std::vector<std::byte>(part.begin(), part.end()));
   }
   if (contents.size() == 1) return std::move(contents.front());
-  std::vector<std::byte> packed;
-  append(&packed, list_magic);
-  append(&packed, static_cast<uint64_t>(contents.size()));
-  for (const auto& content : contents) append(&packed, static_cast<uint64_t>(content.size()));
-  for (const auto& content : contents) {
-    packed.insert(packed.end(), content.begin(), content.end());
-    packed.resize(wire::padded(packed.size()));
-  }
-  return packed;
+  return wire::write_image_list(contents);
 }
 
 }  // namespace outboard::shim

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/log.hpp"
 #include "base/sha256.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
@@ -47,12 +48,15 @@ CUresult send_image(const LoadTarget& target, const Digest& hash,
 }
 
 CUresult load_content(const LoadTarget& target, std::span<const std::byte> content,
-                      const JitOptions& options, Module** out) {
+                      const void* image, const JitOptions& options, Module** out) {
   const Digest hash = sha256(content);
   Module* module = modules.take();
   if (module == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   module->server = target.server;
   module->context = target.library ? nullptr : target.context;
+  module->home = target.context;
+  module->hash = hash;
+  module->image = target.image_is_kept ? image : nullptr;
   client::Answer<wire::command::ModuleLoad> answer;
   CUresult result = ask_to_load(target, module, hash, options, &answer);
   if (result == CUDA_ERROR_FILE_NOT_FOUND) {
@@ -106,7 +110,7 @@ CUresult load_image(const LoadTarget& target, const void* image, const JitOption
                     Module** out) {
   const ImageParts parts = find_image(image);
   if (parts.empty()) return CUDA_ERROR_INVALID_IMAGE;
-  return load_content(target, pack_image(parts, target.capability), options, out);
+  return load_content(target, pack_image(parts, target.capability), image, options, out);
 }
 
 CUresult load_file(const LoadTarget& target, const char* path, const JitOptions& options,
@@ -122,7 +126,7 @@ CUresult load_file(const LoadTarget& target, const char* path, const JitOptions&
   if (content.empty()) return CUDA_ERROR_INVALID_IMAGE;
   const bool text = content[0] != std::byte{0x7f} && content[0] != std::byte{0x50};
   if (text && content.back() != std::byte{0}) content.push_back(std::byte{0});
-  return load_content(target, content, options, out);
+  return load_content(target, content, nullptr, options, out);
 }
 
 CUresult get_function(Module* module, const char* name, Function** out) {
@@ -191,6 +195,76 @@ CUresult list_functions(Module* module, std::vector<std::string>* names) {
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
   return CUDA_SUCCESS;
+}
+
+void sleep_libraries(const Context* home) {
+  modules.for_each([home](Module* module) {
+    if (module->context != nullptr || module->home != home) return;
+    const std::lock_guard guard(module->mutex);
+    for (const auto& [name, function] : module->functions) functions.make_dormant(function);
+    module->globals.clear();
+    modules.make_dormant(module);
+  });
+}
+
+Module* awaken_module(const void* value) {
+  Module* module = modules.find_dormant(value);
+  Context* context = thread_state.current;
+  if (module == nullptr || context == nullptr || context->destroyed.load() ||
+      context->server != module->server) {
+    return nullptr;
+  }
+  const std::lock_guard guard(module->mutex);
+  if (module->head.live.load() == client::slot_live) return module;  // another thread did it
+  modules.rename(module);
+  LoadTarget target = load_target(true);
+  const JitOptions options;
+  client::Answer<wire::command::ModuleLoad> answer;
+  CUresult result = ask_to_load(target, module, module->hash, options, &answer);
+  if (result == CUDA_ERROR_FILE_NOT_FOUND && module->image != nullptr) {
+    const auto content = pack_image(find_image(module->image), target.capability);
+    result = send_image(target, module->hash, content);
+    if (result == CUDA_SUCCESS) result = ask_to_load(target, module, module->hash, options, &answer);
+  }
+  if (result != CUDA_SUCCESS) {
+    say("a library of the program could not be loaded again after its context had been reset (%d)",
+        static_cast<int>(result));
+    return nullptr;
+  }
+  module->home = target.context;
+  modules.wake(module);
+  return module;
+}
+
+Function* awaken_function(const void* value) {
+  Function* function = functions.find_dormant(value);
+  if (function == nullptr || find_module(function->module) == nullptr) return nullptr;
+  const std::lock_guard guard(function->module->mutex);
+  if (function->head.live.load() == client::slot_live) return function;
+  functions.rename(function);
+  client::Answer<wire::command::ModuleGetFunction> answer;
+  function->module->server->connection().call(
+      wire::command::ModuleGetFunction{.module = function->module->head.id(),
+                                       .function = function->head.id(),
+                                       .name = function->name},
+      context_index(function->module), &answer);
+  if (answer.result != client::result::success) return nullptr;
+  functions.wake(function);
+  // What the program had set stays set.
+  constexpr CUfunction_attribute settable[] = {CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                               CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT};
+  for (const CUfunction_attribute attribute : settable) {
+    const int value = function->attributes[attribute].load();
+    if (static_cast<size_t>(attribute) < answer.reply.attributes.size() &&
+        static_cast<int>(answer.reply.attributes[attribute]) != value) {
+      function->module->server->connection().send(
+          wire::command::FunctionSetAttribute{.function = function->head.id(),
+                                              .attribute = static_cast<uint32_t>(attribute),
+                                              .value = value},
+          context_index(function->module));
+    }
+  }
+  return function;
 }
 
 CUresult unload(Module* module) {

@@ -17,6 +17,7 @@ struct LoadTarget {
   Context* context = nullptr;  ///< null for a library without a current context
   int capability = 0;          ///< of the device, 90 for 9.0
   bool library = false;
+  bool image_is_kept = false;  ///< by the program, until it unloads
 };
 
 /// The server and device that a load goes to: the current context's, else the first device's.
@@ -35,5 +36,8 @@ CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size
 /// Names of all kernels.
 CUresult list_functions(Module* module, std::vector<std::string>* names);
 CUresult unload(Module* module);
+
+/// The context that libraries were loaded in is gone: they are dormant.
+void sleep_libraries(const Context* home);
 
 }  // namespace outboard::shim

@@ -24,18 +24,17 @@ CUresult load_module(CUmodule* out, const void* image, const JitOptions& options
   return result;
 }
 
-CUresult read_library_options(unsigned count, const CUlibraryOption* options) {
+CUresult read_library_options(unsigned count, const CUlibraryOption* options, LoadTarget* target) {
   if (count != 0 && options == nullptr) return CUDA_ERROR_INVALID_VALUE;
   for (unsigned i = 0; i < count; ++i) {
-    // The image is read before the call returns: that the program keeps it says nothing new.
-    if (options[i] == CU_LIBRARY_BINARY_IS_PRESERVED) continue;
-    return CUDA_ERROR_NOT_SUPPORTED;
+    if (options[i] != CU_LIBRARY_BINARY_IS_PRESERVED) return CUDA_ERROR_NOT_SUPPORTED;
+    target->image_is_kept = true;
   }
   return CUDA_SUCCESS;
 }
 
-template <typename Handle, typename Object>
-CUresult find_module(Handle value, Object** out) {
+template <typename Handle>
+CUresult find_module(Handle value, Module** out) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   *out = find(value);
   return *out != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
@@ -140,10 +139,13 @@ CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option* j
   if (library == nullptr || code == nullptr) return CUDA_ERROR_INVALID_VALUE;
   JitOptions options;
   CUresult result = options.read(numJitOptions, jitOptions, jitOptionsValues);
-  if (result == CUDA_SUCCESS) result = read_library_options(numLibraryOptions, libraryOptions);
+  LoadTarget target = load_target(true);
+  if (result == CUDA_SUCCESS) {
+    result = read_library_options(numLibraryOptions, libraryOptions, &target);
+  }
   if (result != CUDA_SUCCESS) return result;
   Module* module = nullptr;
-  result = load_image(load_target(true), code, options, &module);
+  result = load_image(target, code, options, &module);
   if (result == CUDA_SUCCESS) *library = library_handle(module);
   return result;
 }
@@ -156,16 +158,24 @@ CUresult cuLibraryLoadFromFile(CUlibrary* library, const char* fileName, CUjit_o
   if (library == nullptr || fileName == nullptr) return CUDA_ERROR_INVALID_VALUE;
   JitOptions options;
   CUresult result = options.read(numJitOptions, jitOptions, jitOptionsValues);
-  if (result == CUDA_SUCCESS) result = read_library_options(numLibraryOptions, libraryOptions);
+  LoadTarget target = load_target(true);
+  if (result == CUDA_SUCCESS) {
+    result = read_library_options(numLibraryOptions, libraryOptions, &target);
+  }
   if (result != CUDA_SUCCESS) return result;
   Module* module = nullptr;
-  result = load_file(load_target(true), fileName, options, &module);
+  result = load_file(target, fileName, options, &module);
   if (result == CUDA_SUCCESS) *library = library_handle(module);
   return result;
 }
 
 CUresult cuLibraryUnload(CUlibrary library) {
-  Module* module = nullptr;
+  Module* module = modules.find_dormant(library);
+  if (module != nullptr && client::running()) {
+    for (const auto& [name, function] : module->functions) functions.give(function);
+    modules.give(module);
+    return CUDA_SUCCESS;
+  }
   if (const CUresult result = find_module(library, &module); result != CUDA_SUCCESS) return result;
   return unload(module);
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/sha256.hpp"
 #include "client/progress.hpp"
 #include "client/server.hpp"
 #include "client/slab.hpp"
@@ -79,6 +80,11 @@ struct Module {
   client::SlotHead head;
   client::Server* server = nullptr;
   Context* context = nullptr;  ///< null: a library
+  /// Of a library: the context that the server loaded it in. Libraries outlive contexts: when that one
+  /// ends the library is dormant, and loaded again by its hash when it is used.
+  Context* home = nullptr;
+  Digest hash{};
+  const void* image = nullptr;  ///< the program's, where it promised to keep it
   uint32_t kernels = 0;
   std::mutex mutex;
   std::map<std::string, Function*, std::less<>> functions;
@@ -142,10 +148,22 @@ inline CUmemoryPool handle(Pool* object) { return reinterpret_cast<CUmemoryPool>
 
 inline Context* find(CUcontext value) { return contexts.find(value); }
 inline Event* find(CUevent value) { return events.find(value); }
-inline Module* find(CUmodule value) { return modules.find(value); }
-inline Module* find(CUlibrary value) { return modules.find(value); }
-inline Function* find(CUfunction value) { return functions.find(value); }
-inline Function* find(CUkernel value) { return functions.find(value); }
+/// Brings a dormant library, or a kernel of one, back to the server; null where that is not what it is.
+Module* awaken_module(const void* value);
+Function* awaken_function(const void* value);
+
+inline Module* find_module(const void* value) {
+  Module* module = modules.find(value);
+  return module != nullptr ? module : awaken_module(value);
+}
+inline Function* find_function(const void* value) {
+  Function* function = functions.find(value);
+  return function != nullptr ? function : awaken_function(value);
+}
+inline Module* find(CUmodule value) { return find_module(value); }
+inline Module* find(CUlibrary value) { return find_module(value); }
+inline Function* find(CUfunction value) { return find_function(value); }
+inline Function* find(CUkernel value) { return find_function(value); }
 inline Graph* find(CUgraph value) { return graphs.find(value); }
 inline GraphExec* find(CUgraphExec value) { return graph_execs.find(value); }
 inline Pool* find(CUmemoryPool value) { return pools.find(value); }
