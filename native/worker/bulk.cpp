@@ -44,6 +44,7 @@ bool Bulk::end(const char* error) {
   {
     const std::lock_guard lock(mutex_);
     if (error && error_.empty() && !stopping_) error_ = error;
+    for (const auto& connection : connections_) ::shutdown(connection->socket.get(), SHUT_RDWR);
   }
   ended_.store(true, std::memory_order_release);
   wake();
@@ -144,6 +145,12 @@ void Bulk::discard(UploadRing& ring, uint64_t copy) {
   changed_.notify_all();
 }
 
+void Bulk::release_waits(UploadRing& ring) {
+  const std::lock_guard lock(mutex_);
+  ring.dead = true;
+  ring.words.store(Words::upload_arrived, static_cast<uint32_t>(ring.next_piece - 1));
+}
+
 void Bulk::receive(int fd) {
   prepare_thread("outboard-bulk-rx");
   std::vector<std::byte> scratch;
@@ -195,7 +202,7 @@ void Bulk::landed(const wire::BulkHeader& header, const Incoming& copy) {
     const auto place = std::find_if(ring.copies.begin(), ring.copies.end(),
                                     [&](const auto& entry) { return entry.id == header.copy; });
     const uint64_t arrived = place->first_piece - 1 + place->pieces_before(ring.received);
-    ring.words.store(Words::upload_arrived, static_cast<uint32_t>(arrived));
+    if (!ring.dead) ring.words.store(Words::upload_arrived, static_cast<uint32_t>(arrived));
   } else {
     dropped_credits_.push_back({copy.stream, header.bytes, 0});
   }

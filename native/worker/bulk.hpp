@@ -129,6 +129,8 @@ class Bulk {
   /// Where the bytes of an announced copy lie.
   UploadRing::Copy place(UploadRing& ring, uint64_t copy);
   void discard(UploadRing& ring, uint64_t copy);
+  /// Lets the stream past all that it waits for, although the bytes did not come.
+  void release_waits(UploadRing& ring);
   void add_piece(DownloadRing& ring, DownloadRing::Piece piece);
 
  private:

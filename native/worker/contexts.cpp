@@ -94,8 +94,10 @@ CUresult make(Worker& worker, const Naming& naming, bool primary, Reply& reply,
   return CUDA_SUCCESS;
 }
 
+}  // namespace
+
 // Everything that lives in a context goes with it, as in CUDA; the client may use the ids again.
-void end(Worker& worker, const std::shared_ptr<Context>& context) {
+void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   Tables& tables = worker.tables;
   const auto inside = [&](const auto& object) { return object.context == context; };
   std::erase_if(worker.host_functions(),
@@ -121,8 +123,6 @@ void end(Worker& worker, const std::shared_ptr<Context>& context) {
   worker.share.release(context->device, context->context_bytes);
 }
 
-}  // namespace
-
 CUresult execute(Worker& worker, const wire::command::ContextRetainPrimary& command,
                  wire::command::ContextRetainPrimary::Reply& reply) {
   // The reply's span must outlive this call.
@@ -145,7 +145,7 @@ void execute(Worker& worker, const Request& request, const wire::command::Contex
   worker.completion.when_done(*context, [&worker, request, context](CUresult) {
     worker.completion.when([context] { return context->loading == 0; },
                            [&worker, request, context](CUresult) {
-                             if (context->alive) end(worker, context);
+                             if (context->alive) end_context(worker, context);
                              worker.answer(request, CUDA_SUCCESS);
                            });
   });

@@ -34,4 +34,9 @@ struct Context {
   bool launched = false;  ///< a kernel went out since device printf's text was last asked for
 };
 
+class Worker;
+
+/// Ends a context with all that lives in it; nothing of it may be running unless it is dead.
+void end_context(Worker& worker, const std::shared_ptr<Context>& context);
+
 }  // namespace outboard::worker

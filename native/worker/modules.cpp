@@ -29,8 +29,8 @@ struct Load {
   unsigned kernels = 0;
 };
 
-// The wrapper that nvcc's separate compilation makes: a linked container, and a list of what is to be
-// linked with it.
+// The wrapper that nvcc's separate compilation makes: a linked container, and a list of what is to
+// be linked with it.
 struct Wrapper {
   struct Head {
     uint32_t magic = 0x466243B1;

@@ -58,7 +58,18 @@ Worker::Worker(const Driver& driver, std::vector<Device> session_devices, Share&
       bulk(wake_fd),
       text(device_text) {}
 
-Worker::~Worker() = default;
+// A worker process ends without this; one within a test leaves the driver as it was.
+Worker::~Worker() {
+  std::vector<std::shared_ptr<Context>> contexts;
+  tables.contexts.each([&](const Context& context) {
+    contexts.push_back(tables.contexts.share(context.id));
+    for (const auto& stream : context.streams) {
+      stream->words.store(Words::release, stream->host_functions);
+      if (stream->upload) bulk.release_waits(*stream->upload);
+    }
+  });
+  for (const auto& context : contexts) end_context(*this, context);
+}
 
 bool Worker::accept_create(Insert verdict) {
   if (verdict == Insert::ok) return true;
