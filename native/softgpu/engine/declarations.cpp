@@ -199,18 +199,20 @@ class Indexer : ParserBase {
   bool statement();
   bool function(bool entry, Linkage linkage);
   bool attributes(Function* f);
-  void target();
+  bool target();
 
   Unit* unit_;
 };
 
-void Indexer::target() {
+bool Indexer::target() {
   do {
+    if (lex_.peek().kind != TokenKind::word) return fail("expected a target");
     std::string_view w = lex_.take().text;
     if (w.starts_with("sm_")) {
       std::from_chars(w.data() + 3, w.data() + w.size(), unit_->target_sm);
     }
   } while (lex_.accept(','));
+  return true;
 }
 
 bool Indexer::statement() {
@@ -235,8 +237,7 @@ bool Indexer::statement() {
       lex_.take();  // ignored on purpose: what counts is whether the instructions are known
       return true;
     } else if (w == "target") {
-      target();
-      return true;
+      return target();
     } else if (w == "address_size") {
       if (lex_.take().bits != 64) return fail("only 64-bit addresses are supported");
       return true;

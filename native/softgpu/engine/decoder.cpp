@@ -146,6 +146,7 @@ bool Decoder::function(const ptx::Function& f) {
   registers_ = std::max(registers_, static_cast<uint32_t>(state_.body.registers.size()));
   for (const Instruction& i : state_.body.code) {
     now_ = &i;
+    if (i.predicate >= 0 && reg_bytes(i.predicate) != 1) return fail("the guard is no predicate");
     for (auto& [bytes, used] : state_.temps_used) used = 0;
     if (i.label >= 0) {
       state_.label_pc[static_cast<size_t>(i.label)] = static_cast<uint32_t>(program_.ops.size());

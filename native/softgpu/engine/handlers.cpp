@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers.hpp"
 
+#include <cstdlib>
 #include <unordered_map>
 
 #include "tables.hpp"
@@ -37,7 +38,10 @@ struct Tables {
 Tables make_tables() {
   Tables t;
 #ifdef SOFTGPU_HAVE_V3
-  if (__builtin_cpu_supports("x86-64-v3")) {
+  // SOFTGPU_ISA=baseline makes results of both levels comparable on one machine.
+  const char* wanted = std::getenv("SOFTGPU_ISA");
+  bool allowed = !wanted || std::string_view(wanted) != "baseline";
+  if (allowed && __builtin_cpu_supports("x86-64-v3")) {
     t.isa = "x86-64-v3";
     SOFTGPU_FILL(v3)
     return t;

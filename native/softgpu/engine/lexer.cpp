@@ -62,7 +62,8 @@ void Lexer::number() {
   fraction = fraction || (!hex && scan < end_ && *scan == '.' && scan + 1 < end_ && !is_letter(scan[1]));
   bool exponent = !hex && scan < end_ && (*scan == 'e' || *scan == 'E');
   if (fraction || exponent) {
-    while (scan < end_ && (is_digit(*scan) || *scan == '.' || (*scan | 32) == 'e' ||
+    if (*scan == '.') ++scan;
+    while (scan < end_ && (is_digit(*scan) || (*scan | 32) == 'e' ||
                            ((*scan == '+' || *scan == '-') && (scan[-1] | 32) == 'e'))) {
       ++scan;
     }

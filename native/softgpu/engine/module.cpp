@@ -53,7 +53,6 @@ bool LinkedModule::link(std::string* log) {
   for (ptx::Unit& unit : units_) {
     for (auto& v : unit.variables) {
       if (v->linkage == Linkage::internal || v->space == Space::shared) continue;
-      if (v->linkage == Linkage::external && v->bytes == 0 && v->space == Space::shared) continue;
       ptx::Variable*& known = shared_variables_[v->name];
       if (!known || rank(v->linkage) > rank(known->linkage)) {
         known = v.get();
@@ -79,7 +78,7 @@ bool LinkedModule::link(std::string* log) {
     for (auto& v : unit.variables) {
       if (v->space == Space::shared || v->linkage == Linkage::internal) continue;
       ptx::Variable* definition = shared_variables_[v->name];
-      if (definition->linkage == Linkage::external && definition->bytes == 0) {
+      if (definition->linkage == Linkage::external) {
         *log += "line " + std::to_string(v->line) + "; error: unresolved extern variable '" +
                 std::string(v->name) + "'\n";
         return false;
