@@ -51,6 +51,31 @@ struct Wrapper {
   }
 };
 
+// Checks what the driver would believe without looking: an image holds no addresses, a container ends
+// within it, and a text ends with NUL, for which a copy is made where it does not.
+bool make_safe(std::shared_ptr<const Bytes>& image) {
+  constexpr uint32_t wrapper_magic = 0x466243B1;
+  constexpr uint32_t fatbin_magic = 0xBA55ED50;
+  constexpr uint32_t elf_magic = 0x464C457F;
+  struct {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t header_bytes;
+    uint64_t content_bytes;
+  } head = {};
+  std::memcpy(&head, image->data(), std::min(image->size(), sizeof head));
+  if (head.magic == wrapper_magic) return false;
+  if (head.magic == fatbin_magic) {
+    return image->size() >= sizeof head && head.header_bytes <= image->size() &&
+           head.content_bytes <= image->size() - head.header_bytes;
+  }
+  if (head.magic == elf_magic || image->back() == std::byte{0}) return true;
+  auto text = std::make_shared<Bytes>(*image);
+  text->push_back(std::byte{0});
+  image = std::move(text);
+  return true;
+}
+
 // On the side thread; touches nothing that the loop uses.
 void load(const Driver& driver, Load& job) {
   if (!job.verified && sha256(*job.image) != job.hash) {
@@ -62,14 +87,13 @@ void load(const Driver& driver, Load& job) {
   Module& module = *job.module;
   JitOptions& options = job.options;
   Wrapper wrapper;
-  const void* image = job.image->data();
-  if (wire::is_image_list(*job.image)) {
-    if (!wrapper.read(*job.image)) {
-      job.result = CUDA_ERROR_INVALID_IMAGE;
-      return;
-    }
-    image = &wrapper.head;
+  std::shared_ptr<const Bytes> content = job.image;
+  const bool list = wire::is_image_list(*content);
+  if (list ? !wrapper.read(*content) : !make_safe(content)) {
+    job.result = CUDA_ERROR_INVALID_IMAGE;
+    return;
   }
+  const void* image = list ? static_cast<const void*>(&wrapper.head) : content->data();
   if (job.library) {
     job.result = driver.cuLibraryLoadData(&module.library, image, options.options(),
                                           options.values(), options.count(), nullptr, nullptr, 0);
