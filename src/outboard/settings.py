@@ -8,6 +8,7 @@ SPDX-License-Identifier: Apache-2.0
     driver = "auto"                          # OUTBOARD_DRIVER: auto, software, or a path
     idle = "10m"                             # OUTBOARD_POOL_IDLE: ends so long after its last use
     warm_workers = 1                         # OUTBOARD_WARM_WORKERS
+    grant_lifetime = "10m"                   # OUTBOARD_GRANT_LIFETIME: renewed at half of it
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _VARIABLES = {
     "embedded.driver": "OUTBOARD_DRIVER",
     "embedded.idle": "OUTBOARD_POOL_IDLE",
     "embedded.warm_workers": "OUTBOARD_WARM_WORKERS",
+    "embedded.grant_lifetime": "OUTBOARD_GRANT_LIFETIME",
 }
 
 
@@ -57,13 +59,12 @@ class Settings:
     @property
     def idle_s(self) -> float:
         """How long the embedded pool outlives its last session."""
-        found = self.find("embedded.idle")
-        if found is None:
-            return 600.0
-        try:
-            return parse_duration_s(found[0])
-        except OutboardError as error:
-            raise ConfigurationError(f"{found[1]}: {error.message}", error.hint) from error
+        return self._duration_s("embedded.idle", 600.0)
+
+    @property
+    def grant_lifetime_s(self) -> float:
+        """How long a grant admits new connections after it was issued."""
+        return max(1.0, self._duration_s("embedded.grant_lifetime", 600.0))
 
     @property
     def warm_workers(self) -> int:
@@ -76,6 +77,15 @@ class Settings:
                 f"{found[1]}: warm_workers is {found[0]!r}", "write a number from 0 to 64"
             )
         return int(found[0])
+
+    def _duration_s(self, name: str, default_s: float) -> float:
+        found = self.find(name)
+        if found is None:
+            return default_s
+        try:
+            return parse_duration_s(found[0])
+        except OutboardError as error:
+            raise ConfigurationError(f"{found[1]}: {error.message}", error.hint) from error
 
 
 def load_settings(flags: dict[str, str] | None = None) -> Settings:

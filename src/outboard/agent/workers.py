@@ -147,7 +147,8 @@ class Workers:
         self._builds.pop(worker, None)
         if worker in self._spare:
             self._spare.remove(worker)
-            self._failed(worker.failure or "a warm worker ended by itself")
+            if not self._closing:
+                self._failed(worker.failure or "a warm worker ended by itself")
         elif not worker.protocol:
             self.last_failure = worker.failure
         else:

@@ -23,8 +23,6 @@ from outboard.units import format_duration
 
 log = logging.getLogger("outboard.controller")
 
-GRANT_LIFETIME_S = 600
-
 
 class Node(Protocol):
     """What the controller needs of a GPU server's agent."""
@@ -54,13 +52,15 @@ class Controller:
         agent: Node,
         node_key: bytes,
         signer: Signer,
-        on_change: Callable[[], None] = lambda: None,
+        grant_lifetime_s: float,
+        on_change: Callable[[], None],
     ) -> None:
         self.ledger = ledger
         self.ending = False
         self._agent = agent
         self._node_key = node_key
         self._signer = signer
+        self._grant_lifetime_s = grant_lifetime_s
         self._queue: deque[Waiting] = deque()
         self._ends: dict[str, asyncio.Task[None]] = {}
         self._on_change = on_change
@@ -119,7 +119,7 @@ class Controller:
 
     def session_file(self, session: Session) -> tuple[SessionFile, int]:
         """The session's file with a fresh grant, and when that expires (unix seconds)."""
-        expires_unix = int(time.time()) + GRANT_LIFETIME_S
+        expires_unix = int(time.time() + self._grant_lifetime_s)
         allocation = session.allocation
         node = self.ledger.nodes[allocation.devices[0].node]
         grant = seal(
@@ -237,7 +237,7 @@ class Controller:
 
     async def _end(self, session: Session, reason: str) -> None:
         log.info("session %s ends: %s", session.id, reason)
-        await self._agent.end_session(session.id, reason, GRANT_LIFETIME_S)
+        await self._agent.end_session(session.id, reason, 2 * self._grant_lifetime_s)
         self.ledger.forget(session)
         del self._ends[session.id]
         log.info("session %s is over", session.id)

@@ -103,7 +103,12 @@ class Pool:
         agent = Agent(name, node_key, signer, self._inventory.devices)
         gate = Gate("127.0.0.1", agent.admit)
         self._controller = Controller(
-            Ledger([self._node(name, gate.address)]), agent, node_key, signer, self._changed
+            Ledger([self._node(name, gate.address)]),
+            agent,
+            node_key,
+            signer,
+            self._settings.grant_lifetime_s,
+            self._changed,
         )
         agent.on_programs = self._controller.programs_changed
 

@@ -29,9 +29,9 @@ _FORWARDED = (
     signal.SIGUSR2,
     signal.SIGTSTP,
     signal.SIGWINCH,
+    signal.SIGALRM,
 )
 _WATCHED = (*_FORWARDED, signal.SIGCONT, signal.SIGCHLD)
-_TICK_S = 30.0
 _SAME_SIGNAL_S = 0.1
 
 
@@ -46,6 +46,8 @@ class Child:
         self._watched = [
             number for number in _WATCHED if signal.getsignal(number) is not signal.SIG_IGN
         ]
+        if signal.SIGALRM not in self._watched:
+            self._watched.append(signal.SIGALRM)
         self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._watched)
         self._pid = 0
         self._last: tuple[int, int, float] = (0, 0, 0.0)
@@ -72,20 +74,24 @@ class Child:
             ) from error
         # Writing a message must not stop the launcher if the child kept the terminal to itself.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # The clock of `wait`, which must not be lost where SIGALRM was ignored.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
-    def wait(self, tick: Callable[[], None]) -> int:
+    def wait(self, tick: Callable[[], float]) -> int:
         """Pass signals on until the program ends; returns its exit code, 128+n for signal n.
 
-        `tick` is called at least every 30 s and after every stop.
+        `tick` is called after every signal and stop, and after as many seconds as it returned.
         """
         while True:
             code = self._reap()
             if code is not None:
                 return code
-            info = signal.sigtimedwait(self._watched, _TICK_S)
-            if info is not None and info.si_signo != signal.SIGCHLD:
+            # A timer and not `sigtimedwait`: that returns a random signal if it was interrupted by
+            # a stop and its time is over when it goes on (seen with CPython 3.11).
+            signal.setitimer(signal.ITIMER_REAL, tick())
+            info = signal.sigwaitinfo(self._watched)
+            if info.si_signo != signal.SIGCHLD:
                 self._handle(info)
-            tick()
 
     def _handle(self, info: signal.struct_siginfo) -> None:
         number = info.si_signo

@@ -30,6 +30,7 @@ from outboard.units import format_mib
 _QUIET_WAIT_S = 1.0
 _LONGEST_PROGRAM_TEXT = 200
 _PROBE_TIMEOUT_S = 3.0
+_TICK_S = 30.0
 
 
 class RunOptions:
@@ -186,10 +187,10 @@ class _Run:
                 f" on {where} ({node.address})",
             )
 
-    def _tick(self) -> None:
-        """Between signals: keep the grant fresh, and notice if the pool has gone."""
+    def _tick(self) -> float:
+        """Keep the grant fresh, and notice if the pool has gone; returns when to come back."""
         if self._told_loss:
-            return
+            return _TICK_S
         if self._pool.lost():
             self._told_loss = True
             _say(
@@ -203,6 +204,7 @@ class _Run:
             except OutboardError as error:
                 self._told_loss = True
                 _say(self._options, f"session {self._session} was not renewed: {error.message}")
+        return min(_TICK_S, max(0.1, self._renew_at_unix - time.time()))
 
     def _release(self) -> None:
         """Give everything back; a failure here must not hide the program's exit code."""

@@ -51,11 +51,11 @@ def main() -> None:
     session = json.loads(Path(os.environ["OUTBOARD_SESSION"]).read_text(encoding="utf-8"))
     connection = connect(session, preface(session))
     answers = connection.makefile("rb")
-    print(answers.readline().decode().rstrip(), flush=True)
+    print(answers.readline().decode("utf-8", "replace").rstrip(), flush=True)
     for line in sys.argv[1:]:
         if line != "wait":
             connection.sendall(line.encode() + b"\n")
-        print(answers.readline().decode().rstrip(), flush=True)
+        print(answers.readline().decode("utf-8", "replace").rstrip(), flush=True)
 
 
 if __name__ == "__main__":

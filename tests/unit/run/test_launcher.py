@@ -198,6 +198,26 @@ def test_a_worker_that_will_not_end_is_killed(outboard: Outboard) -> None:
     assert _sessions(outboard) == []
 
 
+def test_a_program_that_starts_late_finds_a_grant_that_holds(outboard: Outboard) -> None:
+    script = 'cat "$OUTBOARD_SESSION"; sleep 2.5; cat "$OUTBOARD_SESSION"; exec "$@"'
+    done = outboard(
+        *("run", "sh", "-c", script, "sh", *outboard.program, "ping"), OUTBOARD_GRANT_LIFETIME="2s"
+    )
+    first, later, _, pong = done.stdout.splitlines()
+    assert pong == "pong"
+    assert json.loads(first)["session"] == json.loads(later)["session"]
+    assert json.loads(first)["grant"] != json.loads(later)["grant"]
+
+
+def test_a_grant_that_nobody_renewed_is_refused(outboard: Outboard) -> None:
+    # Its launcher is stopped, as with a suspended machine: then the file is old for a moment.
+    script = 'kill -STOP $PPID; sleep 3.5; "$@"; kill -CONT $PPID'
+    done = outboard(
+        *("run", "-q", "sh", "-c", script, "sh", *outboard.program), OUTBOARD_GRANT_LIFETIME="2s"
+    )
+    assert '"code": "expired"' in done.stdout, done.stderr
+
+
 def test_a_session_file_whose_pool_has_gone_names_the_address(
     outboard: Outboard, tmp_path: Path
 ) -> None:
