@@ -90,6 +90,11 @@ void Bulk::drop(uint64_t stream) {
   left_.notify_all();
 }
 
+void Bulk::drain() {
+  std::unique_lock lock(mutex_);
+  left_.wait(lock, [this] { return turns_.empty() || lost_; });
+}
+
 void Bulk::lose() {
   const std::lock_guard guard(mutex_);
   lost_ = true;
@@ -132,6 +137,7 @@ void Bulk::sent_piece(uint64_t stream, const Job& piece) {
   queue.jobs.pop_front();
   if (!queue.jobs.empty()) return;
   std::erase(turns_, stream);
+  if (turns_.empty()) left_.notify_all();
   if (queue.ended) queues_.erase(stream);
 }
 

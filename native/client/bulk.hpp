@@ -35,6 +35,8 @@ class Bulk {
   /// The stream's context is dead: no credit will come, so whoever waits for its bytes to leave is
   /// released, and what has not left is dropped.
   void drop(uint64_t stream);
+  /// Waits until no queued copy reads the program's memory any more.
+  void drain();
   /// Releases everybody.
   void lose();
 

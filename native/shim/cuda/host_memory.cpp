@@ -62,6 +62,7 @@ CUresult cuMemFreeHost(void* p) {
   if (!range.context->destroyed.load() && range.context->trouble.load() == 0) {
     shim::cuCtxSynchronize_v2(handle(range.context));
   }
+  range.context->server->bulk().drain();
   if (!addresses().remove(range.base, MemoryKind::pinned, MemoryKind::pinned, nullptr)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
@@ -95,6 +96,7 @@ CUresult cuMemHostUnregister(void* p) {
     return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
   }
   if (range.context->trouble.load() == 0) shim::cuCtxSynchronize_v2(handle(range.context));
+  range.context->server->bulk().drain();
   addresses().remove(range.base, MemoryKind::registered, MemoryKind::registered, nullptr);
   return CUDA_SUCCESS;
 }

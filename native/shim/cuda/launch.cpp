@@ -7,6 +7,7 @@
 #include "base/log.hpp"
 #include "generated/shim_api.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/parameters.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -57,41 +58,6 @@ CUresult check_limits(const Function* function, const Device* device, const Shap
     if (uint64_t{fixed} + shape.shared_bytes > device_most) return CUDA_ERROR_INVALID_VALUE;
   }
   return CUDA_SUCCESS;
-}
-
-// The `extra` form: names and values, ended by a null name.
-CUresult read_extra(void** extra, const std::byte** buffer, size_t* bytes) {
-  *buffer = nullptr;
-  *bytes = 0;
-  for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
-    if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER) {
-      *buffer = static_cast<const std::byte*>(extra[1]);
-    } else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE) {
-      *bytes = *static_cast<const size_t*>(extra[1]);
-    } else {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
-  }
-  return *buffer != nullptr || *bytes == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-void write_parameters(wire::Writer& writer, const Function* function, void** parameters,
-                      const std::byte* buffer) {
-  const uint32_t bytes = function->parameters_bytes;
-  const uint32_t head[2] = {bytes, 0};
-  writer.raw(head, sizeof head);
-  if (buffer != nullptr) {
-    writer.raw(buffer, bytes);
-  } else {
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < function->parameter_count; ++i) {
-      const Function::Parameter& parameter = function->parameters[i];
-      if (parameter.offset != at) writer.zeros(parameter.offset - at);
-      writer.raw(parameters[i], parameter.bytes);
-      at = parameter.offset + parameter.bytes;
-    }
-  }
-  writer.zeros(wire::padded(bytes) - bytes);
 }
 
 CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** parameters, void** extra,
