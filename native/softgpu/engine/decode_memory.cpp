@@ -128,6 +128,7 @@ bool Decoder::load() {
     op.leads = a.polls;
     op.count = static_cast<uint8_t>(a.count);
     op.asize = bytes;
+    op.access_bytes = ptx::type_bits(a.type) / 8 * a.count;
     op.a = base;
     op.imm = static_cast<uint64_t>(offset);
     op.d = slots[0];
@@ -178,6 +179,7 @@ bool Decoder::store() {
   op.space = a.space;
   op.count = static_cast<uint8_t>(a.count);
   op.asize = bytes;
+  op.access_bytes = ptx::type_bits(a.type) / 8 * a.count;
   op.a = base;
   op.imm = static_cast<uint64_t>(offset);
   op.b = slots[0];

@@ -62,6 +62,7 @@ bool Decoder::decode(const ptx::Function& entry) {
   program_.uses_calls = queue_.size() > 1 || indirect_;
   if (dynamic_shared_) program_.shared_bytes = (program_.shared_bytes + 15) / 16 * 16;
   call_depths();
+  share_patterns(&program_);
   return true;
 }
 

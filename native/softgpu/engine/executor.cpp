@@ -338,6 +338,8 @@ bool Executor::memory(const Op& op, LaneSet& set) {
   m.space = op.space;
   m.window = view_.window(op.space);
   m.view = &view_;
+  m.patterns = patterns_[op.memo];
+  m.patterns_known = op.memo_known;
   if (op.kind != OpKind::atomic && op.count == 1) {
     SlotRef data = op.kind == OpKind::load ? op.d : op.b;
     m.regs[0] = data == kNoSlot ? scratch_ : at(data);

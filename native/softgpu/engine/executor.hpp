@@ -195,6 +195,7 @@ class Executor {
   LaneSet active_;
   LaneSet predicated_;
   char* base_[4] = {};
+  uint8_t patterns_[kMemos][kWarps] = {};
   int64_t budget_ = 0;
   bool hurry_ = false;  ///< the guard against livelock chose this fragment
   alignas(64) char scratch_[kMaxLanes * 8];

@@ -58,6 +58,10 @@ struct MemoryAccess {
   MemorySpace space = MemorySpace::generic;
   Window* window = nullptr;  ///< the last one hit; kept by the caller
   MemoryView* view = nullptr;
+  /// How each warp's addresses relate; known already when an earlier access of the same basic block
+  /// had the same address register.
+  uint8_t* patterns = nullptr;
+  bool patterns_known = false;
   // On failure:
   uint64_t fault_address = 0;
   int fault_lane = 0;

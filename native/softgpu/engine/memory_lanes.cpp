@@ -97,11 +97,22 @@ template <class M>
   std::memcpy(p, &v, sizeof v);
 }
 
+/// The pattern of a warp in bits 0-1 and, when it has none, those of its halves in bits 2-3 and 4-5.
+template <class A, u32 bytes>
+[[gnu::always_inline]] inline u8 classify(const A* a) {
+  const Pattern whole = pattern_of<A, bytes, kWarp>(a);
+  if (whole != Pattern::scattered) [[likely]] return static_cast<u8>(whole);
+  const Pattern low = pattern_of<A, bytes, kWarp / 2>(a);
+  const Pattern high = pattern_of<A, bytes, kWarp / 2>(a + kWarp / 2);
+  return static_cast<u8>(static_cast<u8>(low) << 2 | static_cast<u8>(high) << 4);
+}
+inline Pattern whole_of(u8 code) { return static_cast<Pattern>(code & 3); }
+inline Pattern half_of(u8 code, int half) { return static_cast<Pattern>(code >> (2 + 2 * half) & 3); }
+
 /// N lanes of which each has V elements of type M. False when they form no run in the window.
 template <class R, class M, int V, int N, class A>
-[[gnu::always_inline]] inline bool load_run(const Run<A>& run, char* const* regs, int lane) {
+[[gnu::always_inline]] inline bool load_run(const Run<A>& run, char* const* regs, int lane, Pattern how) {
   constexpr u32 bytes = sizeof(M) * V;
-  const Pattern how = pattern_of<A, bytes, N>(run.address + lane);
   if (how == Pattern::scattered) return false;
   const char* p = run.template memory<bytes, N>(lane, how);
   if (!p) return false;
@@ -123,9 +134,9 @@ template <class R, class M, int V, int N, class A>
 }
 
 template <class M, class R, int V, int N, class A>
-[[gnu::always_inline]] inline bool store_run(const Run<A>& run, char* const* regs, int lane) {
+[[gnu::always_inline]] inline bool store_run(const Run<A>& run, char* const* regs, int lane, Pattern how) {
   constexpr u32 bytes = sizeof(M) * V;
-  if (pattern_of<A, bytes, N>(run.address + lane) != Pattern::consecutive) return false;
+  if (how != Pattern::consecutive) return false;
   char* p = run.template memory<bytes, N>(lane, Pattern::consecutive);
   if (!p) return false;
   for (int v = 0; v < V; ++v) {
@@ -227,12 +238,16 @@ bool load_count(MemoryAccess& m) {
   char* const* regs = V == 1 ? &first : m.regs;
   const u32* const masks = m.mask;
   const LaneRange lanes = m.lanes;
+  const bool known = m.patterns_known;
+  u8* const patterns = m.patterns;
   for (int base = lanes.lo; base < lanes.hi; base += kWarp) {
     u32 rest = masks[base / kWarp];
     if (rest == ~0u && runs) [[likely]] {
-      if (load_run<R, M, V, kWarp>(run, regs, base)) [[likely]] continue;
-      if (load_run<R, M, V, kWarp / 2>(run, regs, base)) rest &= 0xffff0000u;
-      if (load_run<R, M, V, kWarp / 2>(run, regs, base + kWarp / 2)) rest &= 0x0000ffffu;
+      if (!known) patterns[base / kWarp] = classify<A, sizeof(M) * V>(run.address + base);
+      const u8 code = patterns[base / kWarp];
+      if (load_run<R, M, V, kWarp>(run, regs, base, whole_of(code))) [[likely]] continue;
+      if (load_run<R, M, V, kWarp / 2>(run, regs, base, half_of(code, 0))) rest &= 0xffff0000u;
+      if (load_run<R, M, V, kWarp / 2>(run, regs, base + kWarp / 2, half_of(code, 1))) rest &= 0x0000ffffu;
     }
     if (!rest) continue;
     if (!load_warp<R, M>(m, base, rest)) return false;
@@ -249,12 +264,16 @@ bool store_count(MemoryAccess& m) {
   char* const* regs = V == 1 ? &first : m.regs;
   const u32* const masks = m.mask;
   const LaneRange lanes = m.lanes;
+  const bool known = m.patterns_known;
+  u8* const patterns = m.patterns;
   for (int base = lanes.lo; base < lanes.hi; base += kWarp) {
     u32 rest = masks[base / kWarp];
     if (rest == ~0u && runs) [[likely]] {
-      if (store_run<M, R, V, kWarp>(run, regs, base)) [[likely]] continue;
-      if (store_run<M, R, V, kWarp / 2>(run, regs, base)) rest &= 0xffff0000u;
-      if (store_run<M, R, V, kWarp / 2>(run, regs, base + kWarp / 2)) rest &= 0x0000ffffu;
+      if (!known) patterns[base / kWarp] = classify<A, sizeof(M) * V>(run.address + base);
+      const u8 code = patterns[base / kWarp];
+      if (store_run<M, R, V, kWarp>(run, regs, base, whole_of(code))) [[likely]] continue;
+      if (store_run<M, R, V, kWarp / 2>(run, regs, base, half_of(code, 0))) rest &= 0xffff0000u;
+      if (store_run<M, R, V, kWarp / 2>(run, regs, base + kWarp / 2, half_of(code, 1))) rest &= 0x0000ffffu;
     }
     if (!rest) continue;
     if (!store_warp<M, R>(m, base, rest)) return false;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "program.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +15,50 @@ SlotRef scale(SlotRef s, uint32_t lanes) {
 }
 
 }  // namespace
+
+void share_patterns(Program* program) {
+  struct Known {
+    SlotRef address;
+    uint32_t bytes;  ///< of an access, on which consecutive depends
+  };
+  Known known[kMemos];
+  auto forget_all = [&] { std::fill(std::begin(known), std::end(known), Known{kNoSlot, 0}); };
+  auto forget = [&](SlotRef s) {
+    for (Known& k : known) {
+      if (k.address == s) k = {kNoSlot, 0};
+    }
+  };
+  forget_all();
+  unsigned next = 1;  // memo 0 is for accesses that share nothing
+  for (Op& op : program->ops) {
+    if (op.kind == OpKind::alu || op.kind == OpKind::alu_mode) {
+      forget(op.d);
+      continue;
+    }
+    bool load = op.kind == OpKind::load;
+    if (!load && op.kind != OpKind::store) {
+      forget_all();  // fragments may change here
+      continue;
+    }
+    if (op.predicate == kNoSlot && op.space != MemorySpace::local) {
+      uint32_t bytes = op.access_bytes;
+      for (unsigned k = 1; k < kMemos && !op.memo; ++k) {
+        if (known[k].address == op.a && known[k].bytes == bytes) {
+          op.memo = static_cast<uint8_t>(k);
+          op.memo_known = true;
+        }
+      }
+      if (!op.memo) {
+        op.memo = static_cast<uint8_t>(next);
+        known[next] = {op.a, bytes};
+        next = next % (kMemos - 1) + 1;
+      }
+    }
+    if (load) {
+      for (SlotRef s : program->vectors[op.target]) forget(s);
+    }
+  }
+}
 
 std::unique_ptr<BoundProgram> bind_program(const Program& program, uint32_t lanes) {
   auto b = std::make_unique<BoundProgram>();

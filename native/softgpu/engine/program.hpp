@@ -78,11 +78,14 @@ struct Op {
   bool predicate_negated = false;
   bool leads = false;  ///< load/store: the access polls memory (volatile, acquire, atomic)
   uint8_t count = 1;   ///< registers of a vector access
+  uint8_t memo = 0;    ///< load/store: which of the executor's pattern memos; 0 is nobody's
+  bool memo_known = false;  ///< the memo was filled earlier in this basic block
   MemorySpace space = MemorySpace::generic;
   SlotRef predicate = kNoSlot;
   SlotRef d = kNoSlot, a = kNoSlot, b = kNoSlot, c = kNoSlot;
   uint32_t target = 0;
   uint32_t asize = 0;  ///< bytes of a register that holds an address
+  uint32_t access_bytes = 0;  ///< load/store: of all elements of a lane
   uint32_t line = 0;
   union {
     AluFn alu;
@@ -163,6 +166,10 @@ struct BoundProgram {
   std::vector<FunctionCode> functions;
   std::unique_ptr<char[], void (*)(char*)> constants{nullptr, nullptr};
 };
+
+/// Loads and stores through one register in one basic block share what is found out about its lanes.
+inline constexpr unsigned kMemos = 8;
+void share_patterns(Program* program);
 
 std::unique_ptr<BoundProgram> bind_program(const Program& program, uint32_t lanes);
 
