@@ -1,0 +1,4 @@
+// The test runner of the CUDA shim's own parts.
+// SPDX-License-Identifier: Apache-2.0
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
