@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 
 #include "activity.hpp"
 #include "config.hpp"
+#include "identity.hpp"
 #include "printf_text.hpp"
 
 namespace softgpu {
@@ -19,23 +19,10 @@ namespace {
 
 std::atomic<int> state{0};  // 0 before cuInit, 1 after, 2 in a forked child
 
-uint64_t fnv(const std::string& text, uint64_t seed) {
-  uint64_t hash = 0xcbf29ce484222325ull ^ seed;
-  for (char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
-  return hash;
-}
-
-/// A UUID (version 8: custom) that stays the same on this machine for this index.
-CUuuid stable_uuid(int ordinal) {
-  std::ifstream file("/etc/machine-id");
-  std::string machine;
-  std::getline(file, machine);
-  machine += "/softgpu/" + std::to_string(ordinal);
-  uint64_t words[2] = {fnv(machine, 1), fnv(machine, 0x9e3779b97f4a7c15ull)};
+CUuuid uuid_of(int ordinal) {
+  Identity id = identity(ordinal);
   CUuuid uuid;
-  std::memcpy(uuid.bytes, words, sizeof words);
-  uuid.bytes[6] = static_cast<char>((uuid.bytes[6] & 0x0f) | 0x80);
-  uuid.bytes[8] = static_cast<char>((uuid.bytes[8] & 0x3f) | 0x80);
+  std::memcpy(uuid.bytes, id.uuid, sizeof uuid.bytes);
   return uuid;
 }
 
@@ -43,8 +30,8 @@ CUuuid stable_uuid(int ordinal) {
 
 Device::Device(int index)
     : ordinal(index),
-      uuid(stable_uuid(index)),
-      pci_bus(1 + index),
+      uuid(uuid_of(index)),
+      pci_bus(identity(index).pci_bus),
       heap(
           [this](uint64_t base, uint64_t bytes) {
             if (!charge(bytes)) return false;

@@ -12,13 +12,13 @@
 #include "../engine/engine.hpp"
 #include "api.hpp"
 #include "heap.hpp"
+#include "identity.hpp"
 
 namespace softgpu {
 
 class Context;
 class MemoryPool;
 
-inline constexpr char kDeviceName[] = "Software GPU (CPU, for testing)";
 inline constexpr uint64_t kContextBytes = 4ull << 20;  ///< what a context counts as
 
 class Device {
