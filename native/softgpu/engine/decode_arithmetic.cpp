@@ -103,10 +103,7 @@ bool Decoder::carry() {
   std::string_view op = words()[0];
   std::string type = std::string(ptx::type_bits(words().back()) == 64 ? "u64" : "u32");
   unsigned bytes = type == "u64" ? 8 : 4;
-  if (state_.carry == kNoSlot) {
-    state_.carry = slot(kRegisters, state_.frame_bytes);
-    state_.frame_bytes += 4;
-  }
+  if (state_.carry == kNoSlot) state_.carry = new_slot(4);
   SlotRef cc = state_.carry, d, a, b;
   bool multiply = op == "mad" || op == "madc";
   bool reads = op.ends_with('c'), writes = has("cc");

@@ -109,15 +109,10 @@ bool Decoder::layout_frame() {
       code.params.push_back(place(*v));
       code.param_bytes.push_back(static_cast<uint32_t>(v->bytes));
     }
-    auto hidden = [&](unsigned bytes) {
-      SlotRef s = slot(kRegisters, state_.frame_bytes);
-      state_.frame_bytes += bytes;
-      return s;
-    };
-    code.return_pc = hidden(4);
-    code.return_frame = hidden(4);
-    code.return_local = hidden(4);
-    code.return_site = hidden(4);
+    code.return_pc = new_slot(4);
+    code.return_frame = new_slot(4);
+    code.return_local = new_slot(4);
+    code.return_site = new_slot(4);
   }
   for (const auto& v : state_.body.variables) {
     if (v->bytes > (16u << 20)) return fail(std::string(v->name) + " is too large");
@@ -168,8 +163,8 @@ bool Decoder::function(const ptx::Function& f) {
     }
   }
   FunctionCode& code = program_.functions[static_cast<size_t>(state_.index)];
-  code.frame_bytes = state_.frame_bytes;
   code.local_bytes = state_.local_bytes;
+  share_slots(&program_, code.entry, state_.sizes);
   return true;
 }
 
@@ -219,12 +214,18 @@ SlotRef Decoder::constant(uint64_t bits, unsigned bytes) {
   return it->second;
 }
 
+SlotRef Decoder::new_slot(unsigned bytes) {
+  SlotRef s = slot(kRegisters, state_.frame_bytes);
+  state_.frame_bytes += bytes;
+  state_.sizes[s] = bytes;
+  return s;
+}
+
 SlotRef Decoder::temp(unsigned bytes) {
   auto& pool = state_.temps[bytes];
   size_t& used = state_.temps_used[bytes];
   if (used == pool.size()) {
-    pool.push_back(slot(kRegisters, state_.frame_bytes));
-    state_.frame_bytes += bytes;
+    pool.push_back(new_slot(bytes));
   }
   return pool[used++];
 }
@@ -237,8 +238,7 @@ unsigned Decoder::reg_bytes(int number) const {
 SlotRef Decoder::reg(int number) {
   SlotRef& s = state_.slots[static_cast<size_t>(number)];
   if (s == kNoSlot) {
-    s = slot(kRegisters, state_.frame_bytes);
-    state_.frame_bytes += reg_bytes(number);
+    s = new_slot(reg_bytes(number));
   }
   return s;
 }

@@ -39,6 +39,7 @@ class Decoder {
     std::vector<std::pair<uint32_t, int>> table_fixups;  ///< jump table, its first label
     std::vector<std::vector<int>> tables;
     uint32_t frame_bytes = 0;
+    std::unordered_map<SlotRef, uint32_t> sizes;  ///< bytes of each register's slot
     uint32_t local_bytes = 0;
     SlotRef carry = kNoSlot;
     std::map<unsigned, std::vector<SlotRef>> temps;  ///< by size; free again after each instruction
@@ -60,6 +61,7 @@ class Decoder {
     program_.specials_used |= uint64_t{1} << static_cast<unsigned>(s);
     return slot(kSpecials, static_cast<uint32_t>(s) * 4);
   }
+  SlotRef new_slot(unsigned bytes);
   SlotRef temp(unsigned bytes);
   SlotRef reg(int number);
   unsigned reg_bytes(int number) const;

@@ -282,25 +282,67 @@ bool store_count(MemoryAccess& m) {
   return true;
 }
 
+/// Accesses without fast paths: registers much wider than what is in memory, in vectors.
+template <class R, class M>
+bool load_plain(MemoryAccess& m) {
+  for (int base = m.lanes.lo; base < m.lanes.hi; base += kWarp) {
+    const u32 mask = m.mask[base / kWarp];
+    if (mask && !load_warp<R, M>(m, base, mask)) return false;
+  }
+  return true;
+}
+template <class M, class R>
+bool store_plain(MemoryAccess& m) {
+  for (int base = m.lanes.lo; base < m.lanes.hi; base += kWarp) {
+    const u32 mask = m.mask[base / kWarp];
+    if (mask && !store_warp<M, R>(m, base, mask)) return false;
+  }
+  return true;
+}
+
+/// Every combination is an instance of the loops: only those that compilers emit are worth it.
+template <class R, class M>
+inline constexpr bool usual = sizeof(R) == sizeof(M) || (sizeof(M) == 1 && sizeof(R) == 2);
+
 template <class R, class M>
 bool load(MemoryAccess& m) {
   const bool wide = m.address_bytes == 8;
   switch (m.count) {
     case 1: return wide ? load_count<R, M, 1, u64>(m) : load_count<R, M, 1, u32>(m);
-    case 2: return wide ? load_count<R, M, 2, u64>(m) : load_count<R, M, 2, u32>(m);
-    case 4: return wide ? load_count<R, M, 4, u64>(m) : load_count<R, M, 4, u32>(m);
-    default: return wide ? load_count<R, M, 8, u64>(m) : load_count<R, M, 8, u32>(m);
+    case 2:
+      if constexpr (usual<R, M>) {
+        return wide ? load_count<R, M, 2, u64>(m) : load_count<R, M, 2, u32>(m);
+      }
+      break;
+    case 4:
+      if constexpr (usual<R, M>) {
+        return wide ? load_count<R, M, 4, u64>(m) : load_count<R, M, 4, u32>(m);
+      }
+      break;
+    default:
+      break;
   }
+  return load_plain<R, M>(m);
 }
 template <class M, class R>
 bool store(MemoryAccess& m) {
   const bool wide = m.address_bytes == 8;
   switch (m.count) {
     case 1: return wide ? store_count<M, R, 1, u64>(m) : store_count<M, R, 1, u32>(m);
-    case 2: return wide ? store_count<M, R, 2, u64>(m) : store_count<M, R, 2, u32>(m);
-    case 4: return wide ? store_count<M, R, 4, u64>(m) : store_count<M, R, 4, u32>(m);
-    default: return wide ? store_count<M, R, 8, u64>(m) : store_count<M, R, 8, u32>(m);
+    case 2:
+      if constexpr (usual<R, M>) {
+        return wide ? store_count<M, R, 2, u64>(m) : store_count<M, R, 2, u32>(m);
+      }
+      break;
+    case 4:
+      if constexpr (usual<R, M>) {
+        return wide ? store_count<M, R, 4, u64>(m) : store_count<M, R, 4, u32>(m);
+      }
+      break;
+    default:
+      break;
   }
+  return store_plain<M, R>(m);
 }
 
 // By the type in memory (signed ones extend) and the size of the register.

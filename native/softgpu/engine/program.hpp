@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "engine.hpp"
@@ -166,6 +167,10 @@ struct BoundProgram {
   std::vector<FunctionCode> functions;
   std::unique_ptr<char[], void (*)(char*)> constants{nullptr, nullptr};
 };
+
+/// Renames the registers of the last function, whose code begins at `begin`. `sizes` has the bytes of
+/// all its slots.
+void share_slots(Program* program, uint32_t begin, const std::unordered_map<SlotRef, uint32_t>& sizes);
 
 /// Loads and stores through one register in one basic block share what is found out about its lanes.
 inline constexpr unsigned kMemos = 8;
