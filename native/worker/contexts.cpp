@@ -118,6 +118,8 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   tables.graphs.remove_where(inside);
   tables.executables.remove_where(inside);
   tables.contexts.remove(context->id);
+  worker.make_current(*context);
+  context->staging.unregister_all();
   end_driver_context(worker, *context);
   worker.memory.release_all(*context);
   worker.share.release(context->device, context->context_bytes);

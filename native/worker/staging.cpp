@@ -45,6 +45,20 @@ void Pinned::unregister(const Driver& driver) {
   if (std::exchange(registered_, false)) driver.cuMemHostUnregister(host_);
 }
 
+std::shared_ptr<Pinned> Staging::make(size_t bytes, bool must_be_pinned) {
+  auto pinned = Pinned::make(driver_, bytes, must_be_pinned);
+  std::erase_if(all_, [](const auto& one) { return one.expired(); });
+  all_.push_back(pinned);
+  return pinned;
+}
+
+void Staging::unregister_all() {
+  for (const auto& one : all_) {
+    if (const auto pinned = one.lock()) pinned->unregister(driver_);
+  }
+  all_.clear();
+}
+
 std::optional<Words> Staging::take_words() {
   if (!free_words_.empty()) {
     Words words = std::move(free_words_.back());
@@ -53,7 +67,7 @@ std::optional<Words> Staging::take_words() {
     return words;
   }
   if (!page_ || page_used_ + line_bytes > page_->bytes()) {
-    page_ = Pinned::make(driver_, page_bytes, true);
+    page_ = make(page_bytes, true);
     page_used_ = 0;
     if (!page_) return std::nullopt;
   }
@@ -67,7 +81,7 @@ void Staging::give_words(Words words) { free_words_.push_back(std::move(words));
 std::shared_ptr<Pinned> Staging::take(size_t bytes) {
   const auto found = std::find_if(free_.begin(), free_.end(),
                                   [&](const auto& buffer) { return buffer->bytes() == bytes; });
-  if (found == free_.end()) return Pinned::make(driver_, bytes, false);
+  if (found == free_.end()) return make(bytes, false);
   std::shared_ptr<Pinned> buffer = std::move(*found);
   free_.erase(found);
   return buffer;

@@ -76,12 +76,17 @@ class Staging {
   /// Gives back buffers that nobody uses beyond `keep_bytes`. The driver may wait for all work of
   /// the context here, so there must be none.
   void trim(size_t keep_bytes);
+  /// Before the context goes; others may still hold the memory.
+  void unregister_all();
 
  private:
   static constexpr size_t line_bytes = 64;
   static constexpr size_t page_bytes = 64 << 10;
 
+  std::shared_ptr<Pinned> make(size_t bytes, bool must_be_pinned);
+
   const Driver& driver_;
+  std::vector<std::weak_ptr<Pinned>> all_;
   std::shared_ptr<Pinned> page_;
   size_t page_used_ = 0;
   std::vector<Words> free_words_;
