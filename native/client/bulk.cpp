@@ -27,15 +27,20 @@ Result Bulk::ready() {
   }
   close_in_child(fd.get());
   fd_ = std::move(fd);
-  const bool started =
-      start_thread("outboard-send", [](void* self) -> void* {
-        static_cast<Bulk*>(self)->send_loop();
-        return nullptr;
-      }, this) &&
-      start_thread("outboard-recv", [](void* self) -> void* {
-        static_cast<Bulk*>(self)->receive_loop();
-        return nullptr;
-      }, this);
+  const bool started = start_thread(
+                           "outboard-send",
+                           [](void* self) -> void* {
+                             static_cast<Bulk*>(self)->send_loop();
+                             return nullptr;
+                           },
+                           this) &&
+                       start_thread(
+                           "outboard-recv",
+                           [](void* self) -> void* {
+                             static_cast<Bulk*>(self)->receive_loop();
+                             return nullptr;
+                           },
+                           this);
   if (!started) {
     connection_->declare_lost("no thread could be started for large copies");
     return result::lost;
@@ -114,8 +119,8 @@ bool Bulk::next_piece(std::unique_lock<std::mutex>* lock, uint64_t* stream, Job*
       Queue& queue = queues_[*stream];
       if (queue.credit == 0) continue;
       *piece = queue.jobs.front();
-      piece->bytes = std::min({piece->bytes - piece->offset, uint64_t{wire::bulk_piece_bytes},
-                               queue.credit});
+      piece->bytes =
+          std::min({piece->bytes - piece->offset, uint64_t{wire::bulk_piece_bytes}, queue.credit});
       queue.credit -= piece->bytes;
       queue.sending = true;
       return true;

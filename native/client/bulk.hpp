@@ -26,8 +26,9 @@ class Bulk {
   /// Connects if that has not happened yet.
   Result ready();
 
-  /// Queues the bytes of one host-to-device copy; `append(id)` puts its command on the wire within the
-  /// same step. Waits until the bytes have left if `wait`, else `from` must stay as it is until then.
+  /// Queues the bytes of one host-to-device copy; `append(id)` puts its command on the wire within
+  /// the same step. Waits until the bytes have left if `wait`, else `from` must stay as it is until
+  /// then.
   Result send(uint64_t stream, const void* from, uint64_t bytes, bool wait,
               const std::function<Result(uint64_t id)>& append);
   /// The stream is gone.

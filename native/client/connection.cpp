@@ -52,14 +52,17 @@ bool Connection::start() {
     if (memory == MAP_FAILED) return false;
     batch.bytes = static_cast<std::byte*>(memory);
   }
-  return start_thread("outboard-io", [](void* self) -> void* {
-    static_cast<Connection*>(self)->io_loop();
-    return nullptr;
-  }, this);
+  return start_thread(
+      "outboard-io",
+      [](void* self) -> void* {
+        static_cast<Connection*>(self)->io_loop();
+        return nullptr;
+      },
+      this);
 }
 
-// With lock_ held: closes the full batch and opens the next, waiting while all are on their way. False
-// only when the connection is lost.
+// With lock_ held: closes the full batch and opens the next, waiting while all are on their way.
+// False only when the connection is lost.
 bool Connection::next_batch(size_t whole) {
   while (used_ + whole > wire::max_frame_bytes) {
     if (lost_.load(std::memory_order_relaxed)) {
@@ -125,7 +128,8 @@ bool Connection::send_frame(wire::FrameKind kind, std::span<const std::byte> pay
 
 void Connection::flush() {
   for (;;) {
-    if (sending_.exchange(1, std::memory_order_seq_cst) != 0) return;  // it looks again before it leaves
+    if (sending_.exchange(1, std::memory_order_seq_cst) != 0)
+      return;  // it looks again before it leaves
     std::span<const std::byte> batch;
     while (take(&batch)) {
       send_frame(wire::FrameKind::batch, batch);

@@ -1,10 +1,11 @@
-// The ordered command stream to one server: batches out, messages in, and who reads while whom waits.
-// SPDX-License-Identifier: Apache-2.0
+// The ordered command stream to one server: batches out, messages in, and who reads while whom
+// waits. SPDX-License-Identifier: Apache-2.0
 //
 // Callers append commands to a bounded ring of batches under a spin lock. One I/O thread sends what
-// nobody flushes; a caller that wants an answer flushes by itself and, while it waits, reads the socket
-// by itself (the leader). Other waiters (followers) get their answers from the leader; when it has its
-// own it hands the role to one of them, and leaves it free otherwise, without a system call.
+// nobody flushes; a caller that wants an answer flushes by itself and, while it waits, reads the
+// socket by itself (the leader). Other waiters (followers) get their answers from the leader; when
+// it has its own it hands the role to one of them, and leaves it free otherwise, without a system
+// call.
 #pragma once
 
 #include <pthread.h>
@@ -26,12 +27,13 @@
 
 namespace outboard::client {
 
-/// What a connection tells the runtime that owns it. Called from whichever thread reads; must not call
-/// the connection back in a way that waits for an answer.
+/// What a connection tells the runtime that owns it. Called from whichever thread reads; must not
+/// call the connection back in a way that waits for an answer.
 class Listener {
  public:
   virtual void progress(const wire::Progress& progress) = 0;
-  virtual bool copied(uint64_t copy, std::span<const std::byte> content) = 0;  ///< false: not asked for
+  virtual bool copied(uint64_t copy,
+                      std::span<const std::byte> content) = 0;  ///< false: not asked for
   virtual void host_function(uint64_t function) = 0;
   virtual void refused(wire::Op op, Result result, uint64_t context, uint64_t detail) = 0;
   virtual void fatal(Result result, uint64_t context) = 0;
@@ -124,8 +126,8 @@ class Connection {
     }
   }
 
-  /// The two halves of call_with, for callers that must enter something in a table between them. After
-  /// a start that failed there is nothing to finish.
+  /// The two halves of call_with, for callers that must enter something in a table between them.
+  /// After a start that failed there is nothing to finish.
   template <typename Command>
   Result start_call(const Command& command, uint32_t context, Waiter* waiter,
                     StreamProgress* stream, uint64_t* count) {
@@ -145,8 +147,8 @@ class Connection {
   /// Sends what is pending now.
   void flush();
 
-  /// Something will come that no caller waits for (a host function): while the count is not zero the I/O
-  /// thread reads at once whenever no caller does.
+  /// Something will come that no caller waits for (a host function): while the count is not zero
+  /// the I/O thread reads at once whenever no caller does.
   void expect(int change) {
     if (expected_.fetch_add(change) + change > 0 && change > 0) wake_io();
   }
@@ -244,7 +246,8 @@ class Connection {
 
   // Receiving. Whoever holds the role may use receiver_.
   alignas(64) std::atomic<uint32_t> role_{role_free};
-  std::atomic<uint32_t> caller_reads_{0};  ///< counts leaders, for the I/O thread to see that callers read
+  std::atomic<uint32_t> caller_reads_{
+      0};  ///< counts leaders, for the I/O thread to see that callers read
   std::atomic<int> expected_{0};
   std::atomic<uint64_t> executed_{0};
   std::atomic<uint64_t> unacknowledged_bytes_{0};

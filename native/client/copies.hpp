@@ -1,8 +1,9 @@
 // The device-to-host copies whose bytes are still to come, and what streams may be called complete.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Destination and length of a copy come from this table, never from a frame. What the server reports as
-// complete counts for the program only when the bytes of the stream's earlier copies are in place.
+// Destination and length of a copy come from this table, never from a frame. What the server
+// reports as complete counts for the program only when the bytes of the stream's earlier copies are
+// in place.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ namespace outboard::client {
 
 class Copies {
  public:
-  /// Enters a copy and lets `append(id, &count)` put its command on the wire, in one step, so that the
-  /// table's order is the wire's. Returns append's result; on failure nothing stays.
+  /// Enters a copy and lets `append(id, &count)` put its command on the wire, in one step, so that
+  /// the table's order is the wire's. Returns append's result; on failure nothing stays.
   template <typename Append>
   Result issue(StreamProgress* stream, void* to, uint64_t bytes, uint64_t* id, Append&& append) {
     const std::lock_guard guard(mutex_);
@@ -49,7 +50,8 @@ class Copies {
 
   /// The server says that the first `completed` commands of the stream are done.
   void report(StreamProgress* stream, uint64_t completed);
-  /// Waits until the first `count` commands count as complete; false when the connection is lost first.
+  /// Waits until the first `count` commands count as complete; false when the connection is lost
+  /// first.
   bool wait(StreamProgress* stream, uint64_t count);
   void lose();
 

@@ -23,11 +23,14 @@ inline void pause_cpu() {
 }
 
 /// Sleeps while `word` holds `expected`; may return early, so callers look again.
-inline void futex_wait(std::atomic<uint32_t>* word, uint32_t expected, const timespec* limit = nullptr) {
-  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAIT_PRIVATE, expected, limit, nullptr, 0);
+inline void futex_wait(std::atomic<uint32_t>* word, uint32_t expected,
+                       const timespec* limit = nullptr) {
+  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAIT_PRIVATE, expected, limit,
+            nullptr, 0);
 }
 inline void futex_wake(std::atomic<uint32_t>* word, int count = INT_MAX) {
-  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+  ::syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE_PRIVATE, count, nullptr,
+            nullptr, 0);
 }
 
 inline uint64_t now_ns() {
@@ -37,7 +40,8 @@ inline uint64_t now_ns() {
 }
 
 /// Spins some hundred times, then yields: its holders do no system call, but one may be preempted.
-/// Unlocking is a full barrier, so that what was written under it is seen by who says it will sleep.
+/// Unlocking is a full barrier, so that what was written under it is seen by who says it will
+/// sleep.
 class SpinLock {
  public:
   void lock() {

@@ -26,9 +26,12 @@ constexpr uint32_t max_welcome_bytes = 4u << 20;
 constexpr const char* release = "0.1.0";
 
 // What a driver reads from the environment when it starts or compiles.
-constexpr const char* forwarded[] = {"CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_MODULE_LOADING",
-                                     "CUDA_FORCE_PTX_JIT",          "CUDA_DISABLE_PTX_JIT",
-                                     "CUDA_MODULE_DATA_LOADING",    "CUDA_FORCE_JIT",
+constexpr const char* forwarded[] = {"CUDA_DEVICE_MAX_CONNECTIONS",
+                                     "CUDA_MODULE_LOADING",
+                                     "CUDA_FORCE_PTX_JIT",
+                                     "CUDA_DISABLE_PTX_JIT",
+                                     "CUDA_MODULE_DATA_LOADING",
+                                     "CUDA_FORCE_JIT",
                                      "CUDA_DISABLE_JIT"};
 
 std::string read_text(const char* path) {
@@ -87,7 +90,8 @@ bool read_device(const Json& entry, DeviceSnapshot* device) {
   for (const Json& row : *p2p) {
     auto& values = device->p2p.emplace_back();
     if (!row.is_array()) continue;
-    for (const Json& value : row) values.push_back(value.is_number_integer() ? value.get<int32_t>() : 0);
+    for (const Json& value : row)
+      values.push_back(value.is_number_integer() ? value.get<int32_t>() : 0);
   }
   return true;
 }
@@ -115,11 +119,13 @@ bool read_granted(const Json& document, Welcome* welcome) {
 std::string random_hex(size_t bytes) {
   std::array<uint8_t, 32> random{};
   if (::getrandom(random.data(), bytes, 0) != static_cast<ssize_t>(bytes)) {
-    // Only before the kernel's pool is ready; the time and the process make the nonce unlike others.
+    // Only before the kernel's pool is ready; the time and the process make the nonce unlike
+    // others.
     timespec now;
     ::clock_gettime(CLOCK_REALTIME, &now);
-    const uint64_t words[2] = {static_cast<uint64_t>(now.tv_nsec) ^ static_cast<uint64_t>(now.tv_sec),
-                               static_cast<uint64_t>(::getpid())};
+    const uint64_t words[2] = {
+        static_cast<uint64_t>(now.tv_nsec) ^ static_cast<uint64_t>(now.tv_sec),
+        static_cast<uint64_t>(::getpid())};
     std::memcpy(random.data(), words, sizeof words);
   }
   return hex(std::span(random).first(bytes));
@@ -150,8 +156,9 @@ std::string make_preface(const Session& session, const char* purpose, const std:
 UniqueFd open_connection(const Session& session, const SessionNode& node, const char* purpose,
                          const std::string& worker, std::string* reason) {
   if (node.tls != "none") {
-    *reason = "the node " + node.name + " asks for TLS (" + node.tls +
-              "), which this release does not speak; allocate with a pool that allows plain connections";
+    *reason =
+        "the node " + node.name + " asks for TLS (" + node.tls +
+        "), which this release does not speak; allocate with a pool that allows plain connections";
     return {};
   }
   UniqueFd fd = transport::connect(node.address, connect_timeout_ms, reason);
@@ -187,7 +194,8 @@ std::string make_hello(const std::vector<Window>& windows) {
                    {"uid", ::getuid()},
                    {"program", read_text("/proc/self/comm")}};
   Json list = Json::array();
-  for (const Window& window : windows) list.push_back({{"base", window.base}, {"size", window.bytes}});
+  for (const Window& window : windows)
+    list.push_back({{"base", window.base}, {"size", window.bytes}});
   document["windows"] = std::move(list);
   Json environment = Json::object();
   for (const char* name : forwarded) {

@@ -1,5 +1,5 @@
-// Reading JSON whose writer is not trusted: nothing throws, and a missing or odd field is just false.
-// SPDX-License-Identifier: Apache-2.0
+// Reading JSON whose writer is not trusted: nothing throws, and a missing or odd field is just
+// false. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #ifndef JSON_NOEXCEPTION

@@ -32,8 +32,7 @@ bool forked_after_start() { return started.load(std::memory_order_relaxed) != 0 
 
 bool mark_running() {
   const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  void* memory =
-      ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return false;
   if (::madvise(memory, page, MADV_WIPEONFORK) != 0) {
     ::munmap(memory, page);

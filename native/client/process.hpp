@@ -8,8 +8,8 @@
 namespace outboard::client {
 
 namespace detail {
-// Points at a word that is 0 until start(), then at one on a page that the kernel wipes in a child of
-// fork, so that a child is "not started" whatever libc it was forked by.
+// Points at a word that is 0 until start(), then at one on a page that the kernel wipes in a child
+// of fork, so that a child is "not started" whatever libc it was forked by.
 extern std::atomic<const std::atomic<uint32_t>*> running_word;
 }  // namespace detail
 

@@ -15,15 +15,16 @@ namespace {
 
 constexpr uint64_t follower_spin_ns = 10'000;
 constexpr uint64_t io_spin_ns = 50'000;
-// How long the I/O thread leaves the socket alone after a caller has read it. Polling it meanwhile would
-// wake this thread for every answer that a caller takes by itself.
+// How long the I/O thread leaves the socket alone after a caller has read it. Polling it meanwhile
+// would wake this thread for every answer that a caller takes by itself.
 constexpr uint64_t io_standby_ns = 2'000'000;
 constexpr uint64_t io_standby_most_ns = 128'000'000;
 constexpr uint64_t long_lead_ns = 1'000'000;
 
 }  // namespace
 
-// ---- waiting ---------------------------------------------------------------------------------------
+// ---- waiting
+// ---------------------------------------------------------------------------------------
 
 void Connection::begin_wait(Waiter* waiter) {
   for (;;) {
@@ -85,7 +86,8 @@ void Connection::lead(Waiter* waiter) {
     receive(spin ? 0 : -1);
   }
   leave();
-  // The I/O thread sleeps longer the longer one caller reads; after such a wait waking it costs little.
+  // The I/O thread sleeps longer the longer one caller reads; after such a wait waking it costs
+  // little.
   if (now_ns() > begun + long_lead_ns) wake_io();
 }
 
@@ -142,7 +144,8 @@ void Connection::hand_over() {
   followers_lock_.unlock();
 }
 
-// ---- receiving -------------------------------------------------------------------------------------
+// ---- receiving
+// -------------------------------------------------------------------------------------
 
 bool Connection::receive(int timeout_ms) {
   link::Frame frame;
@@ -170,7 +173,8 @@ bool Connection::receive(int timeout_ms) {
     declare_lost("it broke the protocol: a hello came from the server");
   }
   executed_.store(frame.number, std::memory_order_release);
-  const uint64_t bytes = unacknowledged_bytes_.fetch_add(sizeof(wire::FrameHeader) + frame.payload.size());
+  const uint64_t bytes =
+      unacknowledged_bytes_.fetch_add(sizeof(wire::FrameHeader) + frame.payload.size());
   if (bytes > (256u << 10) && !lost_.load(std::memory_order_relaxed)) flush();
   return true;
 }
@@ -241,7 +245,8 @@ void Connection::read_available() {
   }
 }
 
-// ---- the I/O thread --------------------------------------------------------------------------------
+// ---- the I/O thread
+// --------------------------------------------------------------------------------
 
 void Connection::wake_io() {
   if (io_asleep_.exchange(0, std::memory_order_seq_cst) == 0) return;

@@ -1,5 +1,5 @@
-// Writes what goes over the command connection to a file, for replaying (docs/internals/recording.md).
-// SPDX-License-Identifier: Apache-2.0
+// Writes what goes over the command connection to a file, for replaying
+// (docs/internals/recording.md). SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

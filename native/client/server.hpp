@@ -31,8 +31,8 @@ class Owner {
 /// Lives until the process ends.
 class Server final : public Listener {
  public:
-  /// Connects to the session's node and shakes hands, with a window for each of `devices`, its devices.
-  /// null on failure: `result` is for the caller, `reason` one line for people.
+  /// Connects to the session's node and shakes hands, with a window for each of `devices`, its
+  /// devices. null on failure: `result` is for the caller, `reason` one line for people.
   static Server* open(const Session& session, uint32_t node, uint32_t devices, Owner* owner,
                       Result* result, std::string* reason);
 

@@ -97,8 +97,9 @@ bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0;
 std::string find_path(std::string* reason) {
   if (const char* named = ::secure_getenv("OUTBOARD_SESSION"); named != nullptr && *named != 0) {
     if (!exists(named)) {
-      *reason = std::string("OUTBOARD_SESSION names ") + named +
-                ", which is not there (the session has ended); start again with: outboard run -- COMMAND";
+      *reason =
+          std::string("OUTBOARD_SESSION names ") + named +
+          ", which is not there (the session has ended); start again with: outboard run -- COMMAND";
       return {};
     }
     return named;
@@ -113,8 +114,8 @@ std::string find_path(std::string* reason) {
 
 }  // namespace
 
-bool read_checked_file(const std::string& path, uint64_t uid, std::string* text,
-                       bool* private_file, std::string* reason) {
+bool read_checked_file(const std::string& path, uint64_t uid, std::string* text, bool* private_file,
+                       std::string* reason) {
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   struct stat info;
   if (!fd || ::fstat(fd.get(), &info) != 0) {

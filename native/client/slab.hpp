@@ -1,5 +1,5 @@
-// Objects that a program holds by pointer: slots that never move, numbered for the wire, checked by range and mark.
-// SPDX-License-Identifier: Apache-2.0
+// Objects that a program holds by pointer: slots that never move, numbered for the wire, checked by
+// range and mark. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <sys/mman.h>
@@ -27,8 +27,8 @@ struct SlotHead {
 };
 
 /// Slots of T (which begins with a public member `SlotHead head`), at most `capacity` of them, in
-/// memory that is reserved at once and backed as it is used. Index 0 is not used. Constant-initialised
-/// and never destroyed, since programs call us from their exit handlers.
+/// memory that is reserved at once and backed as it is used. Index 0 is not used.
+/// Constant-initialised and never destroyed, since programs call us from their exit handlers.
 template <typename T, uint32_t capacity>
 class Slab {
   static_assert(capacity <= wire::max_objects);

@@ -13,8 +13,9 @@
 namespace outboard::client {
 namespace {
 
-// ThreadSanitizer keeps most of the address space for itself and leaves 0x10_0000_0000 – 0x80_0000_0000.
-// It is found by its symbol, since the program may be built with it while this library is not.
+// ThreadSanitizer keeps most of the address space for itself and leaves 0x10_0000_0000 –
+// 0x80_0000_0000. It is found by its symbol, since the program may be built with it while this
+// library is not.
 extern "C" [[gnu::weak]] void __tsan_init();
 
 constexpr uint64_t default_base = 0x2000'0000'0000, default_bytes = 1ull << 40;

@@ -1,5 +1,5 @@
-// The windows of addresses that client and server both reserve, so that a device pointer means the same on both.
-// SPDX-License-Identifier: Apache-2.0
+// The windows of addresses that client and server both reserve, so that a device pointer means the
+// same on both. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,12 @@ struct Window {
 /// (`ulimit -v`), with the reason in errno.
 bool reserve_window(Window* window);
 
-/// Gives a window up that the server could not reserve; the next reserve_window takes a later place.
+/// Gives a window up that the server could not reserve; the next reserve_window takes a later
+/// place.
 void release_window(const Window& window);
 
-/// Reserves exactly [base, base + bytes), for what the server's driver placed itself; false if taken.
+/// Reserves exactly [base, base + bytes), for what the server's driver placed itself; false if
+/// taken.
 bool reserve_exactly(uint64_t base, uint64_t bytes);
 
 }  // namespace outboard::client

@@ -11,8 +11,9 @@
 
 namespace outboard::wire {
 
-/// An image on the wire begins so where it is a list: magic, u64 count, count × u64 length, then the
-/// contents, each padded to 8. The first is the container that was linked, the rest are still to be.
+/// An image on the wire begins so where it is a list: magic, u64 count, count × u64 length, then
+/// the contents, each padded to 8. The first is the container that was linked, the rest are still
+/// to be.
 inline constexpr char image_list_magic[8] = {'O', 'B', 'F', 'A', 'T', 'S', '1', 0};
 
 inline bool is_image_list(std::span<const std::byte> image) {

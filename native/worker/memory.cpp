@@ -232,13 +232,14 @@ CUresult execute(Worker& worker, const wire::command::MemoryFreeOrdered& command
   return CUDA_SUCCESS;
 }
 
-CUresult execute(Worker& worker, const wire::command::MemoryGetInfo&,
+CUresult execute(Worker& worker, const wire::command::MemoryGetInfo& command,
                  wire::command::MemoryGetInfo::Reply& reply) {
   const Context* context = worker.current();
-  if (!context) return CUDA_ERROR_INVALID_CONTEXT;
-  const uint64_t limit = worker.share.limit(context->device);
+  const unsigned device = context ? context->device : command.device;
+  if (device >= worker.devices.size()) return CUDA_ERROR_INVALID_DEVICE;
+  const uint64_t limit = worker.share.limit(device);
   reply.total_bytes = limit;
-  reply.free_bytes = limit - std::min(limit, worker.share.held(context->device));
+  reply.free_bytes = limit - std::min(limit, worker.share.held(device));
   return CUDA_SUCCESS;
 }
 

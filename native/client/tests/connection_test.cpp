@@ -20,7 +20,9 @@ using client::Connection;
 namespace {
 
 struct Quiet final : client::Listener {
-  void progress(const wire::Progress& progress) override { completed[progress.stream] = progress.completed; }
+  void progress(const wire::Progress& progress) override {
+    completed[progress.stream] = progress.completed;
+  }
   bool copied(uint64_t, std::span<const std::byte>) override { return false; }
   void host_function(uint64_t function) override { functions += function; }
   void refused(wire::Op, client::Result result, uint64_t, uint64_t) override { refusal = result; }
@@ -38,7 +40,8 @@ void append_message(std::vector<std::byte>* batch, wire::MessageHeader header,
   const size_t at = batch->size();
   batch->resize(at + sizeof header + wire::padded(payload.size()));
   std::memcpy(batch->data() + at, &header, sizeof header);
-  if (!payload.empty()) std::memcpy(batch->data() + at + sizeof header, payload.data(), payload.size());
+  if (!payload.empty())
+    std::memcpy(batch->data() + at + sizeof header, payload.data(), payload.size());
 }
 
 // Calls `handle` for every command; what it appends to the batch is sent back.
@@ -152,12 +155,13 @@ TEST_CASE("threads that wait at the same time all get their own answers") {
 }
 
 TEST_CASE("what nobody waits for is read all the same") {
-  Pair pair([](const wire::CommandHeader&, std::span<const std::byte>, std::vector<std::byte>* answer) {
-    wire::MessageHeader message;
-    message.kind = wire::MessageKind::host_function;
-    message.subject = 5;
-    append_message(answer, message, {});
-  });
+  Pair pair(
+      [](const wire::CommandHeader&, std::span<const std::byte>, std::vector<std::byte>* answer) {
+        wire::MessageHeader message;
+        message.kind = wire::MessageKind::host_function;
+        message.subject = 5;
+        append_message(answer, message, {});
+      });
   pair.connection->send(wire::command::HostFunction{.stream = 1, .function = 5}, 1);
   while (pair.listener.functions.load() != 5) std::this_thread::yield();
 }
@@ -178,7 +182,8 @@ TEST_CASE("a server that goes releases every waiter and fails every later call")
   for (std::thread& thread : threads) thread.join();
   CHECK(lost == 6);
   CHECK(pair.listener.losses == 1);
-  CHECK(pair.connection->send(wire::command::StreamDestroy{.stream = 1}, 1) == client::result::lost);
+  CHECK(pair.connection->send(wire::command::StreamDestroy{.stream = 1}, 1) ==
+        client::result::lost);
 }
 
 TEST_CASE("a full ring blocks the caller until there is room, and nothing is lost") {

@@ -41,7 +41,8 @@ struct Checked {
 
 Checked check(const File& file, uint64_t uid = ::geteuid()) {
   Checked checked;
-  checked.ok = read_checked_file(file.path, uid, &checked.text, &checked.is_private, &checked.reason);
+  checked.ok =
+      read_checked_file(file.path, uid, &checked.text, &checked.is_private, &checked.reason);
   return checked;
 }
 
@@ -92,9 +93,7 @@ TEST_CASE("the inline form is understood") {
   CHECK(parsed.session.key[0] == 0xaa);
 }
 
-TEST_CASE("a key that others may read is refused") {
-  CHECK_FALSE(parse(good, false).ok);
-}
+TEST_CASE("a key that others may read is refused") { CHECK_FALSE(parse(good, false).ok); }
 
 TEST_CASE("the socket form names its socket and needs no key") {
   const Parsed parsed = parse(R"({"version": 1, "form": "socket", "socket": "/run/x"})", false);

@@ -67,8 +67,8 @@ CUresult check_unsafe_slow() {
   for (Capture& capture : active()) {
     if (capture.mode == CU_STREAM_CAPTURE_MODE_RELAXED) continue;
     const bool mine = capture.thread == thread_id();
-    const bool global = capture.mode == CU_STREAM_CAPTURE_MODE_GLOBAL &&
-                        mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
+    const bool global =
+        capture.mode == CU_STREAM_CAPTURE_MODE_GLOBAL && mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
     if (!mine && !global) continue;
     capture.invalidated = true;
     refused = true;

@@ -21,11 +21,11 @@ struct Event;
 struct Stream;
 
 struct Capture {
-  uint64_t id = 0;           ///< the program's, from the worker's driver
-  uint64_t number = 0;       ///< ours: never used twice
+  uint64_t id = 0;      ///< the program's, from the worker's driver
+  uint64_t number = 0;  ///< ours: never used twice
   Stream* origin = nullptr;
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
-  int thread = 0;            ///< that began it
+  int thread = 0;  ///< that began it
   bool invalidated = false;
   uint64_t operations = 0;
   struct Member {
@@ -38,8 +38,8 @@ struct Capture {
 /// Captures under way in this process. Zero nearly always: the checks below cost one load then.
 extern std::atomic<int> captures_active;
 
-/// A call that would wait, or act outside stream order (allocate, free, query): refused where a mode of a
-/// capture under way forbids it, which also invalidates that capture.
+/// A call that would wait, or act outside stream order (allocate, free, query): refused where a
+/// mode of a capture under way forbids it, which also invalidates that capture.
 CUresult check_unsafe_slow();
 inline CUresult check_unsafe() {
   return captures_active.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS : check_unsafe_slow();
@@ -55,8 +55,8 @@ inline CUresult check_stream_unsafe(Stream* stream) {
 /// A call that waits for everything of a context.
 CUresult check_context_unsafe(Context* context);
 
-/// Work about to be put on a stream: counts it if the stream is captured, refuses it if its capture is
-/// invalid or if it would make a captured stream wait (work on the legacy stream).
+/// Work about to be put on a stream: counts it if the stream is captured, refuses it if its capture
+/// is invalid or if it would make a captured stream wait (work on the legacy stream).
 CUresult note_work_slow(Stream* stream);
 inline CUresult note_work(Stream* stream) {
   return captures_active.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS
@@ -74,7 +74,8 @@ CUresult check_event_unsafe(const Event* event);
 
 CUresult check_begin(Stream* stream, CUstreamCaptureMode mode);
 void begun(Stream* stream, CUstreamCaptureMode mode, uint64_t id);
-/// What ending the capture that begins in this stream comes to. `*ends`: the worker's capture ends too.
+/// What ending the capture that begins in this stream comes to. `*ends`: the worker's capture ends
+/// too.
 CUresult check_end(Stream* stream, bool* ends);
 /// Forgets the capture; its streams are ordinary again.
 void ended(Stream* stream);

@@ -162,7 +162,8 @@ CUresult primary_context(Device* device, Context** out) {
   return CUDA_SUCCESS;
 }
 
-// ---- primary contexts ------------------------------------------------------------------------------
+// ---- primary contexts
+// ------------------------------------------------------------------------------
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
@@ -217,7 +218,8 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int* flags, int* acti
   return CUDA_SUCCESS;
 }
 
-// ---- creation and end ------------------------------------------------------------------------------
+// ---- creation and end
+// ------------------------------------------------------------------------------
 
 CUresult cuCtxCreate_v2(CUcontext* pctx, unsigned int flags, CUdevice dev) {
   return create(pctx, flags, dev, 3020);
@@ -249,7 +251,8 @@ CUresult cuCtxDestroy_v2(CUcontext ctx) {
   return close_context(context, false);
 }
 
-// ---- the current context ---------------------------------------------------------------------------
+// ---- the current context
+// ---------------------------------------------------------------------------
 
 CUresult cuCtxGetCurrent(CUcontext* pctx) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
@@ -307,7 +310,8 @@ CUresult cuCtxGetDevice_v2(CUdevice* device, CUcontext ctx) {
   return CUDA_SUCCESS;
 }
 
-// ---- what a context says of itself -----------------------------------------------------------------
+// ---- what a context says of itself
+// -----------------------------------------------------------------
 
 CUresult cuCtxGetFlags(unsigned int* flags) {
   Context* context = nullptr;
@@ -404,7 +408,8 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
 
 CUresult cuCtxSynchronize() { return cuCtxSynchronize_v2(nullptr); }
 
-// ---- peers: devices of a session cannot reach each other yet -----------------------------------------
+// ---- peers: devices of a session cannot reach each other yet
+// -----------------------------------------
 
 CUresult cuCtxEnablePeerAccess(CUcontext peerContext, unsigned int Flags) {
   Context* context = nullptr;

@@ -36,7 +36,8 @@ CUresult cuDeviceGetCount(int* count) {
 
 CUresult cuDeviceGetName(char* name, int len, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = enter_device(dev, name, &device); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_device(dev, name, &device); result != CUDA_SUCCESS)
+    return result;
   if (len <= 0) return CUDA_ERROR_INVALID_VALUE;
   std::snprintf(name, static_cast<size_t>(len), "%s", device->snapshot->name.c_str());
   return CUDA_SUCCESS;
@@ -44,7 +45,8 @@ CUresult cuDeviceGetName(char* name, int len, CUdevice dev) {
 
 CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = enter_device(dev, uuid, &device); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_device(dev, uuid, &device); result != CUDA_SUCCESS)
+    return result;
   std::memcpy(uuid, device->snapshot->uuid.data(), sizeof *uuid);
   return CUDA_SUCCESS;
 }
@@ -79,7 +81,8 @@ CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice dev) {
 
 CUresult cuDeviceGetProperties(CUdevprop* prop, CUdevice dev) {
   Device* device = nullptr;
-  if (const CUresult result = enter_device(dev, prop, &device); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter_device(dev, prop, &device); result != CUDA_SUCCESS)
+    return result;
   const auto value = [device](CUdevice_attribute which) { return device->attribute(which); };
   prop->maxThreadsPerBlock = value(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
   prop->maxThreadsDim[0] = value(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X);

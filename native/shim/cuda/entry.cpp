@@ -1,7 +1,7 @@
 // Start-up, versions, entry points, the profiler's switches, and functions that are not supported.
 // SPDX-License-Identifier: Apache-2.0
-#include <atomic>
 #include <algorithm>
+#include <atomic>
 
 #include "base/log.hpp"
 #include "generated/proc_table.hpp"

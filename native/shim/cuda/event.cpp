@@ -32,17 +32,18 @@ bool known_complete(const Event* event) {
 CUresult record(CUevent hEvent, CUstream hStream, unsigned flags) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   Event* event = find(hEvent);
   if (event == nullptr || event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
   if ((flags & ~CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = note_record(stream, event); result != CUDA_SUCCESS) return result;
   uint64_t count = 0;
-  const CUresult result = send(stream,
-                               wire::command::EventRecord{.stream = stream->head.id(),
-                                                          .event = event->head.id(),
-                                                          .flags = flags},
-                               &count);
+  const CUresult result =
+      send(stream,
+           wire::command::EventRecord{
+               .stream = stream->head.id(), .event = event->head.id(), .flags = flags},
+           &count);
   if (result != CUDA_SUCCESS || event->capture.load(std::memory_order_relaxed) != 0) {
     event->recorded.store(true, std::memory_order_release);
     return result;

@@ -29,7 +29,7 @@ CUresult check_attribute(const Function* function, const Device* device,
       const int most = device->attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
       const int fixed = function->attributes[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES].load();
       return value < 0 || (most != 0 && value > most - fixed) ? CUDA_ERROR_INVALID_VALUE
-                                                               : CUDA_SUCCESS;
+                                                              : CUDA_SUCCESS;
     }
     case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
       return value < -1 || value > 100 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
@@ -82,7 +82,8 @@ CUresult parameter_info(const Function* function, size_t index, size_t* offset, 
 
 CUresult cuFuncGetAttribute(int* pi, CUfunction_attribute attrib, CUfunction hfunc) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS)
+    return result;
   return get_attribute(function, attrib, pi);
 }
 
@@ -96,13 +97,15 @@ CUresult cuFuncSetAttribute(CUfunction hfunc, CUfunction_attribute attrib, int v
 
 CUresult cuFuncSetCacheConfig(CUfunction hfunc, CUfunc_cache config) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS)
+    return result;
   return set_cache_config(function, config);
 }
 
 CUresult cuFuncGetModule(CUmodule* hmod, CUfunction hfunc) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS)
+    return result;
   if (hmod == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *hmod = reinterpret_cast<CUmodule>(function->module);
   return CUDA_SUCCESS;
@@ -110,7 +113,8 @@ CUresult cuFuncGetModule(CUmodule* hmod, CUfunction hfunc) {
 
 CUresult cuFuncGetName(const char** name, CUfunction hfunc) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS)
+    return result;
   if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *name = function->name.c_str();
   return CUDA_SUCCESS;
@@ -123,11 +127,13 @@ CUresult cuFuncGetParamInfo(CUfunction func, size_t paramIndex, size_t* paramOff
   return parameter_info(function, paramIndex, paramOffset, paramSize);
 }
 
-// ---- kernels: functions of a library, the same object here -------------------------------------------
+// ---- kernels: functions of a library, the same object here
+// -------------------------------------------
 
 CUresult cuKernelGetFunction(CUfunction* pFunc, CUkernel kernel) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
+    return result;
   if (pFunc == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (thread_state.current == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   *pFunc = reinterpret_cast<CUfunction>(function);
@@ -136,7 +142,8 @@ CUresult cuKernelGetFunction(CUfunction* pFunc, CUkernel kernel) {
 
 CUresult cuKernelGetLibrary(CUlibrary* pLib, CUkernel kernel) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
+    return result;
   if (pLib == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *pLib = reinterpret_cast<CUlibrary>(function->module);
   return CUDA_SUCCESS;
@@ -144,14 +151,16 @@ CUresult cuKernelGetLibrary(CUlibrary* pLib, CUkernel kernel) {
 
 CUresult cuKernelGetAttribute(int* pi, CUfunction_attribute attrib, CUkernel kernel, CUdevice dev) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
+    return result;
   if (find_device(dev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   return get_attribute(function, attrib, pi);
 }
 
 CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel kernel, CUdevice dev) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
+    return result;
   const Device* device = find_device(dev);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   const Context* context = thread_state.current;
@@ -160,14 +169,16 @@ CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel ker
 
 CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
+    return result;
   if (find_device(dev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   return set_cache_config(function, config);
 }
 
 CUresult cuKernelGetName(const char** name, CUkernel hfunc) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(hfunc, &function); result != CUDA_SUCCESS)
+    return result;
   if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *name = function->name.c_str();
   return CUDA_SUCCESS;
@@ -176,7 +187,8 @@ CUresult cuKernelGetName(const char** name, CUkernel hfunc) {
 CUresult cuKernelGetParamInfo(CUkernel kernel, size_t paramIndex, size_t* paramOffset,
                               size_t* paramSize) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
+    return result;
   return parameter_info(function, paramIndex, paramOffset, paramSize);
 }
 

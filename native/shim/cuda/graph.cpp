@@ -9,9 +9,9 @@
 namespace outboard::shim {
 namespace {
 
-constexpr unsigned long long instantiate_flags =
-    CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD |
-    CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY;
+constexpr unsigned long long instantiate_flags = CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH |
+                                                 CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD |
+                                                 CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY;
 
 CUresult enter_info(CUstream value, Stream** stream) {
   Context* context = nullptr;
@@ -34,11 +34,11 @@ CUresult instantiate(CUgraphExec* out, CUgraph value, unsigned long long flags) 
   executable->context = context;
   executable->flags = flags;
   client::Answer<wire::command::GraphInstantiate> answer;
-  const CUresult result = call(context,
-                               wire::command::GraphInstantiate{.graph = graph->head.id(),
-                                                               .executable = executable->head.id(),
-                                                               .flags = flags},
-                               &answer);
+  const CUresult result =
+      call(context,
+           wire::command::GraphInstantiate{
+               .graph = graph->head.id(), .executable = executable->head.id(), .flags = flags},
+           &answer);
   if (result != CUDA_SUCCESS) {
     graph_execs.give(executable);
     return result;
@@ -52,11 +52,12 @@ CUresult instantiate(CUgraphExec* out, CUgraph value, unsigned long long flags) 
 CUresult cuStreamBeginCapture_v2(CUstream hStream, CUstreamCaptureMode mode) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (const CUresult result = check_begin(stream, mode); result != CUDA_SUCCESS) return result;
   client::Answer<wire::command::CaptureBegin> answer;
-  const CUresult result = call(context, wire::command::CaptureBegin{.stream = stream->head.id()},
-                               &answer, stream);
+  const CUresult result =
+      call(context, wire::command::CaptureBegin{.stream = stream->head.id()}, &answer, stream);
   if (result == CUDA_SUCCESS) begun(stream, mode, answer.reply.capture_id);
   return result;
 }
@@ -68,7 +69,8 @@ CUresult cuStreamBeginCapture(CUstream hStream) {
 CUresult cuStreamEndCapture(CUstream hStream, CUgraph* phGraph) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (phGraph == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *phGraph = nullptr;
   bool ends = false;
@@ -78,10 +80,9 @@ CUresult cuStreamEndCapture(CUstream hStream, CUgraph* phGraph) {
   if (graph == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   graph->context = context;
   client::Answer<wire::command::CaptureEnd> answer;
-  const CUresult result =
-      call(context,
-           wire::command::CaptureEnd{.stream = stream->head.id(), .graph = graph->head.id()},
-           &answer, stream);
+  const CUresult result = call(
+      context, wire::command::CaptureEnd{.stream = stream->head.id(), .graph = graph->head.id()},
+      &answer, stream);
   ended(stream);
   if (verdict != CUDA_SUCCESS || result != CUDA_SUCCESS) {
     // The worker's capture had to end although its graph is of no use.
@@ -128,8 +129,9 @@ CUresult cuStreamGetCaptureInfo_v2(CUstream hStream, CUstreamCaptureStatus* capt
   if (*captureStatus_out == CU_STREAM_CAPTURE_STATUS_ACTIVE &&
       (graph_out != nullptr || dependencies_out != nullptr)) {
     static const char said[] = "capture graph";
-    say_once(said, "the program asks for the graph of a capture under way, which is not supported; it "
-                   "gets CUDA_ERROR_NOT_SUPPORTED");
+    say_once(said,
+             "the program asks for the graph of a capture under way, which is not supported; it "
+             "gets CUDA_ERROR_NOT_SUPPORTED");
     return CUDA_ERROR_NOT_SUPPORTED;
   }
   return CUDA_SUCCESS;
@@ -223,7 +225,8 @@ CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) {
 CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   const GraphExec* executable = find(hGraphExec);
   if (executable == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -234,7 +237,8 @@ CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream) {
 CUresult cuGraphUpload(CUgraphExec hGraphExec, CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   const GraphExec* executable = find(hGraphExec);
   if (executable == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;

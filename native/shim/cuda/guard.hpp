@@ -18,15 +18,18 @@ CUresult report(Context* context);
 
 /// Process only.
 inline CUresult enter() {
-  if (!client::running()) [[unlikely]] return not_running();
+  if (!client::running()) [[unlikely]]
+    return not_running();
   return CUDA_SUCCESS;
 }
 
 /// Process and current context, without late errors: for what is answered locally.
 inline CUresult enter_local(Context** out) {
-  if (!client::running()) [[unlikely]] return not_running();
+  if (!client::running()) [[unlikely]]
+    return not_running();
   Context* context = thread_state.current;
-  if (context == nullptr) [[unlikely]] return CUDA_ERROR_INVALID_CONTEXT;
+  if (context == nullptr) [[unlikely]]
+    return CUDA_ERROR_INVALID_CONTEXT;
   if (context->destroyed.load(std::memory_order_relaxed)) [[unlikely]] {
     return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   }
@@ -36,11 +39,14 @@ inline CUresult enter_local(Context** out) {
 
 /// Process, current context, its late errors.
 inline CUresult enter(Context** out) {
-  if (!client::running()) [[unlikely]] return not_running();
+  if (!client::running()) [[unlikely]]
+    return not_running();
   Context* context = thread_state.current;
-  if (context == nullptr) [[unlikely]] return CUDA_ERROR_INVALID_CONTEXT;
+  if (context == nullptr) [[unlikely]]
+    return CUDA_ERROR_INVALID_CONTEXT;
   *out = context;
-  if (context->trouble.load(std::memory_order_relaxed) != 0) [[unlikely]] return report(context);
+  if (context->trouble.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    return report(context);
   return CUDA_SUCCESS;
 }
 
@@ -62,12 +68,14 @@ inline Stream* default_stream(Context* context) {
   return per_thread_default_stream() ? per_thread_stream(context) : context->legacy;
 }
 
-/// Everything that a call with a stream begins with. The stream may belong to another context than the
-/// current one, whose errors it then reports.
+/// Everything that a call with a stream begins with. The stream may belong to another context than
+/// the current one, whose errors it then reports.
 inline CUresult enter(CUstream value, Context** context, Stream** stream) {
-  if (const CUresult result = enter(context); result != CUDA_SUCCESS) [[unlikely]] return result;
+  if (const CUresult result = enter(context); result != CUDA_SUCCESS) [[unlikely]]
+    return result;
   *stream = resolve(value, *context);
-  if (*stream == nullptr) [[unlikely]] return CUDA_ERROR_INVALID_HANDLE;
+  if (*stream == nullptr) [[unlikely]]
+    return CUDA_ERROR_INVALID_HANDLE;
   if ((*stream)->context != *context) [[unlikely]] {
     *context = (*stream)->context;
     return check(*context);
@@ -79,8 +87,8 @@ inline CUresult enter(CUstream value, Context** context, Stream** stream) {
 template <typename Command>
 CUresult send(Stream* stream, const Command& command, uint64_t* count = nullptr) {
   Context* context = stream->context;
-  return to_cuda(context->server->connection().send(command, context->head.index,
-                                                    &stream->progress, count));
+  return to_cuda(
+      context->server->connection().send(command, context->head.index, &stream->progress, count));
 }
 
 /// Sends an async command that is ordered on no stream.

@@ -25,8 +25,8 @@ CUresult allocate(void** out, size_t bytes, unsigned flags) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
-  // Not locked: over a network nothing reads it by physical address, and the limit on locked memory is
-  // often a few MiB.
+  // Not locked: over a network nothing reads it by physical address, and the limit on locked memory
+  // is often a few MiB.
   void* memory = ::mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -107,9 +107,10 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* pdptr, void* p, unsigned int 
   if (pdptr == nullptr || Flags != 0) return CUDA_ERROR_INVALID_VALUE;
   if (!addresses().is_pinned(p, 1)) return CUDA_ERROR_INVALID_VALUE;
   static const char said[] = "mapped";
-  say_once(said,
-           "the program asks for a device's view of its host memory, which a GPU over the network does "
-           "not have; it gets CUDA_ERROR_NOT_SUPPORTED (copy instead)");
+  say_once(
+      said,
+      "the program asks for a device's view of its host memory, which a GPU over the network does "
+      "not have; it gets CUDA_ERROR_NOT_SUPPORTED (copy instead)");
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 

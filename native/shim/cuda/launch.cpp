@@ -68,14 +68,16 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
     return result;
   }
   const Function* function = find(f);
-  if (function == nullptr) [[unlikely]] return CUDA_ERROR_INVALID_HANDLE;
+  if (function == nullptr) [[unlikely]]
+    return CUDA_ERROR_INVALID_HANDLE;
   const Module* module = function->module;
   if (stream->context != thread_state.current || module->server != context->server ||
       (module->context != nullptr && module->context != context)) [[unlikely]] {
     return CUDA_ERROR_INVALID_HANDLE;
   }
   CUresult result = check_limits(function, context->device, shape);
-  if (result != CUDA_SUCCESS) [[unlikely]] return result;
+  if (result != CUDA_SUCCESS) [[unlikely]]
+    return result;
   const std::byte* buffer = nullptr;
   if (parameters == nullptr && function->parameter_count != 0) {
     size_t bytes = 0;
@@ -84,7 +86,8 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
     if (result != CUDA_SUCCESS) return result;
     if (buffer == nullptr || bytes < function->parameters_bytes) return CUDA_ERROR_INVALID_VALUE;
   }
-  if (result = note_work(stream); result != CUDA_SUCCESS) [[unlikely]] return result;
+  if (result = note_work(stream); result != CUDA_SUCCESS) [[unlikely]]
+    return result;
 
   wire::command::Launch command;
   command.stream = stream->head.id();
@@ -115,8 +118,8 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
 
 constexpr uint32_t cooperative_flag = 1;
 
-// Whether an attribute is values alone, which mean the same on the server. Sets what is no attribute on
-// the wire.
+// Whether an attribute is values alone, which mean the same on the server. Sets what is no
+// attribute on the wire.
 CUresult read_attribute(const CUlaunchAttribute& attribute, uint32_t* flags, bool* pass) {
   *pass = true;
   switch (attribute.id) {
@@ -155,8 +158,7 @@ CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDi
                         unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
                         unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
                         void** kernelParams, void** extra) {
-  const Shape shape{gridDimX,  gridDimY,  gridDimZ,      blockDimX,
-                    blockDimY, blockDimZ, sharedMemBytes};
+  const Shape shape{gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes};
   return launch(f, shape, hStream, kernelParams, extra, 0, {});
 }
 
@@ -165,8 +167,7 @@ CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned
                                    unsigned int blockDimY, unsigned int blockDimZ,
                                    unsigned int sharedMemBytes, CUstream hStream,
                                    void** kernelParams) {
-  const Shape shape{gridDimX,  gridDimY,  gridDimZ,      blockDimX,
-                    blockDimY, blockDimZ, sharedMemBytes};
+  const Shape shape{gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes};
   return launch(f, shape, hStream, kernelParams, nullptr, cooperative_flag, {});
 }
 
@@ -178,9 +179,8 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f, void** ker
       (config->numAttrs != 0 && config->attrs == nullptr)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  const Shape shape{config->gridDimX,  config->gridDimY,  config->gridDimZ,
-                    config->blockDimX, config->blockDimY, config->blockDimZ,
-                    config->sharedMemBytes};
+  const Shape shape{config->gridDimX,  config->gridDimY,  config->gridDimZ,      config->blockDimX,
+                    config->blockDimY, config->blockDimZ, config->sharedMemBytes};
   uint32_t flags = 0;
   unsigned count = 0;
   CUlaunchAttribute attributes[max_attributes];

@@ -174,8 +174,7 @@ CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size
     range.device = context != nullptr ? context->device : devices[0];
     range.kind = MemoryKind::global;
     addresses().add(range);
-    found = module->globals
-                .emplace(name, std::make_pair(answer.reply.address, answer.reply.bytes))
+    found = module->globals.emplace(name, std::make_pair(answer.reply.address, answer.reply.bytes))
                 .first;
   }
   if (address != nullptr) *address = found->second.first;
@@ -185,9 +184,8 @@ CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size
 
 CUresult list_functions(Module* module, std::vector<std::string>* names) {
   client::Answer<wire::command::ModuleListFunctions> answer;
-  module->server->connection().call(
-      wire::command::ModuleListFunctions{.module = module->head.id()}, context_index(module),
-      &answer);
+  module->server->connection().call(wire::command::ModuleListFunctions{.module = module->head.id()},
+                                    context_index(module), &answer);
   if (answer.result != client::result::success) return to_cuda(answer.result);
   for (std::string_view rest = answer.reply.names; !rest.empty();) {
     const size_t end = std::min(rest.find('\0'), rest.size());
@@ -224,7 +222,8 @@ Module* awaken_module(const void* value) {
   if (result == CUDA_ERROR_FILE_NOT_FOUND && module->image != nullptr) {
     const auto content = pack_image(find_image(module->image), target.capability);
     result = send_image(target, module->hash, content);
-    if (result == CUDA_SUCCESS) result = ask_to_load(target, module, module->hash, options, &answer);
+    if (result == CUDA_SUCCESS)
+      result = ask_to_load(target, module, module->hash, options, &answer);
   }
   if (result != CUDA_SUCCESS) {
     say("a library of the program could not be loaded again after its context had been reset (%d)",

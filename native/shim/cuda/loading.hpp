@@ -1,5 +1,5 @@
-// Loading an image on a server: by its hash first, its bytes only where the server does not know it.
-// SPDX-License-Identifier: Apache-2.0
+// Loading an image on a server: by its hash first, its bytes only where the server does not know
+// it. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cuda.h>

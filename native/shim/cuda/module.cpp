@@ -129,7 +129,8 @@ CUresult cuModuleEnumerateFunctions(CUfunction* functions, unsigned int numFunct
   return enumerate(module, functions, numFunctions);
 }
 
-// ---- libraries -------------------------------------------------------------------------------------
+// ---- libraries
+// -------------------------------------------------------------------------------------
 
 CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option* jitOptions,
                            void** jitOptionsValues, unsigned int numJitOptions,

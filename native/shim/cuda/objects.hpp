@@ -28,7 +28,8 @@ struct Stream;
 inline constexpr int limit_count = CU_LIMIT_MAX;
 inline constexpr int function_attribute_count = CU_FUNC_ATTRIBUTE_MAX;
 
-/// A CUcontext. Runtimes before CUDA 12 read through the handle: what it points at is zero for 4 KiB.
+/// A CUcontext. Runtimes before CUDA 12 read through the handle: what it points at is zero for 4
+/// KiB.
 struct Context {
   std::byte zeros[4096] = {};
   client::SlotHead head;
@@ -70,7 +71,8 @@ struct Event {
   std::atomic<uint64_t> stream{0};
   std::atomic<uint64_t> count{0};
   std::atomic<bool> recorded{false};
-  /// Recorded inside a capture: which (0: not), and what lay before it there. Under the captures' lock.
+  /// Recorded inside a capture: which (0: not), and what lay before it there. Under the captures'
+  /// lock.
   std::atomic<uint64_t> capture{0};
   std::vector<uint64_t> clock;
 };
@@ -80,8 +82,8 @@ struct Module {
   client::SlotHead head;
   client::Server* server = nullptr;
   Context* context = nullptr;  ///< null: a library
-  /// Of a library: the context that the server loaded it in. Libraries outlive contexts: when that one
-  /// ends the library is dormant, and loaded again by its hash when it is used.
+  /// Of a library: the context that the server loaded it in. Libraries outlive contexts: when that
+  /// one ends the library is dormant, and loaded again by its hash when it is used.
   Context* home = nullptr;
   Digest hash{};
   const void* image = nullptr;  ///< the program's, where it promised to keep it
@@ -148,7 +150,8 @@ inline CUmemoryPool handle(Pool* object) { return reinterpret_cast<CUmemoryPool>
 
 inline Context* find(CUcontext value) { return contexts.find(value); }
 inline Event* find(CUevent value) { return events.find(value); }
-/// Brings a dormant library, or a kernel of one, back to the server; null where that is not what it is.
+/// Brings a dormant library, or a kernel of one, back to the server; null where that is not what it
+/// is.
 Module* awaken_module(const void* value);
 Function* awaken_function(const void* value);
 

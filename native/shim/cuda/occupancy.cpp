@@ -32,8 +32,8 @@ CUresult ask(CUfunction f, const Question& question, std::span<const std::byte> 
   Function* function = find(f);
   if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   const std::array<uint64_t, 5> key{uint64_t{question.kind} << 32 | context->head.index,
-                                    question.block, question.blocks_or_limit,
-                                    question.shared_bytes, question.flags};
+                                    question.block, question.blocks_or_limit, question.shared_bytes,
+                                    question.flags};
   const std::lock_guard guard(function->mutex);
   // Cluster questions carry attributes, which are no part of the key.
   const bool remember = attributes.empty();
@@ -117,8 +117,7 @@ CUresult search_block(int* minGridSize, int* blockSize, CUfunction func,
 }  // namespace
 
 CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* numBlocks, CUfunction func,
-                                                              int blockSize,
-                                                              size_t dynamicSMemSize,
+                                                              int blockSize, size_t dynamicSMemSize,
                                                               unsigned int flags) {
   if (numBlocks == nullptr || blockSize <= 0) return CUDA_ERROR_INVALID_VALUE;
   std::pair<int64_t, int64_t> answer;
@@ -160,9 +159,8 @@ CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* minGridSize, int* blockS
 CUresult cuOccupancyMaxPotentialBlockSize(int* minGridSize, int* blockSize, CUfunction func,
                                           CUoccupancyB2DSize blockSizeToDynamicSMemSize,
                                           size_t dynamicSMemSize, int blockSizeLimit) {
-  return shim::cuOccupancyMaxPotentialBlockSizeWithFlags(minGridSize, blockSize, func,
-                                                         blockSizeToDynamicSMemSize,
-                                                         dynamicSMemSize, blockSizeLimit, 0);
+  return shim::cuOccupancyMaxPotentialBlockSizeWithFlags(
+      minGridSize, blockSize, func, blockSizeToDynamicSMemSize, dynamicSMemSize, blockSizeLimit, 0);
 }
 
 CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t* dynamicSmemSize, CUfunction func,
@@ -171,10 +169,10 @@ CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t* dynamicSmemSize, CUfunc
     return CUDA_ERROR_INVALID_VALUE;
   }
   std::pair<int64_t, int64_t> answer;
-  const CUresult result = ask(func,
-                              {available_shared, static_cast<uint32_t>(blockSize),
-                               static_cast<uint32_t>(numBlocks), 0, 0},
-                              {}, &answer);
+  const CUresult result = ask(
+      func,
+      {available_shared, static_cast<uint32_t>(blockSize), static_cast<uint32_t>(numBlocks), 0, 0},
+      {}, &answer);
   if (result == CUDA_SUCCESS) *dynamicSmemSize = static_cast<size_t>(answer.first);
   return result;
 }

@@ -28,8 +28,8 @@ inline CUresult read_extra(void** extra, const std::byte** buffer, size_t* bytes
   return *buffer != nullptr || *bytes == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-/// Writes the field `params` of a Launch: each parameter at the offset that its layout says, gaps zero.
-/// `buffer` is the `extra` form's, or null.
+/// Writes the field `params` of a Launch: each parameter at the offset that its layout says, gaps
+/// zero. `buffer` is the `extra` form's, or null.
 inline void write_parameters(wire::Writer& writer, const Function* function, void** parameters,
                              const std::byte* buffer) {
   const uint32_t bytes = function->parameters_bytes;

@@ -28,7 +28,8 @@ CUresult default_pool(CUdevice ordinal, CUmemoryPool* out) {
 CUresult allocate(CUdeviceptr* out, size_t bytes, Device* of_pool, CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (of_pool != nullptr && of_pool != context->device) return CUDA_ERROR_INVALID_DEVICE;
   if (bytes == 0) {
@@ -37,8 +38,9 @@ CUresult allocate(CUdeviceptr* out, size_t bytes, Device* of_pool, CUstream hStr
   }
   if (is_captured(stream)) {
     static const char said[] = "captured allocation";
-    say_once(said, "the program captures an allocation into a graph, which is not supported; it gets "
-                   "CUDA_ERROR_NOT_SUPPORTED");
+    say_once(said,
+             "the program captures an allocation into a graph, which is not supported; it gets "
+             "CUDA_ERROR_NOT_SUPPORTED");
     return CUDA_ERROR_NOT_SUPPORTED;
   }
   CUmemoryPool pool = nullptr;
@@ -115,7 +117,8 @@ CUresult cuMemAllocFromPoolAsync(CUdeviceptr* dptr, size_t bytesize, CUmemoryPoo
 CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (dptr == 0) return CUDA_SUCCESS;
   if (is_captured(stream)) return CUDA_ERROR_NOT_SUPPORTED;
   Range range;

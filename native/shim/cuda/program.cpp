@@ -34,10 +34,13 @@ class HostFunctions {
   CUresult add(Stream* stream, HostCall call) {
     std::unique_lock lock(mutex_);
     if (!started_) {
-      started_ = client::start_thread("outboard-host", [](void* self) -> void* {
-        static_cast<HostFunctions*>(self)->loop();
-        return nullptr;
-      }, this);
+      started_ = client::start_thread(
+          "outboard-host",
+          [](void* self) -> void* {
+            static_cast<HostFunctions*>(self)->loop();
+            return nullptr;
+          },
+          this);
       if (!started_) return CUDA_ERROR_OUT_OF_MEMORY;
     }
     const uint64_t id = ++last_;
@@ -47,8 +50,8 @@ class HostFunctions {
     call.context = stream->context->head.index;
     const auto found = calls_.emplace(id, call).first;
     uint64_t count = 0;
-    const CUresult result = send(
-        stream, wire::command::HostFunction{.stream = call.stream_id, .function = id}, &count);
+    const CUresult result =
+        send(stream, wire::command::HostFunction{.stream = call.stream_id, .function = id}, &count);
     if (result != CUDA_SUCCESS) {
       calls_.erase(found);
       return result;
@@ -128,7 +131,8 @@ class Program final : public client::Owner {
   }
   void host_function(uint64_t function) override { host_functions().run(function); }
   void refused(wire::Op op, client::Result result, uint64_t id) override {
-    say("the server's driver refused a %s that the program had queued: %s; the next call returns it",
+    say("the server's driver refused a %s that the program had queued: %s; the next call returns "
+        "it",
         wire::op_name(op), name_of(result));
     Context* context = contexts.find_id(id);
     if (context == nullptr) return;
@@ -179,13 +183,13 @@ CUresult add_callback(Stream* stream, CUstreamCallback function, void* data) {
   HostCall call;
   call.callback = function;
   call.data = data;
-  call.stream_handle = stream->legacy ? nullptr : stream->per_thread ? CU_STREAM_PER_THREAD : handle(stream);
+  call.stream_handle = stream->legacy       ? nullptr
+                       : stream->per_thread ? CU_STREAM_PER_THREAD
+                                            : handle(stream);
   return host_functions().add(stream, call);
 }
 
-CUresult not_running() {
-  return CUDA_ERROR_NOT_INITIALIZED;
-}
+CUresult not_running() { return CUDA_ERROR_NOT_INITIALIZED; }
 
 CUresult report(Context* context) {
   if (context->destroyed.load()) return CUDA_ERROR_CONTEXT_IS_DESTROYED;

@@ -35,7 +35,8 @@ constinit client::Slab<Pool, 1024> pools;
 
 namespace {
 
-// Memory of the program is no memory of a GPU that is elsewhere, whatever the server's own attributes say.
+// Memory of the program is no memory of a GPU that is elsewhere, whatever the server's own
+// attributes say.
 constexpr CUdevice_attribute absent[] = {
     CU_DEVICE_ATTRIBUTE_INTEGRATED,
     CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY,
@@ -73,7 +74,8 @@ Device* make_device(client::Server* server, uint32_t index) {
   return device;
 }
 
-// CUDA's rules: entries up to the first that names no device count; a device named twice means none.
+// CUDA's rules: entries up to the first that names no device count; a device named twice means
+// none.
 std::vector<Device*> visible(std::vector<Device*> all) {
   if (const char* order = std::getenv("CUDA_DEVICE_ORDER");
       order != nullptr && std::string_view(order) == "PCI_BUS_ID") {

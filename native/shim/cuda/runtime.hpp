@@ -57,14 +57,16 @@ CUresult open_context(Context* context, Device* device, unsigned flags);
 /// Ends it on the server and everything that belongs to it here.
 CUresult close_context(Context* context, bool reset);
 
-// ---- threads ---------------------------------------------------------------------------------------
+// ---- threads
+// ---------------------------------------------------------------------------------------
 
 struct PerThreadStream {
   uint64_t context = 0;  ///< id
   Stream* stream = nullptr;
 };
 
-/// What each thread has of its own. Constant-initialised, nothing to destroy: it is also read at exit.
+/// What each thread has of its own. Constant-initialised, nothing to destroy: it is also read at
+/// exit.
 struct ThreadState {
   Context* current = nullptr;
   Context* below[31] = {};  ///< what cuCtxPopCurrent returns to

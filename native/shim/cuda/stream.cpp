@@ -35,13 +35,13 @@ CUresult wait_all(Stream* stream) {
   Context* context = stream->context;
   client::Answer<wire::command::StreamSynchronize> answer;
   uint64_t count = 0;
-  const CUresult result = call(context, wire::command::StreamSynchronize{.stream = stream->head.id()},
-                               &answer, stream, &count);
+  const CUresult result =
+      call(context, wire::command::StreamSynchronize{.stream = stream->head.id()}, &answer, stream,
+           &count);
   if (result != CUDA_SUCCESS) return result;
   context->server->copies().report(&stream->progress, count);
-  return context->server->copies().wait(&stream->progress, count)
-             ? check(context)
-             : CUDA_ERROR_DEVICE_UNAVAILABLE;
+  return context->server->copies().wait(&stream->progress, count) ? check(context)
+                                                                  : CUDA_ERROR_DEVICE_UNAVAILABLE;
 }
 
 // The legacy stream is done when the context's blocking streams are, too.
@@ -70,8 +70,8 @@ void destroy(Stream* stream) {
 // Runs when a thread ends: its default streams end with it.
 void retire_thread(void*) {
   for (PerThreadStream& entry : thread_state.per_thread) {
-    if (entry.stream != nullptr && client::running() && contexts.find_id(entry.context) != nullptr &&
-        !entry.stream->context->destroyed.load()) {
+    if (entry.stream != nullptr && client::running() &&
+        contexts.find_id(entry.context) != nullptr && !entry.stream->context->destroyed.load()) {
       destroy(entry.stream);
     }
     entry = {};
@@ -98,7 +98,8 @@ CUresult wait_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsig
                     uint32_t width) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   Range range;
   if ((flags & 0x3fffffffu) > CU_STREAM_WAIT_VALUE_NOR || address % width != 0 ||
       !addresses().is_device(address, width, &range)) {
@@ -116,7 +117,8 @@ CUresult write_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsi
                      uint32_t width) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   Range range;
   if ((flags & ~CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER) != 0 || address % width != 0 ||
       !addresses().is_device(address, width, &range)) {
@@ -153,7 +155,8 @@ Stream* per_thread_stream(Context* context) {
 CUresult cuStreamCreateWithPriority(CUstream* phStream, unsigned int flags, int priority) {
   Context* context = nullptr;
   if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
-  if (phStream == nullptr || (flags & ~CU_STREAM_NON_BLOCKING) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (phStream == nullptr || (flags & ~CU_STREAM_NON_BLOCKING) != 0)
+    return CUDA_ERROR_INVALID_VALUE;
   Stream* stream = nullptr;
   const CUresult result = create(context, flags, priority, &stream);
   if (result == CUDA_SUCCESS) *phStream = handle(stream);
@@ -176,7 +179,8 @@ CUresult cuStreamDestroy_v2(CUstream hStream) {
 CUresult cuStreamSynchronize(CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (const CUresult result = check_stream_unsafe(stream); result != CUDA_SUCCESS) return result;
   return is_idle(stream) ? CUDA_SUCCESS : wait_all(stream);
 }
@@ -184,7 +188,8 @@ CUresult cuStreamSynchronize(CUstream hStream) {
 CUresult cuStreamQuery(CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (const CUresult result = check_stream_unsafe(stream); result != CUDA_SUCCESS) return result;
   if (is_idle(stream)) return CUDA_SUCCESS;
   const uint64_t count = stream->progress.issued.load();
@@ -199,7 +204,8 @@ CUresult cuStreamQuery(CUstream hStream) {
 CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   Event* event = find(hEvent);
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if ((Flags & ~CU_EVENT_WAIT_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
@@ -215,7 +221,8 @@ CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
 CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void* userData) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (fn == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (is_captured(stream)) return CUDA_ERROR_NOT_SUPPORTED;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -226,14 +233,16 @@ CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void* 
                              unsigned int flags) {
   Context* context = nullptr;
   Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
   if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
   if (is_captured(stream)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   return add_callback(stream, callback, userData);
 }
 
-// ---- what a stream says of itself ------------------------------------------------------------------
+// ---- what a stream says of itself
+// ------------------------------------------------------------------
 
 CUresult cuStreamGetCtx(CUstream hStream, CUcontext* pctx) {
   Stream* stream = nullptr;
@@ -284,7 +293,8 @@ CUresult cuStreamGetId(CUstream hStream, unsigned long long* streamId) {
 CUresult cuStreamGetAttribute(CUstream hStream, CUstreamAttrID attr, CUstreamAttrValue* value) {
   Stream* stream = nullptr;
   if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
-  if (value == nullptr || attr < 0 || attr >= CU_LAUNCH_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  if (value == nullptr || attr < 0 || attr >= CU_LAUNCH_ATTRIBUTE_MAX)
+    return CUDA_ERROR_INVALID_VALUE;
   *value = stream->attributes[attr];
   if (attr == CU_LAUNCH_ATTRIBUTE_PRIORITY) value->priority = stream->priority;
   return CUDA_SUCCESS;
@@ -294,7 +304,8 @@ CUresult cuStreamSetAttribute(CUstream hStream, CUstreamAttrID attr,
                               const CUstreamAttrValue* param) {
   Stream* stream = nullptr;
   if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
-  if (param == nullptr || attr < 0 || attr >= CU_LAUNCH_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  if (param == nullptr || attr < 0 || attr >= CU_LAUNCH_ATTRIBUTE_MAX)
+    return CUDA_ERROR_INVALID_VALUE;
   stream->attributes[attr] = *param;
   return CUDA_SUCCESS;
 }

@@ -52,8 +52,8 @@ CUresult tpc_layout(tables::TpcLayout* out) {
   if (!layout.known) {
     client::Answer<wire::command::ProcessPrivateTable> answer;
     const CUresult result = call(
-        context,
-        wire::command::ProcessPrivateTable{.kind = 0, .device = context->device->index}, &answer);
+        context, wire::command::ProcessPrivateTable{.kind = 0, .device = context->device->index},
+        &answer);
     if (result != CUDA_SUCCESS) return result;
     if (answer.reply.first.size() != answer.reply.second.size()) return CUDA_ERROR_UNKNOWN;
     for (const std::byte byte : answer.reply.first) layout.place.push_back(uint8_t(byte));

@@ -11,16 +11,18 @@
 namespace outboard::shim {
 namespace {
 
-using client::Waiter;
 using client::Result;
+using client::Waiter;
 
-// A captured copy of host memory is done at every launch of the graph, with the memory's content then.
+// A captured copy of host memory is done at every launch of the graph, with the memory's content
+// then.
 CUresult refuse_captured(Stream* stream) {
   if (!is_captured(stream)) return CUDA_SUCCESS;
   static const char said[] = "captured copy";
-  say_once(said,
-           "the program captures a copy between host and device into a graph, which is not supported; "
-           "it gets CUDA_ERROR_NOT_SUPPORTED");
+  say_once(
+      said,
+      "the program captures a copy between host and device into a graph, which is not supported; "
+      "it gets CUDA_ERROR_NOT_SUPPORTED");
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
@@ -29,8 +31,8 @@ struct HostPlace {
   size_t bytes = 0;
 };
 
-// A reply with the bytes goes straight from the receive buffer to where the program wants them; a large
-// copy's reply is empty, its bytes come on the bulk connection.
+// A reply with the bytes goes straight from the receive buffer to where the program wants them; a
+// large copy's reply is empty, its bytes come on the bulk connection.
 bool deliver_content(Waiter* waiter, std::span<const std::byte> payload) {
   if (waiter->result != client::result::success) return true;
   const auto* place = static_cast<const HostPlace*>(waiter->context);
@@ -57,7 +59,8 @@ CUresult read_now(Stream* stream, void* to, uint64_t from, size_t bytes) {
   Waiter waiter;
   waiter.context = &place;
   waiter.deliver = deliver_content;
-  wire::command::CopyToHostSync command{.stream = stream->head.id(), .source = from, .bytes = bytes};
+  wire::command::CopyToHostSync command{
+      .stream = stream->head.id(), .source = from, .bytes = bytes};
   uint64_t count = 0;
   if (bytes <= wire::max_inline_bytes) {
     connection.call_with(command, context->head.index, &waiter, &stream->progress, &count);
@@ -69,11 +72,11 @@ CUresult read_now(Stream* stream, void* to, uint64_t from, size_t bytes) {
   }
   uint64_t copy = 0;
   client::Copies& copies = context->server->copies();
-  const Result started = copies.issue(
-      &stream->progress, to, bytes, &copy, [&](uint64_t id, uint64_t* issued) {
+  const Result started =
+      copies.issue(&stream->progress, to, bytes, &copy, [&](uint64_t id, uint64_t* issued) {
         command.copy = id;
-        const Result result = connection.start_call(command, context->head.index, &waiter,
-                                                    &stream->progress, issued);
+        const Result result =
+            connection.start_call(command, context->head.index, &waiter, &stream->progress, issued);
         count = *issued;
         return result;
       });
@@ -117,10 +120,10 @@ CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t by
   const bool wait = when == When::done || !addresses().is_pinned(from, bytes);
   return to_cuda(stream->context->server->bulk().send(
       stream->head.id(), from, bytes, wait, [&](uint64_t copy) -> Result {
-        return send(stream, wire::command::CopyToDeviceBulk{.stream = stream->head.id(),
-                                                            .copy = copy,
-                                                            .destination = to,
-                                                            .bytes = bytes});
+        return send(
+            stream,
+            wire::command::CopyToDeviceBulk{
+                .stream = stream->head.id(), .copy = copy, .destination = to, .bytes = bytes});
       }));
 }
 
@@ -143,10 +146,9 @@ CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes
   }
   if (target.device->server != source.device->server) return CUDA_ERROR_NOT_SUPPORTED;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  return send(stream, wire::command::CopyOnDevice{.stream = stream->head.id(),
-                                                  .destination = to,
-                                                  .source = from,
-                                                  .bytes = bytes});
+  return send(stream,
+              wire::command::CopyOnDevice{
+                  .stream = stream->head.id(), .destination = to, .source = from, .bytes = bytes});
 }
 
 CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When when) {
@@ -167,8 +169,8 @@ CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When
     client::Answer<wire::command::StreamSynchronize> answer;
     uint64_t count = 0;
     const CUresult result =
-        call(stream->context, wire::command::StreamSynchronize{.stream = stream->head.id()}, &answer,
-             stream, &count);
+        call(stream->context, wire::command::StreamSynchronize{.stream = stream->head.id()},
+             &answer, stream, &count);
     if (result != CUDA_SUCCESS) return result;
     if (const CUresult settled = settle(stream, before); settled != CUDA_SUCCESS) return settled;
   }
