@@ -106,7 +106,7 @@ bool Player::open() {
   for (size_t i = 0; i < shares.size(); ++i) claimed.emplace_back(static_cast<int>(i), shares[i]);
   std::vector<worker::Device> devices;
   std::string error;
-  if (!worker::claim_devices(driver_, claimed, &devices, &error) ||
+  if (!worker::claim_devices(driver_, claimed, {}, &devices, &error) ||
       !share_.open(worker::Share::make(shares.data(), static_cast<unsigned>(shares.size())), 0,
                    &error)) {
     return fail(error);

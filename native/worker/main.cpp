@@ -43,7 +43,8 @@ Order wait_for_claim(Control& control) {
   }
 }
 
-int serve(const Driver& driver, const Options& options, Control& control, DeviceText& text) {
+int serve(const Driver& driver, const Options& options, Control& control, DeviceText& text,
+          const std::map<int, uint64_t>& context_bytes) {
   Order claim = wait_for_claim(control);
   if (claim.kind != Order::Kind::claim) return exit_ended;
   std::vector<std::pair<int, uint64_t>> claimed;
@@ -51,7 +52,7 @@ int serve(const Driver& driver, const Options& options, Control& control, Device
   std::vector<Device> devices;
   Share share;
   std::string error;
-  if (!claim_devices(driver, claimed, &devices, &error) ||
+  if (!claim_devices(driver, claimed, context_bytes, &devices, &error) ||
       !share.open(std::move(claim.descriptors[1]), claim.slot, &error)) {
     return fail(&control, error);
   }
@@ -79,11 +80,11 @@ int run(int argc, char** argv) {
     return fail(agent, options.driver + " does not start: " + error_name(*driver, result));
   }
   if (options.inventory) return print_inventory(*driver);
-  warm(*driver, options.warm_devices);
+  const auto context_bytes = warm(*driver, options.warm_devices);
   int version = 0;
   driver->cuDriverGetVersion(&version);
   control.send_ready(std::string(wire::protocol_hash_text), version);
-  return serve(*driver, options, control, text);
+  return serve(*driver, options, control, text, context_bytes);
 }
 
 }  // namespace

@@ -84,17 +84,23 @@ void restrict_process() {
   ::setrlimit(RLIMIT_CORE, &none);
 }
 
-void warm(const Driver& driver, const std::vector<int>& devices) {
+std::map<int, uint64_t> warm(const Driver& driver, const std::vector<int>& devices) {
+  std::map<int, uint64_t> context_bytes;
   for (const int index : devices) {
     CUdevice device = 0;
     CUcontext context = nullptr;
-    if (driver.cuDeviceGet(&device, index) != CUDA_SUCCESS) continue;
-    driver.cuDevicePrimaryCtxRetain(&context, device);
+    if (driver.cuDeviceGet(&device, index) != CUDA_SUCCESS ||
+        driver.cuDevicePrimaryCtxRetain(&context, device) != CUDA_SUCCESS) {
+      continue;
+    }
+    context_bytes[index] = measure_context_bytes(driver, device);
   }
+  return context_bytes;
 }
 
 bool claim_devices(const Driver& driver, const std::vector<std::pair<int, uint64_t>>& claimed,
-                   std::vector<Device>* devices, std::string* error) {
+                   const std::map<int, uint64_t>& context_bytes, std::vector<Device>* devices,
+                   std::string* error) {
   for (const auto& [index, share_bytes] : claimed) {
     Device device;
     if (driver.cuDeviceGet(&device.handle, index) != CUDA_SUCCESS) {
@@ -102,7 +108,10 @@ bool claim_devices(const Driver& driver, const std::vector<std::pair<int, uint64
       return false;
     }
     device.share_bytes = share_bytes;
-    device.context_bytes = measure_context_bytes(driver, device.handle);
+    const auto measured = context_bytes.find(index);
+    device.context_bytes = measured != context_bytes.end()
+                               ? measured->second
+                               : measure_context_bytes(driver, device.handle);
     devices->push_back(device);
   }
   return true;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,11 +31,14 @@ void use_legacy_layout(char** argv);
 /// No new privileges, no core, not readable by others; the agent's death is no signal.
 void restrict_process();
 
-/// Retains the primary contexts of these devices, so that a program's first use of one is quick.
-void warm(const Driver& driver, const std::vector<int>& devices);
+/// Retains the primary contexts of these devices, so that a program's first use of one is quick,
+/// and measures what a context takes (by the driver's index).
+std::map<int, uint64_t> warm(const Driver& driver, const std::vector<int>& devices);
 
-/// The devices of a session, in its order; false where the driver has no such device.
+/// The devices of a session, in its order; false where the driver has no such device. What was not
+/// measured is measured now.
 bool claim_devices(const Driver& driver, const std::vector<std::pair<int, uint64_t>>& claimed,
-                   std::vector<Device>* devices, std::string* error);
+                   const std::map<int, uint64_t>& context_bytes, std::vector<Device>* devices,
+                   std::string* error);
 
 }  // namespace outboard::worker

@@ -62,7 +62,7 @@ int feed(std::span<const std::byte> bytes) {
   std::vector<worker::Device> devices;
   worker::Share share;
   std::string error;
-  if (!worker::claim_devices(*driver_in_use, {{0, share_bytes}}, &devices, &error) ||
+  if (!worker::claim_devices(*driver_in_use, {{0, share_bytes}}, {}, &devices, &error) ||
       !share.open(worker::Share::make(&share_bytes, 1), 0, &error)) {
     std::fprintf(stderr, "%s\n", error.c_str());
     std::abort();

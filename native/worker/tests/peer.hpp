@@ -49,7 +49,7 @@ class Peer {
     control_ = std::make_unique<Control>(UniqueFd(control[1]));
     std::vector<Device> devices;
     std::string error;
-    if (!claim_devices(driver, {{0, share_bytes}}, &devices, &error) ||
+    if (!claim_devices(driver, {{0, share_bytes}}, {}, &devices, &error) ||
         !share_.open(Share::make(&share_bytes, 1), 0, &error)) {
       throw std::runtime_error(error);
     }
