@@ -53,7 +53,9 @@ def main() -> int:
     options = parser.parse_args()
     command = [word for word in options.program if word != "--"]
     if not command:
-        parser.error("no program given: python -m bench.programs -- build/programs/static/matrixMul")
+        parser.error(
+            "no program given: python -m bench.programs -- build/programs/static/matrixMul"
+        )
     remote_environment = dict(os.environ)
     session_environment(remote_environment)
     native_environment = dict(os.environ, LD_LIBRARY_PATH=str(options.driver))

@@ -37,6 +37,4 @@ def estimate(values: Sequence[float]) -> Estimate:
         if tail > 0.025:
             break
         below = k + 1
-    return Estimate(
-        statistics.median(ordered), ordered[below], ordered[count - 1 - below], count
-    )
+    return Estimate(statistics.median(ordered), ordered[below], ordered[count - 1 - below], count)
