@@ -33,7 +33,7 @@ NAME = re.compile(r"(\w+?)(?:_v(\d+))?(_pt[sd][sz])?")
 
 
 def split_name(name: str) -> tuple[str, int, str]:
-    """cuMemAlloc_v2 -> ("cuMemAlloc", 2, ""); cuEventRecord_ptsz -> ("cuEventRecord", 1, "_ptsz")."""
+    """cuMemAlloc_v2 -> ("cuMemAlloc", 2, ""); cuInit_ptsz -> ("cuInit", 1, "_ptsz")."""
     match = NAME.fullmatch(name)
     assert match is not None
     return match[1], int(match[2] or 1), match[3] or ""
