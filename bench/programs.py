@@ -2,11 +2,10 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-`python -m bench.programs [--pairs 9] [--driver DIR] -- PROGRAM [ARGUMENT …]` runs the program on the
-driver in DIR (the software GPU's by default) and under `outboard run`, and prints wall times in
-seconds and the median of the pairs' ratios with its 95 % interval. `{iterations}` programs that
-print `Time= X msec` (as matrixMul does) are compared by that figure as well. The remote program is
-started inside one session, the launcher's own time is printed beside.
+`python -m bench.programs [--pairs 9] [--driver DIR] -- PROGRAM [ARGUMENT …]` runs the program on
+the driver in DIR (the software GPU's by default) and inside one session, and prints the median of
+the pairs' ratios of wall time with its 95 % interval. Programs that print `Time= X msec` (as
+matrixMul does) are compared by that figure as well.
 """
 
 from __future__ import annotations
