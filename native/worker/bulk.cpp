@@ -101,6 +101,7 @@ void Bulk::kill(DownloadRing& ring) {
   const std::lock_guard lock(mutex_);
   ring.dead = true;
   ring.pieces.clear();
+  ring.sent.store(UINT64_MAX, std::memory_order_release);  // nobody waits for them any more
 }
 
 // ---- receiving ----------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ bool Bulk::send_pieces(std::unique_lock<std::mutex>& lock, bool* outstanding) {
         ring->buffer->host() + (piece.number - 1) % DownloadRing::slots * wire::bulk_piece_bytes;
     sent = true;
     if (!send_one(lock, {piece.copy, piece.offset_bytes, piece.bytes}, slot)) return false;
-    ring->sent.store(piece.number, std::memory_order_release);
+    if (!ring->dead) ring->sent.store(piece.number, std::memory_order_release);
     if (ring->wanted.exchange(false)) wake();
   }
   return sent;

@@ -145,6 +145,7 @@ void execute(Worker& worker, const Request& request, const wire::command::Contex
   if (!context) return worker.answer(request, CUDA_ERROR_INVALID_HANDLE);
   // A dead context has nothing that could be waited for; a load beside the loop still uses it.
   worker.completion.when_done(*context, [&worker, request, context](CUresult) {
+    worker.send_text(*context, nullptr);
     worker.completion.when([context] { return context->loading == 0; },
                            [&worker, request, context](CUresult) {
                              if (context->alive) end_context(worker, context);
@@ -159,6 +160,7 @@ void execute(Worker& worker, const Request& request, const wire::command::Contex
   const auto context = worker.tables.contexts.share(current->id);
   worker.completion.when_done(*context, [&worker, request, context](CUresult result) {
     constexpr size_t keep_bytes = 64 << 20;
+    if (result == CUDA_SUCCESS) worker.send_text(*context, nullptr);
     if (result == CUDA_SUCCESS && context->alive && context->loading == 0) {
       worker.make_current(*context);
       const bool idle =

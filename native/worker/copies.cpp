@@ -109,7 +109,9 @@ CUresult execute(Worker& worker, const wire::command::CopyToDeviceBulk& command)
   return worker.begin_bulk(stream, std::move(copy));
 }
 
-CUresult execute(Worker& worker, const wire::command::CopyToHost& command) {
+namespace {
+
+CUresult start_copy_to_host(Worker& worker, const wire::command::CopyToHost& command) {
   const std::shared_ptr<Stream> stream = worker.issuing().shared_from_this();
   if (const CUresult result = may_copy_to_host(worker, *stream, command.source, command.bytes);
       result != CUDA_SUCCESS) {
@@ -133,6 +135,14 @@ CUresult execute(Worker& worker, const wire::command::CopyToHost& command) {
     worker.outbox.message(wire::MessageKind::copied, copy, CUDA_SUCCESS, {staged, bytes});
   });
   return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult execute(Worker& worker, const wire::command::CopyToHost& command) {
+  const CUresult result = start_copy_to_host(worker, command);
+  if (result != CUDA_SUCCESS) worker.no_bytes(command.copy, result);
+  return result;
 }
 
 void execute(Worker& worker, const Request& request, const wire::command::CopyToHostSync& command) {

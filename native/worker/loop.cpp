@@ -60,7 +60,7 @@ void Loop::end(int code, std::string line) {
 }
 
 void Loop::say_goodbye(const std::string& line) {
-  sender_.queue(wire::FrameKind::goodbye, std::as_bytes(std::span(line)), receiver_.received());
+  sender_.queue(wire::FrameKind::goodbye, std::as_bytes(std::span(line)), executed_);
   const auto until = Clock::now() + 200ms;
   while (sender_.queued_bytes() != 0 && Clock::now() < until) {
     pollfd one{command_.get(), POLLOUT, 0};
@@ -71,7 +71,7 @@ void Loop::say_goodbye(const std::string& line) {
 
 void Loop::seal(std::span<const std::byte> batch) {
   unacknowledged_bytes_ = 0;
-  if (sender_.queue(wire::FrameKind::batch, batch, receiver_.received()) == link::Status::closed) {
+  if (sender_.queue(wire::FrameKind::batch, batch, executed_) == link::Status::closed) {
     end(exit_ended);
   }
 }
@@ -79,7 +79,7 @@ void Loop::seal(std::span<const std::byte> batch) {
 void Loop::acknowledge() {
   if (unacknowledged_bytes_ < acknowledge_every_bytes) return;
   unacknowledged_bytes_ = 0;
-  if (sender_.queue(wire::FrameKind::acknowledge, {}, receiver_.received()) ==
+  if (sender_.queue(wire::FrameKind::acknowledge, {}, executed_) ==
       link::Status::closed) {
     end(exit_ended);
   }
@@ -155,6 +155,7 @@ bool Loop::receive() {
     switch (receiver_.next(&frame, 0)) {
       case link::Status::ok:
         take(frame);
+        executed_ = frame.number;
         moved = true;
         continue;
       case link::Status::again:

@@ -63,6 +63,7 @@ class Loop {
   UniqueFd client_;  ///< pidfd
   bool greeted_ = false;
   std::optional<int> ended_;
+  uint64_t executed_ = 0;  ///< frames
   uint64_t unacknowledged_bytes_ = 0;
   std::chrono::nanoseconds spin_;
   Clock::time_point last_move_ = Clock::now();

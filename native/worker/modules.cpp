@@ -51,8 +51,8 @@ struct Wrapper {
   }
 };
 
-// Checks what the driver would believe without looking: an image holds no addresses, a container ends
-// within it, and a text ends with NUL, for which a copy is made where it does not.
+// Checks what the driver would believe without looking: an image holds no addresses, a container
+// ends within it, and a text ends with NUL, for which a copy is made where it does not.
 bool make_safe(std::shared_ptr<const Bytes>& image) {
   constexpr uint32_t wrapper_magic = 0x466243B1;
   constexpr uint32_t fatbin_magic = 0xBA55ED50;

@@ -9,7 +9,9 @@
 
 namespace outboard::worker {
 
-SideThread::~SideThread() {
+SideThread::~SideThread() { stop(); }
+
+void SideThread::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -20,6 +20,8 @@ class SideThread {
 
   /// Runs `work` on the thread and then `finish` on the loop's, in the order of the calls.
   void start(std::function<void()> work, std::function<void()> finish);
+  /// Waits for the job that is running; no other is begun.
+  void stop();
   /// Runs what has to be finished; true if there was anything.
   bool poll();
 

@@ -60,6 +60,7 @@ Worker::Worker(const Driver& driver, std::vector<Device> session_devices, Share&
 
 // A worker process ends without this; one within a test leaves the driver as it was.
 Worker::~Worker() {
+  side.stop();
   std::vector<std::shared_ptr<Context>> contexts;
   tables.contexts.each([&](const Context& context) {
     contexts.push_back(tables.contexts.share(context.id));
@@ -110,6 +111,10 @@ void Worker::refused(const Request& request, wire::Op op, CUresult result) {
   const uint64_t id = context ? context->id : 0;
   outbox.message(wire::MessageKind::refused, static_cast<uint64_t>(op), result,
                  std::as_bytes(std::span(&id, 1)));
+}
+
+void Worker::no_bytes(uint64_t copy, CUresult result) {
+  outbox.message(wire::MessageKind::copied, copy, result);
 }
 
 CUresult Worker::checked(Context& context, CUresult result) {
@@ -193,6 +198,12 @@ void Worker::reject_ordered(const Request& request, std::span<const std::byte> p
     if (command.bytes != 0 && !bulk.announce_dropped(stream, command.copy, command.bytes)) {
       return broken("a copy's number is in use");
     }
+  }
+  if (request.op == wire::Op::CopyToHost) {
+    wire::command::CopyToHost command;
+    wire::Reader reader(payload);
+    if (!command.decode(reader)) return broken("a malformed CopyToHost");
+    no_bytes(command.copy, result);
   }
   if (wire::op_info(request.op).klass != wire::Class::async) return answer(request, result);
   refused(request, request.op, result);
@@ -409,6 +420,7 @@ void Worker::issue_pieces(Stream& stream) {
   if (result != CUDA_SUCCESS && done->to_device) bulk.discard(*stream.upload, done->id);
   if (done->finished) return done->finished(checked(*stream.context, result));
   if (result == CUDA_SUCCESS) return;
+  if (!done->to_device) no_bytes(done->id, result);
   Stream* const before = std::exchange(issuing_, &stream);
   refused({}, done->to_device ? wire::Op::CopyToDeviceBulk : wire::Op::CopyToHost, result);
   issuing_ = before;

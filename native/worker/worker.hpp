@@ -93,6 +93,8 @@ class Worker {
   /// Answers without content, as every answer of an error may.
   void answer(const Request& request, CUresult result);
   void refused(const Request& request, wire::Op op, CUresult result);
+  /// The bytes of an async copy to the host will not come, or not all of them.
+  void no_bytes(uint64_t copy, CUresult result);
 
   /// Makes the driver's current context this one.
   void make_current(const Context& context);
