@@ -192,9 +192,15 @@ bool Bulk::receive_piece(std::string* reason) {
     work_.notify_one();
     return true;
   }
-  std::byte* to = header.bytes <= wire::bulk_piece_bytes
-                      ? copies_->place(header.copy, header.offset, header.bytes)
-                      : nullptr;
+  bool dropped = false;
+  std::byte* to = nullptr;
+  if (header.bytes <= wire::bulk_piece_bytes) {
+    to = copies_->place(header.copy, header.offset, header.bytes, &dropped);
+  }
+  if (dropped) {
+    if (!scratch_) scratch_.reset(new std::byte[wire::bulk_piece_bytes]);
+    to = scratch_.get();
+  }
   if (to == nullptr) {
     *reason = "it broke the protocol: bytes came that nobody asked for";
     return false;

@@ -74,6 +74,7 @@ class Bulk {
   std::unordered_map<uint64_t, Queue> queues_;
   std::deque<uint64_t> turns_;  // streams with jobs, in the order of their turns
   uint64_t next_copy_ = 0;
+  std::unique_ptr<std::byte[]> scratch_;  ///< of the receiving thread: what was cancelled goes here
   bool lost_ = false;
 };
 

@@ -34,8 +34,9 @@ class Listener {
   virtual void progress(const wire::Progress& progress) = 0;
   virtual bool copied(uint64_t copy,
                       std::span<const std::byte> content) = 0;  ///< false: not asked for
+  virtual void copy_failed(uint64_t copy) = 0;                  ///< its bytes will not come
   virtual void host_function(uint64_t function) = 0;
-  virtual void refused(wire::Op op, Result result, uint64_t context, uint64_t detail) = 0;
+  virtual void refused(wire::Op op, Result result, uint64_t context) = 0;
   virtual void fatal(Result result, uint64_t context) = 0;
   virtual void lost() = 0;  ///< once; every later call answers result::lost
 

@@ -90,9 +90,10 @@ bool Copies::deliver(uint64_t id, std::span<const std::byte> content) {
   return true;
 }
 
-std::byte* Copies::place(uint64_t id, uint64_t offset, uint64_t bytes) {
+std::byte* Copies::place(uint64_t id, uint64_t offset, uint64_t bytes, bool* dropped) {
   const std::lock_guard guard(mutex_);
   const Copy* copy = find(id);
+  *dropped = copy == nullptr && id != 0 && (id >> slot_bits) <= sequence_;
   if (copy == nullptr || offset != copy->received || bytes > copy->bytes - offset) return nullptr;
   return copy->to + offset;
 }

@@ -39,8 +39,9 @@ class Copies {
   /// All bytes of a small copy. False where nobody asked for them.
   bool deliver(uint64_t id, std::span<const std::byte> content);
 
-  /// Where the next piece of a bulk copy belongs; null where nobody asked for it.
-  std::byte* place(uint64_t id, uint64_t offset, uint64_t bytes);
+  /// Where the next piece of a bulk copy belongs; null where nobody asked for it. Of a copy that
+  /// was cancelled pieces may still be on their way: then `*dropped` is set.
+  std::byte* place(uint64_t id, uint64_t offset, uint64_t bytes, bool* dropped);
   /// A piece is in place.
   void arrived(uint64_t id, uint64_t bytes);
   /// The copy was refused: its bytes will never come.

@@ -196,12 +196,14 @@ void Connection::deliver_batch(std::span<const std::byte> batch) {
 
 bool Connection::deliver(const wire::MessageHeader& header, std::span<const std::byte> payload) {
   wire::Reader reader(payload);
-  uint64_t context = 0, detail = 0;
+  uint64_t context = 0;
   switch (header.kind) {
     case wire::MessageKind::reply:
       return deliver_reply(header, payload);
     case wire::MessageKind::copied:
-      return listener_->copied(header.subject, payload);
+      if (header.result == result::success) return listener_->copied(header.subject, payload);
+      listener_->copy_failed(header.subject);
+      return true;
     case wire::MessageKind::progress: {
       if (payload.size() % sizeof(wire::Progress) != 0) return false;
       wire::Progress progress;
@@ -213,8 +215,7 @@ bool Connection::deliver(const wire::MessageHeader& header, std::span<const std:
       return true;
     case wire::MessageKind::refused:
       if (!reader.raw(&context, sizeof context)) return false;
-      if (reader.left() != 0 && !reader.raw(&detail, sizeof detail)) return false;
-      listener_->refused(static_cast<wire::Op>(header.subject), header.result, context, detail);
+      listener_->refused(static_cast<wire::Op>(header.subject), header.result, context);
       return true;
     case wire::MessageKind::fatal:
       if (!reader.raw(&context, sizeof context)) return false;

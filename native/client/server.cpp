@@ -86,8 +86,9 @@ bool Server::copied(uint64_t copy, std::span<const std::byte> content) {
 
 void Server::host_function(uint64_t function) { owner_->host_function(function); }
 
-void Server::refused(wire::Op op, Result result, uint64_t context, uint64_t detail) {
-  if (op == wire::Op::CopyToHost && detail != 0) copies_.cancel(detail);
+void Server::copy_failed(uint64_t copy) { copies_.cancel(copy); }
+
+void Server::refused(wire::Op op, Result result, uint64_t context) {
   owner_->refused(op, result, context);
 }
 

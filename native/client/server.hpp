@@ -49,7 +49,8 @@ class Server final : public Listener {
   void progress(const wire::Progress& progress) override;
   bool copied(uint64_t copy, std::span<const std::byte> content) override;
   void host_function(uint64_t function) override;
-  void refused(wire::Op op, Result result, uint64_t context, uint64_t detail) override;
+  void copy_failed(uint64_t copy) override;
+  void refused(wire::Op op, Result result, uint64_t context) override;
   void fatal(Result result, uint64_t context) override;
   void lost() override;
 

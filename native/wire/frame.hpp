@@ -44,7 +44,8 @@ static_assert(sizeof(CommandHeader) == 16);
 
 enum class MessageKind : uint16_t {
   reply = 1,          ///< `subject` = request, `result`, payload = the command's Reply
-  copied = 2,         ///< bytes of a CopyToHost of at most max_inline_bytes; `subject` = copy
+  copied = 2,         ///< bytes of a CopyToHost of at most max_inline_bytes; `subject` = copy. With a
+                      ///< `result` that is an error: the copy's bytes, of any length, will not come
   progress = 3,       ///< payload: Progress records; comes before the reply that it belongs to
   host_function = 4,  ///< `subject` = function: run it, then send HostFunctionDone
   refused = 5,        ///< an async command failed: `subject` = op, `result`; payload: u64 context id

@@ -25,7 +25,8 @@ struct Quiet final : client::Listener {
   }
   bool copied(uint64_t, std::span<const std::byte>) override { return false; }
   void host_function(uint64_t function) override { functions += function; }
-  void refused(wire::Op, client::Result result, uint64_t, uint64_t) override { refusal = result; }
+  void copy_failed(uint64_t) override {}
+  void refused(wire::Op, client::Result result, uint64_t) override { refusal = result; }
   void fatal(client::Result, uint64_t) override {}
   void lost() override { ++losses; }
   std::map<uint64_t, uint64_t> completed;
@@ -190,8 +191,10 @@ TEST_CASE("a full ring blocks the caller until there is room, and nothing is los
   std::atomic<uint64_t> bytes{0};
   Pair pair([&](const wire::CommandHeader& header, std::span<const std::byte> payload,
                 std::vector<std::byte>* answer) {
-    bytes += payload.size();
-    if (header.request == 0) return;
+    if (header.request == 0) {
+      bytes += payload.size();
+      return;
+    }
     wire::command::MemoryGetInfo::Reply reply;
     wire::MessageHeader message;
     message.subject = header.request;

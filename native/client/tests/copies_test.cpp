@@ -24,6 +24,7 @@ uint64_t issue(Copies* copies, StreamProgress* stream, void* to, uint64_t bytes)
 }  // namespace
 
 TEST_CASE("a report waits for the bytes of the copies that it covers") {
+  bool dropped = false;
   Copies copies;
   StreamProgress stream;
   std::array<std::byte, 8> to{};
@@ -32,32 +33,35 @@ TEST_CASE("a report waits for the bytes of the copies that it covers") {
   ++stream.issued;
   copies.report(&stream, 3);
   CHECK(stream.complete == 1);
-  REQUIRE(copies.place(copy, 0, 4) == to.data());
+  REQUIRE(copies.place(copy, 0, 4, &dropped) == to.data());
   copies.arrived(copy, 4);
   CHECK(stream.complete == 1);
-  REQUIRE(copies.place(copy, 4, 4) == to.data() + 4);
+  REQUIRE(copies.place(copy, 4, 4, &dropped) == to.data() + 4);
   copies.arrived(copy, 4);
   CHECK(stream.complete == 3);
   CHECK(copies.wait(&stream, 3));
 }
 
 TEST_CASE("bytes go only where they were asked for") {
+  bool dropped = false;
   Copies copies;
   StreamProgress stream;
   std::array<std::byte, 8> to{};
   const uint64_t copy = issue(&copies, &stream, to.data(), 8);
-  CHECK(copies.place(copy, 0, 9) == nullptr);
-  CHECK(copies.place(copy, 4, 4) == nullptr);  // out of order
-  CHECK(copies.place(copy + 1, 0, 4) == nullptr);
-  CHECK(copies.place(0, 0, 4) == nullptr);
-  CHECK(copies.place(copy, ~uint64_t{0}, 2) == nullptr);
+  CHECK(copies.place(copy, 0, 9, &dropped) == nullptr);
+  CHECK(copies.place(copy, 4, 4, &dropped) == nullptr);  // out of order
+  CHECK(copies.place(copy + 1, 0, 4, &dropped) == nullptr);
+  CHECK(copies.place(0, 0, 4, &dropped) == nullptr);
+  CHECK(copies.place(copy, ~uint64_t{0}, 2, &dropped) == nullptr);
   const std::vector<std::byte> wrong(7);
   CHECK_FALSE(copies.deliver(copy, wrong));
   CHECK_FALSE(copies.deliver(uint64_t{99} << 20, wrong));
   const std::vector<std::byte> right(8, std::byte{5});
   CHECK(copies.deliver(copy, right));
   CHECK(to[7] == std::byte{5});
-  CHECK(copies.place(copy, 0, 4) == nullptr);  // it is over
+  CHECK_FALSE(dropped);
+  CHECK(copies.place(copy, 0, 4, &dropped) == nullptr);  // it is over
+  CHECK(dropped);
 }
 
 TEST_CASE("a cancelled copy holds nothing up, in any order") {
