@@ -34,7 +34,9 @@ struct AddressSpace::Impl {
 /// Keeps tables alive while in scope.
 class AddressSpaceReader {
  public:
-  explicit AddressSpaceReader(AddressSpace& space) : impl_(*space.impl) { impl_.readers.fetch_add(1); }
+  explicit AddressSpaceReader(AddressSpace& space) : impl_(*space.impl) {
+    impl_.readers.fetch_add(1);
+  }
   ~AddressSpaceReader() { impl_.readers.fetch_sub(1); }
   AddressSpaceReader(const AddressSpaceReader&) = delete;
   AddressSpaceReader& operator=(const AddressSpaceReader&) = delete;

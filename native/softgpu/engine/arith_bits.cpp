@@ -45,9 +45,13 @@ inline T field_mask(u32 position, u32 length) {
 }
 
 template <class T>
-inline u32 find_leading(T v) { return v ? static_cast<u32>(sizeof(T) * 8 - 1) - static_cast<u32>(std::countl_zero(v)) : ~0u; }
+inline u32 find_leading(T v) {
+  return v ? static_cast<u32>(sizeof(T) * 8 - 1) - static_cast<u32>(std::countl_zero(v)) : ~0u;
+}
 template <class T>
-inline u32 find_shift(T v) { return v ? static_cast<u32>(std::countl_zero(v)) : ~0u; }
+inline u32 find_shift(T v) {
+  return v ? static_cast<u32>(std::countl_zero(v)) : ~0u;
+}
 inline u32 no_sign(s32 v) { return static_cast<u32>(v < 0 ? ~v : v); }
 inline u64 no_sign(s64 v) { return static_cast<u64>(v < 0 ? ~v : v); }
 
@@ -74,7 +78,9 @@ inline u32 permute(u32 a, u32 b, u32 selector) {
   }
   return r;
 }
-inline u32 byte_of(u64 bytes, u32 index) { return static_cast<u32>(bytes >> (8 * (index & 7))) & 0xff; }
+inline u32 byte_of(u64 bytes, u32 index) {
+  return static_cast<u32>(bytes >> (8 * (index & 7))) & 0xff;
+}
 inline u32 four(u64 bytes, u32 i0, u32 i1, u32 i2, u32 i3) {
   return byte_of(bytes, i0) | byte_of(bytes, i1) << 8 | byte_of(bytes, i2) << 16 |
          byte_of(bytes, i3) << 24;
@@ -99,7 +105,8 @@ inline u32 dot4(u32 a, u32 b, u32 c) {
 template <class A, class B>
 inline u32 dot2(u32 a, u32 b, u32 c, int half) {
   for (int k = 0; k < 2; ++k) {
-    c += static_cast<u32>(s32{static_cast<A>(a >> (16 * k))} * s32{static_cast<B>(b >> (8 * k + 16 * half))});
+    c += static_cast<u32>(s32{static_cast<A>(a >> (16 * k))} *
+                          s32{static_cast<B>(b >> (8 * k + 16 * half))});
   }
   return c;
 }
@@ -107,24 +114,29 @@ inline u32 dot2(u32 a, u32 b, u32 c, int half) {
 inline u32 funnel_left(u32 a, u32 b, u32 n) { return n ? b << n | a >> (32 - n) : b; }
 inline u32 funnel_right(u32 a, u32 b, u32 n) { return n ? a >> n | b << (32 - n) : a; }
 inline u32 clamp32(u32 n) { return n > 32 ? 32 : n; }
-inline u32 mask_clamp(u32 a, u32 b) { return field_mask<u32>(a > 255 ? 255 : a, b > 255 ? 255 : b); }
+inline u32 mask_clamp(u32 a, u32 b) {
+  return field_mask<u32>(a > 255 ? 255 : a, b > 255 ? 255 : b);
+}
 inline u32 extend_sign(u32 a, u32 n) {
   if (n == 0) return 0;
   return n >= 32 ? a : static_cast<u32>(static_cast<s32>(a << (32 - n)) >> (32 - n));
 }
 inline u32 extend_zero(u32 a, u32 n) { return n >= 32 ? a : a & ((1u << n) - 1); }
 
-#define DOTS(ta, A, tb, B)                                                     \
-  ALU3("dp4a." ta "." tb, u32, u32, u32, u32, (dot4<A, B>(a, b, c)))
-#define DOTS2(ta, A, tb, B)                                                    \
-  ALU3("dp2a.lo." ta "." tb, u32, u32, u32, u32, (dot2<A, B>(a, b, c, 0))),    \
+#define DOTS(ta, A, tb, B) ALU3("dp4a." ta "." tb, u32, u32, u32, u32, (dot4<A, B>(a, b, c)))
+#define DOTS2(ta, A, tb, B)                                                 \
+  ALU3("dp2a.lo." ta "." tb, u32, u32, u32, u32, (dot2<A, B>(a, b, c, 0))), \
       ALU3("dp2a.hi." ta "." tb, u32, u32, u32, u32, (dot2<A, B>(a, b, c, 1)))
 
 const AluEntry entries[] = {
-    ALU1("popc.b32", u32, u32, std::popcount(a)), ALU1("popc.b64", u32, u64, std::popcount(a)),
-    ALU1("clz.b32", u32, u32, std::countl_zero(a)), ALU1("clz.b64", u32, u64, std::countl_zero(a)),
-    ALU1("brev.b32", u32, u32, reverse(a)), ALU1("brev.b64", u64, u64, reverse(a)),
-    ALU1("bfind.u32", u32, u32, find_leading(a)), ALU1("bfind.u64", u32, u64, find_leading(a)),
+    ALU1("popc.b32", u32, u32, std::popcount(a)),
+    ALU1("popc.b64", u32, u64, std::popcount(a)),
+    ALU1("clz.b32", u32, u32, std::countl_zero(a)),
+    ALU1("clz.b64", u32, u64, std::countl_zero(a)),
+    ALU1("brev.b32", u32, u32, reverse(a)),
+    ALU1("brev.b64", u64, u64, reverse(a)),
+    ALU1("bfind.u32", u32, u32, find_leading(a)),
+    ALU1("bfind.u64", u32, u64, find_leading(a)),
     ALU1("bfind.s32", u32, s32, find_leading(no_sign(a))),
     ALU1("bfind.s64", u32, s64, find_leading(no_sign(a))),
     ALU1("bfind.shiftamt.u32", u32, u32, find_shift(a)),
@@ -155,23 +167,30 @@ const AluEntry entries[] = {
     ALU3("shf.r.clamp.b32", u32, u32, u32, u32, c >= 32 ? b : funnel_right(a, b, clamp32(c))),
     ALU3("lop3.b32", u32, u32, u32, u32, lop3(a, b, c, imm)),
     ALU3("prmt.b32", u32, u32, u32, u32, permute(a, b, c)),
-    ALU3("prmt.f4e.b32", u32, u32, u32, u32, four(u64{b} << 32 | a, c & 3, (c & 3) + 1, (c & 3) + 2, (c & 3) + 3)),
+    ALU3("prmt.f4e.b32", u32, u32, u32, u32,
+         four(u64{b} << 32 | a, c & 3, (c & 3) + 1, (c & 3) + 2, (c & 3) + 3)),
     ALU3("prmt.b4e.b32", u32, u32, u32, u32,
          four(u64{b} << 32 | a, c & 3, (c & 3) + 7, (c & 3) + 6, (c & 3) + 5)),
     ALU3("prmt.rc8.b32", u32, u32, u32, u32, byte_of(a, c & 3) * 0x01010101u),
     ALU3("prmt.ecl.b32", u32, u32, u32, u32,
          four(a, c & 3, (c & 3) > 1 ? c & 3 : 1, (c & 3) > 2 ? c & 3 : 2, 3)),
-    ALU3("prmt.ecr.b32", u32, u32, u32, u32, four(a, 0, (c & 3) < 1 ? c & 3 : 1, (c & 3) < 2 ? c & 3 : 2, c & 3)),
-    ALU3("prmt.rc16.b32", u32, u32, u32, u32, c & 1 ? a >> 16 | (a & 0xffff0000u) : (a & 0xffffu) * 0x10001u),
+    ALU3("prmt.ecr.b32", u32, u32, u32, u32,
+         four(a, 0, (c & 3) < 1 ? c & 3 : 1, (c & 3) < 2 ? c & 3 : 2, c & 3)),
+    ALU3("prmt.rc16.b32", u32, u32, u32, u32,
+         c & 1 ? a >> 16 | (a & 0xffff0000u) : (a & 0xffffu) * 0x10001u),
     ALU3("slct.b16.s32", u16, u16, u16, s32, c >= 0 ? a : b),
     ALU3("slct.b32.s32", u32, u32, u32, s32, c >= 0 ? a : b),
     ALU3("slct.b64.s32", u64, u64, u64, s32, c >= 0 ? a : b),
     ALU3("slct.b16.f32", u16, u16, u16, f32, c >= 0 ? a : b),
     ALU3("slct.b32.f32", u32, u32, u32, f32, c >= 0 ? a : b),
     ALU3("slct.b64.f32", u64, u64, u64, f32, c >= 0 ? a : b),
-    DOTS("u32", u8, "u32", u8), DOTS("u32", u8, "s32", s8), DOTS("s32", s8, "u32", u8),
+    DOTS("u32", u8, "u32", u8),
+    DOTS("u32", u8, "s32", s8),
+    DOTS("s32", s8, "u32", u8),
     DOTS("s32", s8, "s32", s8),
-    DOTS2("u32", u16, "u32", u8), DOTS2("u32", u16, "s32", s8), DOTS2("s32", s16, "u32", u8),
+    DOTS2("u32", u16, "u32", u8),
+    DOTS2("u32", u16, "s32", s8),
+    DOTS2("s32", s16, "u32", u8),
     DOTS2("s32", s16, "s32", s8),
 };
 

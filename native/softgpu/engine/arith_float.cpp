@@ -21,24 +21,22 @@ inline f32 flush(f32 a) {
   return std::bit_cast<f32>((b & 0x7f800000u) == 0 ? b & 0x80000000u : b);
 }
 
-#define PER_FLOAT(f)                                                                  \
-  ALU2("add." #f, f, f, f, a + b), ALU2("sub." #f, f, f, f, a - b),                      \
-      ALU2("mul." #f, f, f, f, a * b), ALU2("div." #f, f, f, f, a / b),                  \
-      ALU3("fma." #f, f, f, f, f, std::fma(a, b, c)),                                    \
-      ALU1("rcp." #f, f, f, f{1} / a), ALU1("sqrt." #f, f, f, std::sqrt(a)),             \
-      ALU1("rsqrt." #f, f, f, f{1} / std::sqrt(a)),                                      \
-      ALU1("neg." #f, f, f, -a), ALU1("abs." #f, f, f, std::fabs(a)),                    \
-      ALU2("min." #f, f, f, f, minimum(a, b)), ALU2("max." #f, f, f, f, maximum(a, b)),  \
-      ALU2("min.NaN." #f, f, f, f, minimum_nan(a, b)),                                   \
-      ALU2("max.NaN." #f, f, f, f, maximum_nan(a, b)),                                   \
-      ALU2("copysign." #f, f, f, f, std::copysign(b, a)),                                \
-      ALU1("sat." #f, f, f, saturate01(a)),                                              \
-      ALU1("rint." #f, f, f, std::nearbyint(a)), ALU1("trunc." #f, f, f, std::trunc(a)), \
-      ALU1("floor." #f, f, f, std::floor(a)), ALU1("ceil." #f, f, f, std::ceil(a)),      \
-      ALU1("testp.finite." #f, u8, f, std::fabs(a) <= f##_max),                          \
-      ALU1("testp.infinite." #f, u8, f, std::fabs(a) > f##_max),                         \
-      ALU1("testp.number." #f, u8, f, a == a), ALU1("testp.notanumber." #f, u8, f, a != a), \
-      ALU1("testp.normal." #f, u8, f, std::fabs(a) >= f##_min && std::fabs(a) <= f##_max), \
+#define PER_FLOAT(f)                                                                            \
+  ALU2("add." #f, f, f, f, a + b), ALU2("sub." #f, f, f, f, a - b),                             \
+      ALU2("mul." #f, f, f, f, a* b), ALU2("div." #f, f, f, f, a / b),                          \
+      ALU3("fma." #f, f, f, f, f, std::fma(a, b, c)), ALU1("rcp." #f, f, f, f{1} / a),          \
+      ALU1("sqrt." #f, f, f, std::sqrt(a)), ALU1("rsqrt." #f, f, f, f{1} / std::sqrt(a)),       \
+      ALU1("neg." #f, f, f, -a), ALU1("abs." #f, f, f, std::fabs(a)),                           \
+      ALU2("min." #f, f, f, f, minimum(a, b)), ALU2("max." #f, f, f, f, maximum(a, b)),         \
+      ALU2("min.NaN." #f, f, f, f, minimum_nan(a, b)),                                          \
+      ALU2("max.NaN." #f, f, f, f, maximum_nan(a, b)),                                          \
+      ALU2("copysign." #f, f, f, f, std::copysign(b, a)), ALU1("sat." #f, f, f, saturate01(a)), \
+      ALU1("rint." #f, f, f, std::nearbyint(a)), ALU1("trunc." #f, f, f, std::trunc(a)),        \
+      ALU1("floor." #f, f, f, std::floor(a)), ALU1("ceil." #f, f, f, std::ceil(a)),             \
+      ALU1("testp.finite." #f, u8, f, std::fabs(a) <= f##_max),                                 \
+      ALU1("testp.infinite." #f, u8, f, std::fabs(a) > f##_max),                                \
+      ALU1("testp.number." #f, u8, f, a == a), ALU1("testp.notanumber." #f, u8, f, a != a),     \
+      ALU1("testp.normal." #f, u8, f, std::fabs(a) >= f##_min && std::fabs(a) <= f##_max),      \
       ALU1("testp.subnormal." #f, u8, f, a != 0 && std::fabs(a) < f##_min)
 
 constexpr f32 f32_max = FLT_MAX, f32_min = FLT_MIN;
@@ -47,10 +45,8 @@ constexpr f64 f64_max = DBL_MAX, f64_min = DBL_MIN;
 const AluEntry entries[] = {
     PER_FLOAT(f32),
     PER_FLOAT(f64),
-    ALU2("min.xorsign.abs.f32", f32, f32, f32,
-         sign_xor(a, b, minimum(std::fabs(a), std::fabs(b)))),
-    ALU2("max.xorsign.abs.f32", f32, f32, f32,
-         sign_xor(a, b, maximum(std::fabs(a), std::fabs(b)))),
+    ALU2("min.xorsign.abs.f32", f32, f32, f32, sign_xor(a, b, minimum(std::fabs(a), std::fabs(b)))),
+    ALU2("max.xorsign.abs.f32", f32, f32, f32, sign_xor(a, b, maximum(std::fabs(a), std::fabs(b)))),
     ALU2("min.NaN.xorsign.abs.f32", f32, f32, f32,
          sign_xor(a, b, minimum_nan(std::fabs(a), std::fabs(b)))),
     ALU2("max.NaN.xorsign.abs.f32", f32, f32, f32,

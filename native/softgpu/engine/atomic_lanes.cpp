@@ -35,15 +35,15 @@ inline char* locate(MemoryAccess& m, int lane, u32 bytes) {
   return w.host + (at - w.base) + w.lane_stride * static_cast<u64>(lane);
 }
 
-#define OPERATION(name, expr)   \
-  struct name {                 \
-    template <class T>          \
-    static T apply(T a, T b) {  \
+#define OPERATION(name, expr)      \
+  struct name {                    \
+    template <class T>             \
+    static T apply(T a, T b) {     \
       return static_cast<T>(expr); \
-    }                           \
+    }                              \
   }
 OPERATION(Add, a + b);
-OPERATION(And, a & b);
+OPERATION(And, a& b);
 OPERATION(Or, a | b);
 OPERATION(Xor, a ^ b);
 OPERATION(Exchange, b);
@@ -54,15 +54,19 @@ inline constexpr bool is_float = std::is_floating_point_v<T>;
 struct Min {
   template <class T>
   static T apply(T a, T b) {
-    if constexpr (is_float<T>) return minimum(a, b);
-    else return a < b ? a : b;
+    if constexpr (is_float<T>)
+      return minimum(a, b);
+    else
+      return a < b ? a : b;
   }
 };
 struct Max {
   template <class T>
   static T apply(T a, T b) {
-    if constexpr (is_float<T>) return maximum(a, b);
-    else return a > b ? a : b;
+    if constexpr (is_float<T>)
+      return maximum(a, b);
+    else
+      return a > b ? a : b;
   }
 };
 
@@ -89,15 +93,25 @@ struct Half {
       return H::put(Op::apply(H::get(a), H::get(b)));
     } else {
       u16 lo = H::put(Op::apply(H::get(static_cast<u16>(a)), H::get(static_cast<u16>(b))));
-      u16 hi = H::put(Op::apply(H::get(static_cast<u16>(a >> 16)), H::get(static_cast<u16>(b >> 16))));
+      u16 hi =
+          H::put(Op::apply(H::get(static_cast<u16>(a >> 16)), H::get(static_cast<u16>(b >> 16))));
       return static_cast<T>(u32{hi} << 16 | lo);
     }
   }
 };
 
-template <class T> struct Word { using type = T; };
-template <> struct Word<f32> { using type = u32; };
-template <> struct Word<f64> { using type = u64; };
+template <class T>
+struct Word {
+  using type = T;
+};
+template <>
+struct Word<f32> {
+  using type = u32;
+};
+template <>
+struct Word<f64> {
+  using type = u64;
+};
 
 template <class T, class Op, class Form, bool shared>
 inline T one(char* p, T b) {
@@ -121,8 +135,8 @@ inline T one(char* p, T b) {
     W next;
     do {
       next = std::bit_cast<W>(Form::template apply<Op, T>(std::bit_cast<T>(old), b));
-    } while (!__atomic_compare_exchange_n(word, &old, next, false, __ATOMIC_SEQ_CST,
-                                          __ATOMIC_RELAXED));
+    } while (
+        !__atomic_compare_exchange_n(word, &old, next, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     return std::bit_cast<T>(old);
   }
 }
@@ -171,24 +185,34 @@ bool compare_and_swap(MemoryAccess& m) {
 
 // "atom" for global and generic addresses, "atoms" for shared ones.
 #define BOTH(key, T, Op, Form) \
-  {"atom." key, sweep<T, Op, Form, false>}, {"atoms." key, sweep<T, Op, Form, true>}
+  {"atom." key, sweep<T, Op, Form, false>}, { "atoms." key, sweep<T, Op, Form, true> }
 #define CAS(key, T) \
-  {"atom.cas." key, compare_and_swap<T, false>}, {"atoms.cas." key, compare_and_swap<T, true>}
-#define BITS(n)                                                                          \
-  BOTH("and.b" #n, u##n, And, Plain), BOTH("or.b" #n, u##n, Or, Plain),                  \
-      BOTH("xor.b" #n, u##n, Xor, Plain), BOTH("exch.b" #n, u##n, Exchange, Plain),      \
-      BOTH("add.u" #n, u##n, Add, Plain), BOTH("min.u" #n, u##n, Min, Plain),            \
-      BOTH("max.u" #n, u##n, Max, Plain), BOTH("min.s" #n, s##n, Min, Plain),            \
+  {"atom.cas." key, compare_and_swap<T, false>}, { "atoms.cas." key, compare_and_swap<T, true> }
+#define BITS(n)                                                                     \
+  BOTH("and.b" #n, u##n, And, Plain), BOTH("or.b" #n, u##n, Or, Plain),             \
+      BOTH("xor.b" #n, u##n, Xor, Plain), BOTH("exch.b" #n, u##n, Exchange, Plain), \
+      BOTH("add.u" #n, u##n, Add, Plain), BOTH("min.u" #n, u##n, Min, Plain),       \
+      BOTH("max.u" #n, u##n, Max, Plain), BOTH("min.s" #n, s##n, Min, Plain),       \
       BOTH("max.s" #n, s##n, Max, Plain)
-#define HALF(key, T, H)                                                                  \
-  BOTH("add." key, T, Add, Half<H>), BOTH("min." key, T, Min, Half<H>), BOTH("max." key, T, Max, Half<H>)
+#define HALF(key, T, H)                                                 \
+  BOTH("add." key, T, Add, Half<H>), BOTH("min." key, T, Min, Half<H>), \
+      BOTH("max." key, T, Max, Half<H>)
 
 const MemoryEntry entries[] = {
-    BITS(32), BITS(64), CAS("b16", u16), CAS("b32", u32), CAS("b64", u64),
-    BOTH("inc.u32", u32, Inc, Plain), BOTH("dec.u32", u32, Dec, Plain),
-    BOTH("add.f32", f32, Add, Plain), BOTH("add.f64", f64, Add, Plain),
+    BITS(32),
+    BITS(64),
+    CAS("b16", u16),
+    CAS("b32", u32),
+    CAS("b64", u64),
+    BOTH("inc.u32", u32, Inc, Plain),
+    BOTH("dec.u32", u32, Dec, Plain),
+    BOTH("add.f32", f32, Add, Plain),
+    BOTH("add.f64", f64, Add, Plain),
     BOTH("exch.b16", u16, Exchange, Plain),
-    HALF("f16", u16, F16), HALF("bf16", u16, Bf16), HALF("f16x2", u32, F16), HALF("bf16x2", u32, Bf16),
+    HALF("f16", u16, F16),
+    HALF("bf16", u16, Bf16),
+    HALF("f16x2", u32, F16),
+    HALF("bf16x2", u32, Bf16),
 };
 
 }  // namespace

@@ -19,7 +19,8 @@ void ensure(AlignedBytes& p, size_t& have, size_t want) {
 /// Windows that stay the same for all blocks of a launch.
 void Executor::prepare(LaunchState& launch) {
   view_.param = {0, launch.params.size() * 8, reinterpret_cast<char*>(launch.params.data()), 0};
-  view_.local = {0, launch.kernel->program.local_bytes, nullptr, launch.kernel->program.local_bytes};
+  view_.local = {0, launch.kernel->program.local_bytes, nullptr,
+                 launch.kernel->program.local_bytes};
   view_.global = {};
   view_.generic = {};
   // Special registers that depend on the launch are written when a block's slot is first used.
@@ -47,9 +48,11 @@ void Executor::start_block(Block& b, uint64_t index) {
     Group& g = b.groups[k];
     if (fresh) {
       ensure(g.regs, g.regs_bytes, program_->functions[0].frame_bytes + 64);
-      ensure(g.specials, g.specials_bytes, static_cast<size_t>(Special::count) * 4 * program_->lanes);
+      ensure(g.specials, g.specials_bytes,
+             static_cast<size_t>(Special::count) * 4 * program_->lanes);
       g.existing = {};
-      uint32_t n = std::min<uint32_t>(kMaxLanes, launch_->threads - static_cast<uint32_t>(k) * kMaxLanes);
+      uint32_t n =
+          std::min<uint32_t>(kMaxLanes, launch_->threads - static_cast<uint32_t>(k) * kMaxLanes);
       for (uint32_t lane = 0; lane < n; ++lane) g.existing.set(static_cast<int>(lane));
       fill_specials(g, k);
     }
@@ -73,7 +76,9 @@ void Executor::fill_specials(Group& g, size_t group_index) {
     for (uint32_t lane = 0; lane < lanes; ++lane) at[lane] = static_cast<uint32_t>(value(lane));
   };
   auto same = [&](Special s, uint64_t v) { fill(s, [&](uint32_t) { return v; }); };
-  auto thread = [&](uint32_t lane) { return static_cast<uint32_t>(group_index) * kMaxLanes + lane; };
+  auto thread = [&](uint32_t lane) {
+    return static_cast<uint32_t>(group_index) * kMaxLanes + lane;
+  };
   fill(Special::tid_x, [&](uint32_t i) { return thread(i) % l.block[0]; });
   fill(Special::tid_y, [&](uint32_t i) { return thread(i) / l.block[0] % l.block[1]; });
   fill(Special::tid_z, [&](uint32_t i) { return thread(i) / l.block[0] / l.block[1]; });

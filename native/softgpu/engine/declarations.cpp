@@ -10,23 +10,31 @@ namespace softgpu::ptx {
 
 unsigned type_bits(std::string_view t) {
   static const std::unordered_map<std::string_view, unsigned> bits = {
-      {"pred", 1},    {"b8", 8},      {"u8", 8},       {"s8", 8},      {"b16", 16},    {"u16", 16},
-      {"s16", 16},    {"f16", 16},    {"bf16", 16},    {"e4m3x2", 16}, {"e5m2x2", 16}, {"b32", 32},
-      {"u32", 32},    {"s32", 32},    {"f32", 32},     {"f16x2", 32},  {"bf16x2", 32}, {"u16x2", 32},
-      {"s16x2", 32},  {"tf32", 32},   {"b64", 64},     {"u64", 64},    {"s64", 64},    {"f64", 64},
-      {"f32x2", 64},  {"b128", 128},  {"texref", 64},  {"samplerref", 64}, {"surfref", 64}};
+      {"pred", 1},    {"b8", 8},      {"u8", 8},          {"s8", 8},      {"b16", 16},
+      {"u16", 16},    {"s16", 16},    {"f16", 16},        {"bf16", 16},   {"e4m3x2", 16},
+      {"e5m2x2", 16}, {"b32", 32},    {"u32", 32},        {"s32", 32},    {"f32", 32},
+      {"f16x2", 32},  {"bf16x2", 32}, {"u16x2", 32},      {"s16x2", 32},  {"tf32", 32},
+      {"b64", 64},    {"u64", 64},    {"s64", 64},        {"f64", 64},    {"f32x2", 64},
+      {"b128", 128},  {"texref", 64}, {"samplerref", 64}, {"surfref", 64}};
   auto it = bits.find(t);
   return it == bits.end() ? 0 : it->second;
 }
 
 bool space_of(std::string_view w, Space* space) {
-  if (w == "reg") *space = Space::reg;
-  else if (w == "global") *space = Space::global;
-  else if (w == "const") *space = Space::constant;
-  else if (w == "shared" || w == "shared::cta" || w == "shared::cluster") *space = Space::shared;
-  else if (w == "local") *space = Space::local;
-  else if (w == "param" || w == "param::entry" || w == "param::func") *space = Space::param;
-  else return false;
+  if (w == "reg")
+    *space = Space::reg;
+  else if (w == "global")
+    *space = Space::global;
+  else if (w == "const")
+    *space = Space::constant;
+  else if (w == "shared" || w == "shared::cta" || w == "shared::cluster")
+    *space = Space::shared;
+  else if (w == "local")
+    *space = Space::local;
+  else if (w == "param" || w == "param::entry" || w == "param::func")
+    *space = Space::param;
+  else
+    return false;
   return true;
 }
 
@@ -118,7 +126,8 @@ bool ParserBase::init_item(Variable* v, uint64_t* offset) {
   *offset += item.bytes;
   bool minus = lex_.accept('-');
   Token t = lex_.take();
-  if (t.kind == TokenKind::integer && lex_.peek().is('(')) {  // 0xFF00(symbol): a part of its address
+  if (t.kind == TokenKind::integer &&
+      lex_.peek().is('(')) {  // 0xFF00(symbol): a part of its address
     item.mask = t.bits;
     lex_.take();
     t = lex_.take();
@@ -229,10 +238,14 @@ bool Indexer::statement() {
     }
     std::string_view w = t.text;
     Space space;
-    if (w == "visible") linkage = Linkage::visible;
-    else if (w == "extern") linkage = Linkage::external;
-    else if (w == "weak") linkage = Linkage::weak;
-    else if (w == "common") linkage = Linkage::common;
+    if (w == "visible")
+      linkage = Linkage::visible;
+    else if (w == "extern")
+      linkage = Linkage::external;
+    else if (w == "weak")
+      linkage = Linkage::weak;
+    else if (w == "common")
+      linkage = Linkage::common;
     else if (w == "version") {
       lex_.take();  // ignored on purpose: what counts is whether the instructions are known
       return true;

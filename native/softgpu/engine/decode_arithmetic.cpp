@@ -127,8 +127,8 @@ bool Decoder::carry() {
   return !writes || move(4, cc, next);
 }
 
-bool Decoder::packed_relation(std::string_view relation, std::string_view type, SlotRef a, SlotRef b,
-                              SlotRef lo, SlotRef hi, bool flush) {
+bool Decoder::packed_relation(std::string_view relation, std::string_view type, SlotRef a,
+                              SlotRef b, SlotRef lo, SlotRef hi, bool flush) {
   std::string single(type.substr(0, type.size() - 2));
   std::string key = "setp." + std::string(relation) + "." + single;
   for (uint64_t half = 0; half < 2; ++half) {
@@ -143,13 +143,14 @@ bool Decoder::packed_relation(std::string_view relation, std::string_view type, 
 }
 
 /// d = a `relation` b, into a predicate slot.
-bool Decoder::compare(std::string_view relation, std::string_view type, bool flush, const Operand& a,
-                      const Operand& b, SlotRef d) {
+bool Decoder::compare(std::string_view relation, std::string_view type, bool flush,
+                      const Operand& a, const Operand& b, SlotRef d) {
   std::string key = "setp." + std::string(relation) + "." + std::string(type);
   const AluEntry* e = find_alu(key);
   if (!e) return unknown();
   SlotRef x, y;
-  if (!source(a, e->sizes[0], &x, type_letter(type)) || !source(b, e->sizes[1], &y, type_letter(type))) {
+  if (!source(a, e->sizes[0], &x, type_letter(type)) ||
+      !source(b, e->sizes[1], &y, type_letter(type))) {
     return false;
   }
   bool half = is_half(type);
@@ -173,10 +174,14 @@ bool Decoder::setp() {
   bool flush = false;
   for (size_t k = 1; k + 1 < words().size(); ++k) {
     std::string_view w = words()[k];
-    if (w == "ftz") flush = true;
-    else if (w == "and" || w == "or" || w == "xor") boolean = w;
-    else if (relation.empty()) relation = w;
-    else return unknown();
+    if (w == "ftz")
+      flush = true;
+    else if (w == "and" || w == "or" || w == "xor")
+      boolean = w;
+    else if (relation.empty())
+      relation = w;
+    else
+      return unknown();
   }
   const Operand& to = operands()[0];
   SlotRef p, q = kNoSlot, other = kNoSlot;
@@ -193,7 +198,8 @@ bool Decoder::setp() {
     if (!packed_relation(relation, type, a, b, value, negated, flush)) return false;
   } else {
     bool plain = boolean.empty() && q == kNoSlot;
-    if (!compare(relation, type, flush, operands()[1], operands()[2], plain ? p : value)) return false;
+    if (!compare(relation, type, flush, operands()[1], operands()[2], plain ? p : value))
+      return false;
     if (plain) return true;
     if (!alu("not.pred", negated, {value})) return false;
   }
@@ -211,10 +217,14 @@ bool Decoder::set() {
   bool flush = false;
   for (size_t k = 1; k + 2 < words().size(); ++k) {
     std::string_view w = words()[k];
-    if (w == "ftz") flush = true;
-    else if (w == "and" || w == "or" || w == "xor") boolean = w;
-    else if (relation.empty()) relation = w;
-    else return unknown();
+    if (w == "ftz")
+      flush = true;
+    else if (w == "and" || w == "or" || w == "xor")
+      boolean = w;
+    else if (relation.empty())
+      relation = w;
+    else
+      return unknown();
   }
   SlotRef value = temp(1), high = temp(1), other, d;
   bool packed = type.ends_with("x2");
@@ -226,7 +236,8 @@ bool Decoder::set() {
     return false;
   }
   if (!boolean.empty()) {
-    if (!predicate_source(operands()[3], &other) || !combine(boolean, value, value, other)) return false;
+    if (!predicate_source(operands()[3], &other) || !combine(boolean, value, value, other))
+      return false;
     if (packed && !combine(boolean, high, high, other)) return false;
   }
   unsigned bytes = ptx::type_bits(to) / 8;
@@ -235,13 +246,15 @@ bool Decoder::set() {
     uint64_t one = to == "f16x2" ? 0x3c00 : to == "bf16x2" ? 0x3f80 : 0xffff;
     SlotRef lo = temp(2), hi = temp(2);
     return alu("selp.b16", lo, {constant(one, 2), constant(0, 2), value}) &&
-           alu("selp.b16", hi, {constant(one, 2), constant(0, 2), high}) && alu("pack.16", d, {lo, hi});
+           alu("selp.b16", hi, {constant(one, 2), constant(0, 2), high}) &&
+           alu("pack.16", d, {lo, hi});
   }
   uint64_t one = to == "f32"    ? 0x3f800000u
                  : to == "f16"  ? 0x3c00u
                  : to == "bf16" ? 0x3f80u
                                 : ~uint64_t{0};
-  return alu(bytes == 2 ? "selp.b16" : "selp.b32", d, {constant(one, bytes), constant(0, bytes), value});
+  return alu(bytes == 2 ? "selp.b16" : "selp.b32", d,
+             {constant(one, bytes), constant(0, bytes), value});
 }
 
 bool Decoder::selp() {
@@ -251,9 +264,9 @@ bool Decoder::selp() {
   SlotRef d, a, b, p;
   if (!e) return unknown();
   char letter = type_letter(words().back());
-  return source(operands()[1], e->dsize, &a, letter) && source(operands()[2], e->dsize, &b, letter) &&
-         predicate_source(operands()[3], &p) && destination(operands()[0], e->dsize, &d) &&
-         alu(key, d, {a, b, p});
+  return source(operands()[1], e->dsize, &a, letter) &&
+         source(operands()[2], e->dsize, &b, letter) && predicate_source(operands()[3], &p) &&
+         destination(operands()[0], e->dsize, &d) && alu(key, d, {a, b, p});
 }
 
 /// slct.dtype.{s32,f32}
@@ -301,7 +314,8 @@ bool Decoder::lop3() {
   }
   // lop3.BoolOp.b32 d|p, a, b, c, lut, q: p = (result != 0) BoolOp q.
   SlotRef p, q;
-  if (!count_is(6) || !destination(to.items[0], 4, &d) || !destination(to.items[1], 1, &p)) return false;
+  if (!count_is(6) || !destination(to.items[0], 4, &d) || !destination(to.items[1], 1, &p))
+    return false;
   if (!predicate_source(operands()[5], &q)) return false;
   SlotRef nonzero = temp(1);
   return alu("lop3.b32", d, {s[0], s[1], s[2]}, lut.bits) && alu("pred.b32", nonzero, {d}) &&
@@ -311,8 +325,9 @@ bool Decoder::lop3() {
 bool Decoder::prmt() {
   if (!count_is(4)) return false;
   std::string key = "prmt.b32";
-  if (words().size() == 3) key = words()[1] == "b32" ? "prmt." + std::string(words()[2]) + ".b32"
-                                                     : "prmt." + std::string(words()[1]) + ".b32";
+  if (words().size() == 3)
+    key = words()[1] == "b32" ? "prmt." + std::string(words()[2]) + ".b32"
+                              : "prmt." + std::string(words()[1]) + ".b32";
   SlotRef d, s[3];
   for (size_t k = 0; k < 3; ++k) {
     if (!source(operands()[k + 1], 4, &s[k])) return false;
@@ -332,7 +347,8 @@ bool Decoder::mov() {
   if (from.kind == Kind::vector) return pack(to, from, bytes);
   SlotRef d, a;
   if (bytes == 1) return destination(to, 1, &d) && predicate_source(from, &a) && move(1, d, a);
-  return source(from, bytes, &a, type_letter(type)) && destination(to, bytes, &d) && move(bytes, d, a);
+  return source(from, bytes, &a, type_letter(type)) && destination(to, bytes, &d) &&
+         move(bytes, d, a);
 }
 
 bool Decoder::unpack(const Operand& to, const Operand& from, unsigned bytes) {

@@ -27,7 +27,8 @@ bool Decoder::branch_table() {
 }
 
 bool Decoder::call_arguments(const Operand* results, const Operand* args, CallSite* site) {
-  auto add = [&](const Operand* list, std::vector<uint32_t>* offsets, std::vector<uint32_t>* sizes) {
+  auto add = [&](const Operand* list, std::vector<uint32_t>* offsets,
+                 std::vector<uint32_t>* sizes) {
     if (!list) return true;
     for (const Operand& o : list->items) {
       if (o.kind != Kind::symbol || !o.variable || o.variable->space != ptx::Space::param) {
@@ -38,7 +39,8 @@ bool Decoder::call_arguments(const Operand* results, const Operand* args, CallSi
     }
     return true;
   };
-  return add(results, &site->results, &site->result_bytes) && add(args, &site->args, &site->arg_bytes);
+  return add(results, &site->results, &site->result_bytes) &&
+         add(args, &site->args, &site->arg_bytes);
 }
 
 bool Decoder::call() {
@@ -74,11 +76,15 @@ bool Decoder::call() {
     callees_[static_cast<size_t>(state_.index)].push_back(site.function);
   } else {
     site.builtin = builtin_named(target.name);
-    if (site.builtin == Builtin::none) return fail("unresolved function " + std::string(target.name));
-    size_t wanted = site.builtin == Builtin::assertfail ? 5 : site.builtin == Builtin::vprintf ? 2 : 1;
+    if (site.builtin == Builtin::none)
+      return fail("unresolved function " + std::string(target.name));
+    size_t wanted = site.builtin == Builtin::assertfail ? 5
+                    : site.builtin == Builtin::vprintf  ? 2
+                                                        : 1;
     if (site.args.size() != wanted) return fail("wrong arguments of " + std::string(target.name));
     bool gives = site.builtin == Builtin::vprintf || site.builtin == Builtin::malloc;
-    if (site.results.size() > (gives ? 1u : 0u)) return fail("wrong results of " + std::string(target.name));
+    if (site.results.size() > (gives ? 1u : 0u))
+      return fail("wrong results of " + std::string(target.name));
   }
   Op& op = emit(OpKind::call);
   op.target = static_cast<uint32_t>(program_.calls.size());
@@ -88,7 +94,8 @@ bool Decoder::call() {
 
 /// bar and barrier, of a block or (bar.warp.sync) of a warp.
 bool Decoder::barrier() {
-  if (has("cluster")) {  // barrier.cluster: a cluster is one block; wait does the work of both halves
+  if (has("cluster")) {  // barrier.cluster: a cluster is one block; wait does the work of both
+                         // halves
     if (has("arrive")) return true;
     Op& op = emit(OpKind::barrier);
     op.a = constant(15, 4);
@@ -103,7 +110,9 @@ bool Decoder::barrier() {
   BarrierKind kind = BarrierKind::sync;
   if (has("arrive")) kind = BarrierKind::arrive;
   if (has("red")) {
-    kind = has("popc") ? BarrierKind::red_popc : has("and") ? BarrierKind::red_and : BarrierKind::red_or;
+    kind = has("popc")  ? BarrierKind::red_popc
+           : has("and") ? BarrierKind::red_and
+                        : BarrierKind::red_or;
   } else if (!has("sync") && !has("arrive")) {
     return unknown();
   }
@@ -139,7 +148,8 @@ bool Decoder::shuffle() {
   SlotRef d, p = kNoSlot, a, b, c, mask = kNoSlot;
   if (!destination(to.kind == Kind::pair ? to.items[0] : to, 4, &d)) return false;
   if (to.kind == Kind::pair && !destination(to.items[1], 1, &p)) return false;
-  if (!source(operands()[1], 4, &a) || !source(operands()[2], 4, &b) || !source(operands()[3], 4, &c)) {
+  if (!source(operands()[1], 4, &a) || !source(operands()[2], 4, &b) ||
+      !source(operands()[3], 4, &c)) {
     return false;
   }
   if (operands().size() == 5 && !source(operands()[4], 4, &mask)) return false;
@@ -206,13 +216,20 @@ bool Decoder::redux() {
   }
   bool is_signed = type == "s32";
   std::string key;
-  if (has("add")) key = "add.u32";
-  else if (has("min") && type != "f32") key = is_signed ? "min.s32" : "min.u32";
-  else if (has("max") && type != "f32") key = is_signed ? "max.s32" : "max.u32";
-  else if (has("and")) key = "and.b32";
-  else if (has("or")) key = "or.b32";
-  else if (has("xor")) key = "xor.b32";
-  else return unknown();
+  if (has("add"))
+    key = "add.u32";
+  else if (has("min") && type != "f32")
+    key = is_signed ? "min.s32" : "min.u32";
+  else if (has("max") && type != "f32")
+    key = is_signed ? "max.s32" : "max.u32";
+  else if (has("and"))
+    key = "and.b32";
+  else if (has("or"))
+    key = "or.b32";
+  else if (has("xor"))
+    key = "xor.b32";
+  else
+    return unknown();
   Op& op = emit(OpKind::redux);
   op.alu = find_alu(key)->fn;
   op.d = d;

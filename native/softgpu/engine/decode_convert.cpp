@@ -32,7 +32,8 @@ bool Decoder::widen(SlotRef from, std::string_view type, const Operand& to) {
   unsigned want = reg_bytes(to.reg);
   if (want < have) return fail("the destination has the wrong size");
   char letter = type_letter(type) == 's' ? 's' : 'u';
-  std::string key = "ext." + std::to_string(want * 8) + "." + letter + std::to_string(ptx::type_bits(type));
+  std::string key =
+      "ext." + std::to_string(want * 8) + "." + letter + std::to_string(ptx::type_bits(type));
   return alu(key, reg(to.reg), {from});
 }
 
@@ -69,15 +70,21 @@ bool Decoder::cvt() {
   std::string_view round;
   for (size_t k = 1; k + 2 < words().size(); ++k) {
     std::string_view w = words()[k];
-    if (w == "ftz") ftz = true;
-    else if (w == "sat") saturate = true;
-    else if (w == "relu" || w == "satfinite") variant += std::string(w) + ".";
+    if (w == "ftz")
+      ftz = true;
+    else if (w == "sat")
+      saturate = true;
+    else if (w == "relu" || w == "satfinite")
+      variant += std::string(w) + ".";
     else if (w == "rn" || w == "rz" || w == "rm" || w == "rp" || w == "rna" || w == "rni" ||
-             w == "rzi" || w == "rmi" || w == "rpi") round = w;
-    else return unknown();
+             w == "rzi" || w == "rmi" || w == "rpi")
+      round = w;
+    else
+      return unknown();
   }
   if (!ptx::type_bits(from) || !ptx::type_bits(to)) return unknown();
-  bool float_to = type_letter(to) == 'f' || to[0] == 'e', float_from = type_letter(from) == 'f' || from[0] == 'e';
+  bool float_to = type_letter(to) == 'f' || to[0] == 'e',
+       float_from = type_letter(from) == 'f' || from[0] == 'e';
   if (!float_to && !float_from) return cvt_integer(to, from, saturate);
   uint8_t mode = ftz ? kFlush : 0;
   std::string key;
@@ -87,7 +94,11 @@ bool Decoder::cvt() {
           : round == "rmi" ? "floor."
           : round == "rpi" ? "ceil."
                            : "";
-    key = key.empty() ? (ftz ? "flush." : saturate ? "sat." : "") + std::string(to) : key + std::string(to);
+    key = key.empty() ? (ftz        ? "flush."
+                         : saturate ? "sat."
+                                    : "") +
+                            std::string(to)
+                      : key + std::string(to);
     if (key == to) key = to == "f64" ? "mov.b64" : to == "f32" ? "mov.b32" : "mov.b16";
   } else if (float_from && !float_to) {
     key = "cvt." + std::string(round) + "." + std::string(to) + "." + std::string(from);
@@ -118,7 +129,8 @@ bool Decoder::cvt() {
   if (direct) t = reg(d.reg);
   if (!alu(key, t, {a, two ? b : a}, 0, mode)) return false;
   bool narrow_float = to == "f16" || to == "bf16" || to == "f32" || to == "f64";
-  if (saturate && narrow_float && !key.starts_with("sat.") && !alu("sat." + std::string(to), t, {t})) {
+  if (saturate && narrow_float && !key.starts_with("sat.") &&
+      !alu("sat." + std::string(to), t, {t})) {
     return false;
   }
   if (ftz && float_to && to == "f32" && !key.starts_with("flush.") && !alu("flush.f32", t, {t})) {
@@ -136,8 +148,10 @@ bool Decoder::cvta() {
   std::string_view space = words()[to ? 2 : 1];
   if (space == "global" || space == "const") return move(8, d, a);
   MemorySpace where;
-  if (space.starts_with("shared")) where = MemorySpace::shared;
-  else if (space == "local") where = MemorySpace::local;
+  if (space.starts_with("shared"))
+    where = MemorySpace::shared;
+  else if (space == "local")
+    where = MemorySpace::local;
   else if (space == "param" || space == "param::entry") {
     where = state_.function->entry ? MemorySpace::param : MemorySpace::local;
   } else {

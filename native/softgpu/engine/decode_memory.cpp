@@ -19,17 +19,28 @@ bool Decoder::access_words(Access* a) {
   bool async = words()[0] == "cp";
   for (size_t k = 1; k < words().size(); ++k) {
     std::string_view w = words()[k];
-    if (w == "global") a->space = MemorySpace::global;
-    else if (w == "const") a->space = MemorySpace::global;
-    else if (w.starts_with("shared")) a->space = MemorySpace::shared;
-    else if (w == "local") a->space = MemorySpace::local;
-    else if (w == "param" || w == "param::entry" || w == "param::func") a->param = true;
-    else if (w == "volatile" || w == "relaxed") a->polls = true;
-    else if (w == "acquire") a->polls = a->acquire = true;
-    else if (w == "release") a->polls = a->release = true;
-    else if (w == "acq_rel") a->polls = a->acquire = a->release = true;
-    else if (w == "v2" || w == "v4" || w == "v8") a->count = static_cast<unsigned>(w[1] - '0');
-    else if (ptx::type_bits(w)) a->type = w;
+    if (w == "global")
+      a->space = MemorySpace::global;
+    else if (w == "const")
+      a->space = MemorySpace::global;
+    else if (w.starts_with("shared"))
+      a->space = MemorySpace::shared;
+    else if (w == "local")
+      a->space = MemorySpace::local;
+    else if (w == "param" || w == "param::entry" || w == "param::func")
+      a->param = true;
+    else if (w == "volatile" || w == "relaxed")
+      a->polls = true;
+    else if (w == "acquire")
+      a->polls = a->acquire = true;
+    else if (w == "release")
+      a->polls = a->release = true;
+    else if (w == "acq_rel")
+      a->polls = a->acquire = a->release = true;
+    else if (w == "v2" || w == "v4" || w == "v8")
+      a->count = static_cast<unsigned>(w[1] - '0');
+    else if (ptx::type_bits(w))
+      a->type = w;
     else if (is_cache_word(w) || async) {
       if (w == "cv") a->polls = true;
     } else {
@@ -40,7 +51,8 @@ bool Decoder::access_words(Access* a) {
 }
 
 /// An operand [base + offset]: the slot that holds the base, and in which space it counts.
-bool Decoder::address(const Operand& o, Access* a, SlotRef* base, uint32_t* bytes, int64_t* offset) {
+bool Decoder::address(const Operand& o, Access* a, SlotRef* base, uint32_t* bytes,
+                      int64_t* offset) {
   if (o.kind != Kind::address || o.items.empty()) return fail("expected an address");
   const Operand& b = o.items[0];
   *offset = o.offset;
@@ -55,12 +67,17 @@ bool Decoder::address(const Operand& o, Access* a, SlotRef* base, uint32_t* byte
   } else if (v && a->space == MemorySpace::generic) {
     // A symbol without a space word is where it was declared.
     switch (v->space) {
-      case ptx::Space::shared: a->space = MemorySpace::shared; break;
-      case ptx::Space::local: a->space = MemorySpace::local; break;
+      case ptx::Space::shared:
+        a->space = MemorySpace::shared;
+        break;
+      case ptx::Space::local:
+        a->space = MemorySpace::local;
+        break;
       case ptx::Space::param:
         a->space = state_.function->entry && of_entry ? MemorySpace::param : MemorySpace::local;
         break;
-      default: a->space = MemorySpace::global;
+      default:
+        a->space = MemorySpace::global;
     }
   }
   if (b.kind == Kind::reg) {
@@ -171,7 +188,8 @@ bool Decoder::store() {
     if (!source(*o, size, &s, type_letter(a.type))) return false;
     slots.push_back(s);
   }
-  MemoryFn fn = find_memory("st." + std::to_string(ptx::type_bits(a.type)) + "." + std::to_string(size));
+  MemoryFn fn =
+      find_memory("st." + std::to_string(ptx::type_bits(a.type)) + "." + std::to_string(size));
   if (!fn) return unknown();
   if (a.release) emit(OpKind::fence);
   Op& op = emit(OpKind::store);
@@ -229,7 +247,8 @@ bool Decoder::atomic(bool with_result) {
   return true;
 }
 
-bool Decoder::atomic_operands(Op& op, const Access& a, std::string_view operation, bool with_result) {
+bool Decoder::atomic_operands(Op& op, const Access& a, std::string_view operation,
+                              bool with_result) {
   std::string type(a.type);
   unsigned bits = ptx::type_bits(type);
   // Names of the handlers: bit operations by b, and addition the same for both signs.
@@ -237,7 +256,8 @@ bool Decoder::atomic_operands(Op& op, const Access& a, std::string_view operatio
                  operation == "exch" || operation == "cas";
   if (bitwise) type = "b" + std::to_string(bits);
   if (operation == "add" && type[0] == 's') type[0] = 'u';
-  std::string key = (a.space == MemorySpace::shared ? "atoms." : "atom.") + std::string(operation) + "." + type;
+  std::string key =
+      (a.space == MemorySpace::shared ? "atoms." : "atom.") + std::string(operation) + "." + type;
   op.memory = find_memory(key);
   if (!op.memory) return unknown();
   unsigned bytes = bits / 8;
@@ -249,12 +269,15 @@ bool Decoder::atomic_operands(Op& op, const Access& a, std::string_view operatio
   const Operand& value = operands()[first + 1];
   if (a.count == 1) {
     if (!source(value, bytes, &op.b, type_letter(a.type))) return false;
-    if (operation == "cas" && !source(operands()[first + 2], bytes, &op.c, type_letter(a.type))) return false;
-    if (with_result && operands()[0].kind != Kind::sink && !destination(operands()[0], bytes, &slots[0])) {
+    if (operation == "cas" && !source(operands()[first + 2], bytes, &op.c, type_letter(a.type)))
+      return false;
+    if (with_result && operands()[0].kind != Kind::sink &&
+        !destination(operands()[0], bytes, &slots[0])) {
       return false;
     }
   } else {
-    if (value.kind != Kind::vector || value.items.size() != a.count || a.count > 4) return unknown();
+    if (value.kind != Kind::vector || value.items.size() != a.count || a.count > 4)
+      return unknown();
     for (size_t k = 0; k < a.count; ++k) {
       if (!source(value.items[k], bytes, &slots[4 + k], type_letter(a.type))) return false;
       if (with_result && operands()[0].kind == Kind::vector &&
@@ -343,15 +366,19 @@ bool Decoder::mbarrier() {
   std::string_view what = words()[1];
   MbarrierKind kind;
   bool tests = what == "test_wait" || what == "try_wait";
-  if (what == "init") kind = MbarrierKind::init;
-  else if (what == "inval") kind = MbarrierKind::inval;
-  else if (what == "arrive") kind = MbarrierKind::arrive;
-  else if (what == "arrive_drop") kind = MbarrierKind::arrive_drop;
-  else if (what == "expect_tx") kind = MbarrierKind::expect_tx;
-  else if (tests) kind = MbarrierKind::test_wait;
-  else return unknown();
-  if (has("expect_tx") && kind != MbarrierKind::expect_tx) return unknown("transactions");
-  if (kind == MbarrierKind::expect_tx) return unknown("transactions");
+  if (what == "init")
+    kind = MbarrierKind::init;
+  else if (what == "inval")
+    kind = MbarrierKind::inval;
+  else if (what == "arrive")
+    kind = MbarrierKind::arrive;
+  else if (what == "arrive_drop")
+    kind = MbarrierKind::arrive_drop;
+  else if (tests)
+    kind = MbarrierKind::test_wait;
+  else
+    return unknown();
+  if (has("expect_tx")) return unknown("transactions");
   if (has("shared::cluster")) return unknown();
   Access a;
   a.space = has("shared") || has("shared::cta") ? MemorySpace::shared : MemorySpace::generic;

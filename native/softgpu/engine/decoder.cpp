@@ -81,7 +81,8 @@ void Decoder::call_depths() {
     }
     state[f] = 1;
     uint32_t deepest = 0;
-    for (int callee : callees_[f]) deepest = std::max(deepest, self(self, static_cast<size_t>(callee)));
+    for (int callee : callees_[f])
+      deepest = std::max(deepest, self(self, static_cast<size_t>(callee)));
     state[f] = 2;
     return depth[f] = program_.functions[f].local_bytes + deepest;
   };
@@ -199,8 +200,11 @@ bool Decoder::alu(std::string_view key, SlotRef d, std::initializer_list<SlotRef
 
 bool Decoder::move(unsigned bytes, SlotRef d, SlotRef a) {
   if (d == a) return true;
-  return alu(bytes == 1 ? "mov.pred" : bytes == 2 ? "mov.b16" : bytes == 4 ? "mov.b32" : "mov.b64", d,
-             {a});
+  return alu(bytes == 1   ? "mov.pred"
+             : bytes == 2 ? "mov.b16"
+             : bytes == 4 ? "mov.b32"
+                          : "mov.b64",
+             d, {a});
 }
 
 SlotRef Decoder::constant(uint64_t bits, unsigned bytes) {
@@ -247,16 +251,16 @@ bool Decoder::immediate(const Operand& o, unsigned bytes, char type, uint64_t* b
   if (o.kind == Kind::integer) {
     if (type == 'f' && bytes >= 4) {
       double d = static_cast<double>(static_cast<int64_t>(o.bits));
-      *bits = bytes == 8 ? std::bit_cast<uint64_t>(d)
-                         : std::bit_cast<uint32_t>(static_cast<float>(d));
+      *bits =
+          bytes == 8 ? std::bit_cast<uint64_t>(d) : std::bit_cast<uint32_t>(static_cast<float>(d));
     } else {
       *bits = o.bits;
     }
     return true;
   }
   if (o.kind == Kind::f32) {
-    *bits = bytes == 8 ? std::bit_cast<uint64_t>(
-                             static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(o.bits))))
+    *bits = bytes == 8 ? std::bit_cast<uint64_t>(static_cast<double>(
+                             std::bit_cast<float>(static_cast<uint32_t>(o.bits))))
                        : o.bits;
     return true;
   }
@@ -301,26 +305,51 @@ bool Decoder::predicate_source(const Operand& o, SlotRef* out) {
 
 bool Decoder::special_source(const Operand& o, unsigned bytes, SlotRef* out) {
   static const std::unordered_map<std::string_view, Special> names = {
-      {"%tid.x", Special::tid_x}, {"%tid.y", Special::tid_y}, {"%tid.z", Special::tid_z},
-      {"%ntid.x", Special::ntid_x}, {"%ntid.y", Special::ntid_y}, {"%ntid.z", Special::ntid_z},
-      {"%ctaid.x", Special::ctaid_x}, {"%ctaid.y", Special::ctaid_y}, {"%ctaid.z", Special::ctaid_z},
-      {"%nctaid.x", Special::nctaid_x}, {"%nctaid.y", Special::nctaid_y},
-      {"%nctaid.z", Special::nctaid_z}, {"%laneid", Special::laneid}, {"%warpid", Special::warpid},
-      {"%nwarpid", Special::nwarpid}, {"%lanemask_eq", Special::lanemask_eq},
-      {"%lanemask_le", Special::lanemask_le}, {"%lanemask_lt", Special::lanemask_lt},
-      {"%lanemask_ge", Special::lanemask_ge}, {"%lanemask_gt", Special::lanemask_gt},
-      {"%smid", Special::smid}, {"%nsmid", Special::nsmid}, {"%gridid", Special::gridid},
-      {"%envreg0", Special::zero}, {"%envreg1", Special::envreg1}, {"%envreg2", Special::envreg2},
-      {"%total_smem_size", Special::total_smem}, {"%dynamic_smem_size", Special::dynamic_smem},
-      {"%aggr_smem_size", Special::total_smem}, {"%reserved_smem_offset_begin", Special::zero},
+      {"%tid.x", Special::tid_x},
+      {"%tid.y", Special::tid_y},
+      {"%tid.z", Special::tid_z},
+      {"%ntid.x", Special::ntid_x},
+      {"%ntid.y", Special::ntid_y},
+      {"%ntid.z", Special::ntid_z},
+      {"%ctaid.x", Special::ctaid_x},
+      {"%ctaid.y", Special::ctaid_y},
+      {"%ctaid.z", Special::ctaid_z},
+      {"%nctaid.x", Special::nctaid_x},
+      {"%nctaid.y", Special::nctaid_y},
+      {"%nctaid.z", Special::nctaid_z},
+      {"%laneid", Special::laneid},
+      {"%warpid", Special::warpid},
+      {"%nwarpid", Special::nwarpid},
+      {"%lanemask_eq", Special::lanemask_eq},
+      {"%lanemask_le", Special::lanemask_le},
+      {"%lanemask_lt", Special::lanemask_lt},
+      {"%lanemask_ge", Special::lanemask_ge},
+      {"%lanemask_gt", Special::lanemask_gt},
+      {"%smid", Special::smid},
+      {"%nsmid", Special::nsmid},
+      {"%gridid", Special::gridid},
+      {"%envreg0", Special::zero},
+      {"%envreg1", Special::envreg1},
+      {"%envreg2", Special::envreg2},
+      {"%total_smem_size", Special::total_smem},
+      {"%dynamic_smem_size", Special::dynamic_smem},
+      {"%aggr_smem_size", Special::total_smem},
+      {"%reserved_smem_offset_begin", Special::zero},
       // A cluster is one block.
-      {"%clusterid.x", Special::ctaid_x}, {"%clusterid.y", Special::ctaid_y},
-      {"%clusterid.z", Special::ctaid_z}, {"%nclusterid.x", Special::nctaid_x},
-      {"%nclusterid.y", Special::nctaid_y}, {"%nclusterid.z", Special::nctaid_z},
-      {"%cluster_ctaid.x", Special::zero}, {"%cluster_ctaid.y", Special::zero},
-      {"%cluster_ctaid.z", Special::zero}, {"%cluster_nctaid.x", Special::one},
-      {"%cluster_nctaid.y", Special::one}, {"%cluster_nctaid.z", Special::one},
-      {"%cluster_ctarank", Special::zero}, {"%cluster_nctarank", Special::one}};
+      {"%clusterid.x", Special::ctaid_x},
+      {"%clusterid.y", Special::ctaid_y},
+      {"%clusterid.z", Special::ctaid_z},
+      {"%nclusterid.x", Special::nctaid_x},
+      {"%nclusterid.y", Special::nctaid_y},
+      {"%nclusterid.z", Special::nctaid_z},
+      {"%cluster_ctaid.x", Special::zero},
+      {"%cluster_ctaid.y", Special::zero},
+      {"%cluster_ctaid.z", Special::zero},
+      {"%cluster_nctaid.x", Special::one},
+      {"%cluster_nctaid.y", Special::one},
+      {"%cluster_nctaid.z", Special::one},
+      {"%cluster_ctarank", Special::zero},
+      {"%cluster_nctarank", Special::one}};
   auto it = names.find(o.name);
   if (it != names.end()) {
     SlotRef s = special(it->second);
@@ -441,17 +470,38 @@ bool Decoder::destination(const Operand& o, unsigned bytes, SlotRef* out) {
 bool Decoder::instruction(const Instruction& i) {
   using Method = bool (Decoder::*)();
   static const std::unordered_map<std::string_view, Method> methods = {
-      {"setp", &Decoder::setp}, {"set", &Decoder::set}, {"selp", &Decoder::selp},
-      {"slct", &Decoder::slct}, {"bfi", &Decoder::bfi}, {"lop3", &Decoder::lop3},
-      {"prmt", &Decoder::prmt}, {"mov", &Decoder::mov}, {"cvt", &Decoder::cvt},
-      {"cvta", &Decoder::cvta}, {"isspacep", &Decoder::isspacep}, {"ld", &Decoder::load},
-      {"ldu", &Decoder::load}, {"st", &Decoder::store}, {"membar", &Decoder::fence},
-      {"fence", &Decoder::fence}, {"cp", &Decoder::async_copy}, {"mbarrier", &Decoder::mbarrier},
-      {"bra", &Decoder::branch}, {"brx", &Decoder::branch_table}, {"call", &Decoder::call},
-      {"bar", &Decoder::barrier}, {"barrier", &Decoder::barrier}, {"shfl", &Decoder::shuffle},
-      {"vote", &Decoder::vote}, {"match", &Decoder::match}, {"redux", &Decoder::redux},
-      {"elect", &Decoder::elect}, {"alloca", &Decoder::stack}, {"stacksave", &Decoder::stack},
-      {"stackrestore", &Decoder::stack}, {"mapa", &Decoder::map_shared},
+      {"setp", &Decoder::setp},
+      {"set", &Decoder::set},
+      {"selp", &Decoder::selp},
+      {"slct", &Decoder::slct},
+      {"bfi", &Decoder::bfi},
+      {"lop3", &Decoder::lop3},
+      {"prmt", &Decoder::prmt},
+      {"mov", &Decoder::mov},
+      {"cvt", &Decoder::cvt},
+      {"cvta", &Decoder::cvta},
+      {"isspacep", &Decoder::isspacep},
+      {"ld", &Decoder::load},
+      {"ldu", &Decoder::load},
+      {"st", &Decoder::store},
+      {"membar", &Decoder::fence},
+      {"fence", &Decoder::fence},
+      {"cp", &Decoder::async_copy},
+      {"mbarrier", &Decoder::mbarrier},
+      {"bra", &Decoder::branch},
+      {"brx", &Decoder::branch_table},
+      {"call", &Decoder::call},
+      {"bar", &Decoder::barrier},
+      {"barrier", &Decoder::barrier},
+      {"shfl", &Decoder::shuffle},
+      {"vote", &Decoder::vote},
+      {"match", &Decoder::match},
+      {"redux", &Decoder::redux},
+      {"elect", &Decoder::elect},
+      {"alloca", &Decoder::stack},
+      {"stacksave", &Decoder::stack},
+      {"stackrestore", &Decoder::stack},
+      {"mapa", &Decoder::map_shared},
       {"getctarank", &Decoder::map_shared}};
   std::string_view op = i.words[0];
   if (auto it = methods.find(op); it != methods.end()) return (this->*it->second)();

@@ -33,7 +33,7 @@ class Decoder {
     const ptx::Function* function = nullptr;
     int index = 0;
     ptx::Body body;
-    std::vector<SlotRef> slots;      ///< of registers, kNoSlot until used
+    std::vector<SlotRef> slots;  ///< of registers, kNoSlot until used
     std::vector<uint32_t> label_pc;
     std::vector<std::pair<uint32_t, int>> fixups;        ///< op, label
     std::vector<std::pair<uint32_t, int>> table_fixups;  ///< jump table, its first label
@@ -76,8 +76,8 @@ class Decoder {
 
   // Emission.
   Op& emit(OpKind kind);
-  bool alu(std::string_view key, SlotRef d, std::initializer_list<SlotRef> sources, uint64_t imm = 0,
-           uint8_t mode = 0);
+  bool alu(std::string_view key, SlotRef d, std::initializer_list<SlotRef> sources,
+           uint64_t imm = 0, uint8_t mode = 0);
   bool move(unsigned bytes, SlotRef d, SlotRef a);
 
   // decode_arithmetic.cpp

@@ -16,7 +16,8 @@ bool DeviceHeap::map() {
   if (base_) return true;
   uint64_t bytes = (limit_ + 4095) / 4096 * 4096;
   if (bytes == 0) return false;
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return false;
   base_ = reinterpret_cast<uint64_t>(p);
   mapped_ = bytes;

@@ -33,7 +33,9 @@ class PoolEngine final : public Engine {
   ~PoolEngine() override;
 
   Outcome run(const Kernel& kernel, const Launch& launch) override;
-  void set_printf(std::function<void(std::string_view)> sink) override { printf_.set(std::move(sink)); }
+  void set_printf(std::function<void(std::string_view)> sink) override {
+    printf_.set(std::move(sink));
+  }
   void set_malloc_heap(uint64_t bytes) override { heap_.resize(bytes); }
   void cancel() override { cancelled_.store(true); }
 
@@ -104,7 +106,8 @@ void PoolEngine::work(unsigned worker) {
 Outcome PoolEngine::check(const Kernel& kernel, const Launch& l) const {
   uint64_t threads = uint64_t{l.block[0]} * l.block[1] * l.block[2];
   uint64_t shared = uint64_t{kernel.program.shared_bytes} + l.dynamic_shared_bytes;
-  if (threads == 0 || threads > 1024 || !l.grid[0] || !l.grid[1] || !l.grid[2] || shared > (1u << 20)) {
+  if (threads == 0 || threads > 1024 || !l.grid[0] || !l.grid[1] || !l.grid[2] ||
+      shared > (1u << 20)) {
     return {Fault::launch_failed, "kernel " + kernel.info.name + ": impossible launch dimensions"};
   }
   return {};
@@ -148,7 +151,8 @@ Outcome PoolEngine::run(const Kernel& kernel, const Launch& launch) {
                          std::chrono::duration<double>(options_.time_limit_s));
   }
   if (launch.cooperative) grid_workspace(state);
-  auto workers = static_cast<unsigned>(std::min<uint64_t>(static_cast<uint64_t>(threads_), state.blocks));
+  auto workers =
+      static_cast<unsigned>(std::min<uint64_t>(static_cast<uint64_t>(threads_), state.blocks));
   if (workers > 1) {
     start_threads();
     std::lock_guard lock(mutex_);

@@ -75,15 +75,15 @@ struct GlobalInfo {
 /// One entry point, decoded on first use. Owned by its Module.
 class Kernel;
 
-/// One loaded (and linked) module. Entry points are parsed lazily, one at a time, after a fast index
-/// pass, since some modules hold hundreds of kernels in 20 MB of text.
+/// One loaded (and linked) module. Entry points are parsed lazily, one at a time, after a fast
+/// index pass, since some modules hold hundreds of kernels in 20 MB of text.
 class Module {
  public:
   virtual ~Module() = default;
   /// All names of entry points, in the order of the text.
   virtual std::vector<std::string> kernel_names() const = 0;
-  /// Decodes the entry point if need be. Null when there is no such entry (`error` empty) or when it
-  /// holds a form that the engine does not know (`error` has the instruction's text and line).
+  /// Decodes the entry point if need be. Null when there is no such entry (`error` empty) or when
+  /// it holds a form that the engine does not know (`error` has the instruction's text and line).
   virtual const Kernel* kernel(std::string_view name, std::string* error) = 0;
   virtual const GlobalInfo* global(std::string_view name) const = 0;
   virtual std::vector<GlobalInfo> globals() const = 0;
@@ -91,8 +91,8 @@ class Module {
 
 /// Loads one or several PTX texts as one linked module (`.extern` symbols resolve across texts).
 /// On failure returns null and appends to `log` what ptxas would: text, line, reason.
-std::unique_ptr<Module> load_module(std::span<const std::string_view> texts, GlobalAllocator allocator,
-                                    std::string* log);
+std::unique_ptr<Module> load_module(std::span<const std::string_view> texts,
+                                    GlobalAllocator allocator, std::string* log);
 
 const KernelInfo& kernel_info(const Kernel& kernel);
 
@@ -100,8 +100,8 @@ struct Launch {
   uint32_t grid[3] = {1, 1, 1};
   uint32_t block[3] = {1, 1, 1};
   uint32_t dynamic_shared_bytes = 0;
-  bool cooperative = false;          ///< grid-wide barriers: all blocks stay resident
-  const void* params = nullptr;      ///< `param_bytes` of the kernel's KernelInfo; copied by run()
+  bool cooperative = false;      ///< grid-wide barriers: all blocks stay resident
+  const void* params = nullptr;  ///< `param_bytes` of the kernel's KernelInfo; copied by run()
 };
 
 /// Why a kernel ended. The values are the CUresult that the driver makes of it.
@@ -123,15 +123,15 @@ struct Outcome {
 };
 
 struct EngineOptions {
-  int threads = 0;                   ///< 0: as many as the process may run on
+  int threads = 0;  ///< 0: as many as the process may run on
   int compute_capability = 80;
-  uint32_t sm_count = 8;             ///< what %nsmid says
+  uint32_t sm_count = 8;  ///< what %nsmid says
   uint64_t malloc_heap_bytes = 8u << 20;
-  double time_limit_s = 0;           ///< 0: none
+  double time_limit_s = 0;  ///< 0: none
 };
 
-/// Runs kernels. One per device. `run` is synchronous and called by one thread at a time; it spreads
-/// blocks over a pool of threads that lives as long as the engine.
+/// Runs kernels. One per device. `run` is synchronous and called by one thread at a time; it
+/// spreads blocks over a pool of threads that lives as long as the engine.
 class Engine {
  public:
   virtual ~Engine() = default;

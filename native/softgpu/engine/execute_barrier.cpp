@@ -9,11 +9,12 @@ bool Executor::barrier(const Op& op, uint32_t pc, const LaneSet& set, bool* wait
   LaneBits lanes = set.bits;
   int lane = lanes.first();
   uint32_t id = lanes_of<uint32_t>(op.a)[lane];
-  if (id >= 16) return fault(Fault::illegal_instruction, op, lane, "a barrier's number is above 15");
+  if (id >= 16)
+    return fault(Fault::illegal_instruction, op, lane, "a barrier's number is above 15");
   auto kind = static_cast<BarrierKind>(op.variant);
   BarrierState& s = block_->barriers[id];
-  // Barriers count warps on a GPU: the lanes of a partial warp that are not there count as well when
-  // a number of threads is given. They come with the first lane of their warp.
+  // Barriers count warps on a GPU: the lanes of a partial warp that are not there count as well
+  // when a number of threads is given. They come with the first lane of their warp.
   uint32_t arrived = static_cast<uint32_t>(lanes.count());
   if (op.b != kNoSlot) {
     s.expected = lanes_of<uint32_t>(op.b)[lane];
@@ -58,6 +59,34 @@ bool Executor::barrier(const Op& op, uint32_t pc, const LaneSet& set, bool* wait
   if (!merged) group_->fragments.push_back(f);
   set_lanes(rest);
   return true;
+}
+
+bool Executor::release_barriers(Block& b) {
+  bool any = false;
+  for (uint8_t id = 0; id < 16; ++id) {
+    BarrierState& s = b.barriers[id];
+    if (s.arrived == 0) continue;
+    if (s.arrived < (s.expected ? s.expected : b.live)) continue;
+    for (Group& g : b.groups) {
+      for (Fragment& f : g.fragments) {
+        if (f.waiting != Waiting::barrier || f.barrier != id) continue;
+        f.waiting = Waiting::no;
+        any = true;
+        const Op& op = ops_[f.pc - 1];
+        auto kind = static_cast<BarrierKind>(op.variant);
+        if (kind < BarrierKind::red_popc) continue;
+        base_[kRegisters] = g.regs.get() + f.frame.regs;
+        each_lane(f.lanes, [&](int lane) {
+          if (kind == BarrierKind::red_popc)
+            lanes_of<uint32_t>(op.d)[lane] = s.popc;
+          else
+            lanes_of<uint8_t>(op.d)[lane] = kind == BarrierKind::red_and ? s.all : s.any;
+        });
+      }
+    }
+    s = BarrierState{};
+  }
+  return any;
 }
 
 }  // namespace softgpu::simt

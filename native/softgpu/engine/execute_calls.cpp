@@ -166,7 +166,8 @@ void Executor::ret(const Op& op, const LaneSet& set) {
     int lane = lanes.first();
     LaneBits same;
     each_lane(lanes, [&](int l) {
-      if (pcs[l] == pcs[lane] && frames[l] == frames[lane] && locals[l] == locals[lane]) same.set(l);
+      if (pcs[l] == pcs[lane] && frames[l] == frames[lane] && locals[l] == locals[lane])
+        same.set(l);
     });
     lanes = lanes.without(same);
     Fragment f = here;
@@ -224,7 +225,8 @@ bool Executor::builtin(const CallSite& site, const LaneSet& set) {
         uint64_t where = argument(lane, 1);
         auto read = [&](uint64_t offset, void* to, uint32_t bytes) {
           Window w;
-          if (!find_window(&view_, MemorySpace::generic, lane, where + offset, bytes, &w)) return false;
+          if (!find_window(&view_, MemorySpace::generic, lane, where + offset, bytes, &w))
+            return false;
           std::memcpy(to, w.host + (where + offset - w.base), bytes);
           return true;
         };
@@ -254,12 +256,14 @@ bool Executor::builtin(const CallSite& site, const LaneSet& set) {
         if (!read_text(argument(lane, 3), &function)) function = "?";
         uint32_t line = static_cast<uint32_t>(argument(lane, 2));
         const auto& d = launch_->launch.block;
-        uint32_t t = static_cast<uint32_t>(group_ - block_->groups.data()) * kMaxLanes + static_cast<uint32_t>(lane);
-        std::string text = file + ":" + std::to_string(line) + ": " + function + ": block: [" +
-                           std::to_string(block_->ctaid[0]) + "," + std::to_string(block_->ctaid[1]) + "," +
-                           std::to_string(block_->ctaid[2]) + "], thread: [" + std::to_string(t % d[0]) +
-                           "," + std::to_string(t / d[0] % d[1]) + "," + std::to_string(t / d[0] / d[1]) +
-                           "] Assertion `" + message + "` failed.";
+        uint32_t t = static_cast<uint32_t>(group_ - block_->groups.data()) * kMaxLanes +
+                     static_cast<uint32_t>(lane);
+        std::string text =
+            file + ":" + std::to_string(line) + ": " + function + ": block: [" +
+            std::to_string(block_->ctaid[0]) + "," + std::to_string(block_->ctaid[1]) + "," +
+            std::to_string(block_->ctaid[2]) + "], thread: [" + std::to_string(t % d[0]) + "," +
+            std::to_string(t / d[0] % d[1]) + "," + std::to_string(t / d[0] / d[1]) +
+            "] Assertion `" + message + "` failed.";
         launch_->printf->write(text + "\n");
         launch_->fail(Fault::assertion, text);
         ok = false;

@@ -44,12 +44,23 @@ bool Executor::warp(const Op& op, uint32_t* pc, LaneSet& set) {
   LaneBits lanes = gather_warps(op, *pc, set, mask);
   if (lanes.any()) {
     switch (op.kind) {
-      case OpKind::shuffle: shuffle(op, lanes); break;
-      case OpKind::vote: vote(op, lanes); break;
-      case OpKind::match: match(op, lanes); break;
-      case OpKind::redux: redux(op, lanes); break;
-      case OpKind::elect: elect(op, lanes); break;
-      default: break;
+      case OpKind::shuffle:
+        shuffle(op, lanes);
+        break;
+      case OpKind::vote:
+        vote(op, lanes);
+        break;
+      case OpKind::match:
+        match(op, lanes);
+        break;
+      case OpKind::redux:
+        redux(op, lanes);
+        break;
+      case OpKind::elect:
+        elect(op, lanes);
+        break;
+      default:
+        break;
     }
   }
   if (!now_.lanes.any()) return false;
@@ -118,8 +129,10 @@ void Executor::vote(const Op& op, const LaneBits& lanes) {
                                          : yes == mask || yes == 0;
     for (uint32_t rest = mask; rest; rest &= rest - 1) {
       int lane = w * kWarp + std::countr_zero(rest);
-      if (kind == VoteKind::ballot) lanes_of<uint32_t>(op.d)[lane] = yes;
-      else lanes_of<uint8_t>(op.d)[lane] = value;
+      if (kind == VoteKind::ballot)
+        lanes_of<uint32_t>(op.d)[lane] = yes;
+      else
+        lanes_of<uint8_t>(op.d)[lane] = value;
     }
   }
 }
@@ -133,11 +146,13 @@ void Executor::match(const Op& op, const LaneBits& lanes) {
     const int base = w * kWarp;
     uint64_t v[kWarp] = {};
     for (int k = 0; k < kWarp; ++k) {
-      v[k] = op.asize == 8 ? lanes_of<uint64_t>(op.a)[base + k] : lanes_of<uint32_t>(op.a)[base + k];
+      v[k] =
+          op.asize == 8 ? lanes_of<uint64_t>(op.a)[base + k] : lanes_of<uint32_t>(op.a)[base + k];
     }
     uint64_t first = v[std::countr_zero(mask)];
     bool all = true;
-    for (uint32_t rest = mask; rest; rest &= rest - 1) all = all && v[std::countr_zero(rest)] == first;
+    for (uint32_t rest = mask; rest; rest &= rest - 1)
+      all = all && v[std::countr_zero(rest)] == first;
     for (uint32_t rest = mask; rest; rest &= rest - 1) {
       int lane = std::countr_zero(rest);
       uint32_t same = 0;

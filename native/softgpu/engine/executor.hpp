@@ -2,11 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A block is a few groups of up to 256 lanes. In a group, lanes that are at the same place form a
-// fragment; one fragment runs at a time. The one with the lowest pc runs first and fragments that meet
-// at a label merge, so lanes reconverge without any analysis of the code. Since that alone would let a
-// spin loop starve the lanes it waits for, a fragment that has branched backward often yields to the
-// one furthest ahead. Blocks are plain data, so that a block which waits for another can be left and
-// taken up again.
+// fragment; one fragment runs at a time. The one with the lowest pc runs first and fragments that
+// meet at a label merge, so lanes reconverge without any analysis of the code. Since that alone
+// would let a spin loop starve the lanes it waits for, a fragment that has branched backward often
+// yields to the one furthest ahead. Blocks are plain data, so that a block which waits for another
+// can be left and taken up again.
 #pragma once
 
 #include <atomic>
@@ -21,6 +21,12 @@
 #include "program.hpp"
 
 namespace softgpu::simt {
+
+/// Micro-operations of backward branches that a visit of a group may spend before others get a
+/// turn.
+inline constexpr int64_t kBudget = 400'000;
+/// An access that polls memory costs this many, so a spinning block soon makes way.
+inline constexpr int64_t kPollCost = 400;
 
 class DeviceHeap;
 class PrintfSink;

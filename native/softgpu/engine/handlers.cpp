@@ -24,15 +24,15 @@ struct Tables {
   }
 };
 
-#define SOFTGPU_FILL(level)           \
-  t.add(level::integer_entries());    \
-  t.add(level::bits_entries());       \
-  t.add(level::float_entries());      \
-  t.add(level::half_entries());       \
-  t.add(level::compare_entries());    \
-  t.add(level::convert_entries());    \
-  t.add(level::memory_entries());     \
-  t.add(level::atomic_entries());     \
+#define SOFTGPU_FILL(level)        \
+  t.add(level::integer_entries()); \
+  t.add(level::bits_entries());    \
+  t.add(level::float_entries());   \
+  t.add(level::half_entries());    \
+  t.add(level::compare_entries()); \
+  t.add(level::convert_entries()); \
+  t.add(level::memory_entries());  \
+  t.add(level::atomic_entries());  \
   for (unsigned k = 0; k < 4; ++k) t.blend[k] = level::blend_of(1u << k);
 
 Tables make_tables() {

@@ -30,7 +30,13 @@ struct AluEntry {
 };
 
 /// Bits of Op::mode: what the FPU's control register must say meanwhile.
-enum FpMode : uint8_t { kRoundNearest = 0, kRoundDown = 1, kRoundUp = 2, kRoundZero = 3, kFlush = 4 };
+enum FpMode : uint8_t {
+  kRoundNearest = 0,
+  kRoundDown = 1,
+  kRoundUp = 2,
+  kRoundZero = 3,
+  kFlush = 4
+};
 
 enum class MemorySpace : uint8_t { generic, global, shared, local, param };
 
@@ -38,7 +44,7 @@ enum class MemorySpace : uint8_t { generic, global, shared, local, param };
 struct Window {
   uint64_t base = 0;
   uint64_t size = 0;
-  char* host = nullptr;     ///< of `base`
+  char* host = nullptr;      ///< of `base`
   uint64_t lane_stride = 0;  ///< local memory: each lane has its own
 };
 
@@ -49,7 +55,7 @@ struct MemoryAccess {
   const void* address = nullptr;  ///< slot of the address register
   uint32_t address_bytes = 8;
   int64_t offset = 0;
-  char* regs[8];  ///< slots of the data: `count` of them, atomics eight
+  char* regs[8];                 ///< slots of the data: `count` of them, atomics eight
   const char* second = nullptr;  ///< atomics: the operand; cas: the value to store in `third`
   const char* third = nullptr;
   int count = 1;

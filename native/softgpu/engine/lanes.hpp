@@ -18,19 +18,14 @@
 namespace softgpu::simt::SOFTGPU_ISA {
 
 // `ivdep` is true although d may be a source: then it is the very same slot, lane by lane.
-#define SOFTGPU_LANES(body)                       \
-  for (int base = r.lo; base < r.hi; base += 32) { \
+#define SOFTGPU_LANES(body)                             \
+  for (int base = r.lo; base < r.hi; base += 32) {      \
     _Pragma("GCC ivdep") for (int k = 0; k < 32; ++k) { \
-      const int i = base + k;                     \
-      body;                                       \
-    }                                             \
+      const int i = base + k;                           \
+      body;                                             \
+    }                                                   \
   }
 
-template <class D, class F>
-void lanes0(void* dp, const void*, const void*, const void*, uint64_t imm, LaneRange r) {
-  D* d = static_cast<D*>(dp);
-  SOFTGPU_LANES(d[i] = F{}(imm))
-}
 template <class D, class A, class F>
 void lanes1(void* dp, const void* ap, const void*, const void*, uint64_t imm, LaneRange r) {
   D* d = static_cast<D*>(dp);
@@ -54,30 +49,30 @@ void lanes3(void* dp, const void* ap, const void* bp, const void* cp, uint64_t i
 }
 
 // Entries of a table. The expression sees a, b, c (by value) and imm.
-#define ALU1(key, D, A, expr)                                                                   \
-  AluEntry {                                                                                    \
-    key, &lanes1<D, A, decltype([](A a, uint64_t imm) -> D { return static_cast<D>(expr); })>,  \
-        sizeof(D), {                                                                            \
-      sizeof(A)                                                                                 \
-    }                                                                                           \
+#define ALU1(key, D, A, expr)                                                                  \
+  AluEntry {                                                                                   \
+    key, &lanes1<D, A, decltype([](A a, uint64_t imm) -> D { return static_cast<D>(expr); })>, \
+        sizeof(D), {                                                                           \
+      sizeof(A)                                                                                \
+    }                                                                                          \
   }
-#define ALU2(key, D, A, B, expr)                                                                      \
-  AluEntry {                                                                                          \
-    key,                                                                                              \
-        &lanes2<D, A, B, decltype([](A a, B b, uint64_t imm) -> D { return static_cast<D>(expr); })>, \
-        sizeof(D), {                                                                                  \
-      sizeof(A), sizeof(B)                                                                            \
-    }                                                                                                 \
+#define ALU2(key, D, A, B, expr)                                                             \
+  AluEntry {                                                                                 \
+    key,                                                                                     \
+        &lanes2<D, A, B,                                                                     \
+                decltype([](A a, B b, uint64_t imm) -> D { return static_cast<D>(expr); })>, \
+        sizeof(D), {                                                                         \
+      sizeof(A), sizeof(B)                                                                   \
+    }                                                                                        \
   }
-#define ALU3(key, D, A, B, C, expr)                                             \
-  AluEntry {                                                                    \
-    key,                                                                        \
-        &lanes3<D, A, B, C, decltype([](A a, B b, C c, uint64_t imm) -> D {     \
-                  return static_cast<D>(expr);                                  \
-                })>,                                                            \
-        sizeof(D), {                                                            \
-      sizeof(A), sizeof(B), sizeof(C)                                           \
-    }                                                                           \
+#define ALU3(key, D, A, B, C, expr)                                                               \
+  AluEntry {                                                                                      \
+    key,                                                                                          \
+        &lanes3<D, A, B, C,                                                                       \
+                decltype([](A a, B b, C c, uint64_t imm) -> D { return static_cast<D>(expr); })>, \
+        sizeof(D), {                                                                              \
+      sizeof(A), sizeof(B), sizeof(C)                                                             \
+    }                                                                                             \
   }
 
 using u8 = uint8_t;

@@ -43,7 +43,8 @@ void Lexer::skip_space() {
 void Lexer::number() {
   const char* start = at_;
   auto left = static_cast<size_t>(end_ - at_);
-  if (left > 2 && at_[0] == '0' && (at_[1] == 'f' || at_[1] == 'F' || at_[1] == 'd' || at_[1] == 'D')) {
+  if (left > 2 && at_[0] == '0' &&
+      (at_[1] == 'f' || at_[1] == 'F' || at_[1] == 'd' || at_[1] == 'D')) {
     bool single = at_[1] == 'f' || at_[1] == 'F';
     at_ += 2;
     uint64_t bits = 0;
@@ -59,7 +60,8 @@ void Lexer::number() {
   const char* scan = hex ? at_ + 2 : at_;
   while (scan < end_ && (hex ? is_hex(*scan) : is_digit(*scan))) ++scan;
   bool fraction = !hex && scan + 1 < end_ && *scan == '.' && is_digit(scan[1]);
-  fraction = fraction || (!hex && scan < end_ && *scan == '.' && scan + 1 < end_ && !is_letter(scan[1]));
+  fraction =
+      fraction || (!hex && scan < end_ && *scan == '.' && scan + 1 < end_ && !is_letter(scan[1]));
   bool exponent = !hex && scan < end_ && (*scan == 'e' || *scan == 'E');
   if (fraction || exponent) {
     if (*scan == '.') ++scan;
@@ -97,7 +99,8 @@ void Lexer::advance() {
   char c = *at_;
   if (is_digit(c)) {
     number();
-  } else if (c == '.' && at_ + 1 < end_ && (is_letter(at_[1]) || is_digit(at_[1]) || at_[1] == '_')) {
+  } else if (c == '.' && at_ + 1 < end_ &&
+             (is_letter(at_[1]) || is_digit(at_[1]) || at_[1] == '_')) {
     ++at_;
     while (at_ < end_ && (is_follow(*at_) || (*at_ == ':' && at_ + 1 < end_ && at_[1] == ':'))) {
       at_ += *at_ == ':' ? 2 : 1;
@@ -118,7 +121,8 @@ void Lexer::advance() {
     return;
   } else {
     ++at_;
-    token_.kind = std::strchr("{}()[],;:=<>+-*/!|@&^~%", c) ? TokenKind::punctuation : TokenKind::bad;
+    token_.kind =
+        std::strchr("{}()[],;:=<>+-*/!|@&^~%", c) ? TokenKind::punctuation : TokenKind::bad;
   }
   token_.text = {token_begin_, static_cast<size_t>(at_ - token_begin_)};
 }

@@ -1,8 +1,8 @@
 // Loads and stores over lanes, by the pattern of their addresses.
 // SPDX-License-Identifier: Apache-2.0
 //
-// A warp's addresses are mostly consecutive (one copy) or equal (one load, broadcast). Each chunk of
-// 32 lanes is tested for that first, then its halves, and only then is it gathered lane by lane.
+// A warp's addresses are mostly consecutive (one copy) or equal (one load, broadcast). Each chunk
+// of 32 lanes is tested for that first, then its halves, and only then is it gathered lane by lane.
 // Every access is checked against the window that it lies in, before memory is touched.
 #include "lanes.hpp"
 #include "tables.hpp"
@@ -30,7 +30,8 @@ inline bool inside(const Window& w, u64 offset, u64 bytes) {
 /// Makes `m.window` hold this access of one lane.
 inline bool admit(MemoryAccess& m, u64 offset, int lane, u32 bytes) {
   if (offset & (bytes - 1)) return fault(m, offset, lane, true);
-  if (inside(*m.window, offset, bytes)) [[likely]] return true;
+  if (inside(*m.window, offset, bytes)) [[likely]]
+    return true;
   if (find_window(m.view, m.space, lane, offset, bytes, m.window)) return true;
   return fault(m, offset, lane, false);
 }
@@ -97,21 +98,26 @@ template <class M>
   std::memcpy(p, &v, sizeof v);
 }
 
-/// The pattern of a warp in bits 0-1 and, when it has none, those of its halves in bits 2-3 and 4-5.
+/// The pattern of a warp in bits 0-1 and, when it has none, those of its halves in bits 2-3 and
+/// 4-5.
 template <class A, u32 bytes>
 [[gnu::always_inline]] inline u8 classify(const A* a) {
   const Pattern whole = pattern_of<A, bytes, kWarp>(a);
-  if (whole != Pattern::scattered) [[likely]] return static_cast<u8>(whole);
+  if (whole != Pattern::scattered) [[likely]]
+    return static_cast<u8>(whole);
   const Pattern low = pattern_of<A, bytes, kWarp / 2>(a);
   const Pattern high = pattern_of<A, bytes, kWarp / 2>(a + kWarp / 2);
   return static_cast<u8>(static_cast<u8>(low) << 2 | static_cast<u8>(high) << 4);
 }
 inline Pattern whole_of(u8 code) { return static_cast<Pattern>(code & 3); }
-inline Pattern half_of(u8 code, int half) { return static_cast<Pattern>(code >> (2 + 2 * half) & 3); }
+inline Pattern half_of(u8 code, int half) {
+  return static_cast<Pattern>(code >> (2 + 2 * half) & 3);
+}
 
 /// N lanes of which each has V elements of type M. False when they form no run in the window.
 template <class R, class M, int V, int N, class A>
-[[gnu::always_inline]] inline bool load_run(const Run<A>& run, char* const* regs, int lane, Pattern how) {
+[[gnu::always_inline]] inline bool load_run(const Run<A>& run, char* const* regs, int lane,
+                                            Pattern how) {
   constexpr u32 bytes = sizeof(M) * V;
   if (how == Pattern::scattered) return false;
   const char* p = run.template memory<bytes, N>(lane, how);
@@ -134,7 +140,8 @@ template <class R, class M, int V, int N, class A>
 }
 
 template <class M, class R, int V, int N, class A>
-[[gnu::always_inline]] inline bool store_run(const Run<A>& run, char* const* regs, int lane, Pattern how) {
+[[gnu::always_inline]] inline bool store_run(const Run<A>& run, char* const* regs, int lane,
+                                             Pattern how) {
   constexpr u32 bytes = sizeof(M) * V;
   if (how != Pattern::consecutive) return false;
   char* p = run.template memory<bytes, N>(lane, Pattern::consecutive);
@@ -155,7 +162,8 @@ template <class M, class R, int V, int N, class A>
 template <class R, class M>
 inline void load_one(MemoryAccess& m, int lane, const char* p) {
   for (int v = 0; v < m.count; ++v) {
-    if (m.regs[v]) reinterpret_cast<R*>(m.regs[v])[lane] = static_cast<R>(read<M>(p + v * sizeof(M)));
+    if (m.regs[v])
+      reinterpret_cast<R*>(m.regs[v])[lane] = static_cast<R>(read<M>(p + v * sizeof(M)));
   }
 }
 template <class M, class R>
@@ -188,7 +196,8 @@ inline bool scattered_inside(const MemoryAccess& m, int base, u32 bytes, u64* at
   return true;
 }
 
-/// One warp without a pattern that fits the window: scattered lanes, a mask, another window, a fault.
+/// One warp without a pattern that fits the window: scattered lanes, a mask, another window, a
+/// fault.
 template <class R, class M>
 [[gnu::noinline]] bool load_warp(MemoryAccess& m, int base, u32 rest) {
   const u32 bytes = static_cast<u32>(sizeof(M)) * static_cast<u32>(m.count);
@@ -245,9 +254,11 @@ bool load_count(MemoryAccess& m) {
     if (rest == ~0u && runs) [[likely]] {
       if (!known) patterns[base / kWarp] = classify<A, sizeof(M) * V>(run.address + base);
       const u8 code = patterns[base / kWarp];
-      if (load_run<R, M, V, kWarp>(run, regs, base, whole_of(code))) [[likely]] continue;
+      if (load_run<R, M, V, kWarp>(run, regs, base, whole_of(code))) [[likely]]
+        continue;
       if (load_run<R, M, V, kWarp / 2>(run, regs, base, half_of(code, 0))) rest &= 0xffff0000u;
-      if (load_run<R, M, V, kWarp / 2>(run, regs, base + kWarp / 2, half_of(code, 1))) rest &= 0x0000ffffu;
+      if (load_run<R, M, V, kWarp / 2>(run, regs, base + kWarp / 2, half_of(code, 1)))
+        rest &= 0x0000ffffu;
     }
     if (!rest) continue;
     if (!load_warp<R, M>(m, base, rest)) return false;
@@ -271,9 +282,11 @@ bool store_count(MemoryAccess& m) {
     if (rest == ~0u && runs) [[likely]] {
       if (!known) patterns[base / kWarp] = classify<A, sizeof(M) * V>(run.address + base);
       const u8 code = patterns[base / kWarp];
-      if (store_run<M, R, V, kWarp>(run, regs, base, whole_of(code))) [[likely]] continue;
+      if (store_run<M, R, V, kWarp>(run, regs, base, whole_of(code))) [[likely]]
+        continue;
       if (store_run<M, R, V, kWarp / 2>(run, regs, base, half_of(code, 0))) rest &= 0xffff0000u;
-      if (store_run<M, R, V, kWarp / 2>(run, regs, base + kWarp / 2, half_of(code, 1))) rest &= 0x0000ffffu;
+      if (store_run<M, R, V, kWarp / 2>(run, regs, base + kWarp / 2, half_of(code, 1)))
+        rest &= 0x0000ffffu;
     }
     if (!rest) continue;
     if (!store_warp<M, R>(m, base, rest)) return false;
@@ -308,7 +321,8 @@ template <class R, class M>
 bool load(MemoryAccess& m) {
   const bool wide = m.address_bytes == 8;
   switch (m.count) {
-    case 1: return wide ? load_count<R, M, 1, u64>(m) : load_count<R, M, 1, u32>(m);
+    case 1:
+      return wide ? load_count<R, M, 1, u64>(m) : load_count<R, M, 1, u32>(m);
     case 2:
       if constexpr (usual<R, M>) {
         return wide ? load_count<R, M, 2, u64>(m) : load_count<R, M, 2, u32>(m);
@@ -328,7 +342,8 @@ template <class M, class R>
 bool store(MemoryAccess& m) {
   const bool wide = m.address_bytes == 8;
   switch (m.count) {
-    case 1: return wide ? store_count<M, R, 1, u64>(m) : store_count<M, R, 1, u32>(m);
+    case 1:
+      return wide ? store_count<M, R, 1, u64>(m) : store_count<M, R, 1, u32>(m);
     case 2:
       if constexpr (usual<R, M>) {
         return wide ? store_count<M, R, 2, u64>(m) : store_count<M, R, 2, u32>(m);
@@ -347,15 +362,15 @@ bool store(MemoryAccess& m) {
 
 // By the type in memory (signed ones extend) and the size of the register.
 const MemoryEntry entries[] = {
-    {"ld.u8.2", load<u16, u8>},    {"ld.u8.4", load<u32, u8>},    {"ld.u8.8", load<u64, u8>},
-    {"ld.s8.2", load<u16, s8>},    {"ld.s8.4", load<u32, s8>},    {"ld.s8.8", load<u64, s8>},
-    {"ld.u16.2", load<u16, u16>},  {"ld.u16.4", load<u32, u16>},  {"ld.u16.8", load<u64, u16>},
-    {"ld.s16.2", load<u16, u16>},  {"ld.s16.4", load<u32, s16>},  {"ld.s16.8", load<u64, s16>},
-    {"ld.u32.4", load<u32, u32>},  {"ld.u32.8", load<u64, u32>},  {"ld.s32.4", load<u32, u32>},
-    {"ld.s32.8", load<u64, s32>},  {"ld.u64.8", load<u64, u64>},  {"ld.s64.8", load<u64, u64>},
-    {"st.8.2", store<u8, u16>},    {"st.8.4", store<u8, u32>},    {"st.8.8", store<u8, u64>},
-    {"st.16.2", store<u16, u16>},  {"st.16.4", store<u16, u32>},  {"st.16.8", store<u16, u64>},
-    {"st.32.4", store<u32, u32>},  {"st.32.8", store<u32, u64>},  {"st.64.8", store<u64, u64>},
+    {"ld.u8.2", load<u16, u8>},   {"ld.u8.4", load<u32, u8>},   {"ld.u8.8", load<u64, u8>},
+    {"ld.s8.2", load<u16, s8>},   {"ld.s8.4", load<u32, s8>},   {"ld.s8.8", load<u64, s8>},
+    {"ld.u16.2", load<u16, u16>}, {"ld.u16.4", load<u32, u16>}, {"ld.u16.8", load<u64, u16>},
+    {"ld.s16.2", load<u16, u16>}, {"ld.s16.4", load<u32, s16>}, {"ld.s16.8", load<u64, s16>},
+    {"ld.u32.4", load<u32, u32>}, {"ld.u32.8", load<u64, u32>}, {"ld.s32.4", load<u32, u32>},
+    {"ld.s32.8", load<u64, s32>}, {"ld.u64.8", load<u64, u64>}, {"ld.s64.8", load<u64, u64>},
+    {"st.8.2", store<u8, u16>},   {"st.8.4", store<u8, u32>},   {"st.8.8", store<u8, u64>},
+    {"st.16.2", store<u16, u16>}, {"st.16.4", store<u16, u32>}, {"st.16.8", store<u16, u64>},
+    {"st.32.4", store<u32, u32>}, {"st.32.8", store<u32, u64>}, {"st.64.8", store<u64, u64>},
 };
 
 template <class T>

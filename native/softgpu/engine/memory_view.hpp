@@ -11,21 +11,26 @@ namespace softgpu::simt {
 class MemoryView {
  public:
   const AddressSpaceReader* space = nullptr;
-  Window shared;  ///< base 0
-  Window local;   ///< base 0, of the running group; lane_stride is set
-  Window param;   ///< base 0
-  Window global;   ///< the last range hit
-  Window generic;  ///< the last window hit; its base is a host address
+  Window shared;                ///< base 0
+  Window local;                 ///< base 0, of the running group; lane_stride is set
+  Window param;                 ///< base 0
+  Window global;                ///< the last range hit
+  Window generic;               ///< the last window hit; its base is a host address
   char* local_begin = nullptr;  ///< of the whole block
   uint64_t local_bytes = 0;
 
   Window* window(MemorySpace s) {
     switch (s) {
-      case MemorySpace::shared: return &shared;
-      case MemorySpace::local: return &local;
-      case MemorySpace::param: return &param;
-      case MemorySpace::global: return &global;
-      default: return &generic;
+      case MemorySpace::shared:
+        return &shared;
+      case MemorySpace::local:
+        return &local;
+      case MemorySpace::param:
+        return &param;
+      case MemorySpace::global:
+        return &global;
+      default:
+        return &generic;
     }
   }
 };

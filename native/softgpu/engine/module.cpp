@@ -145,7 +145,8 @@ bool LinkedModule::initialise(int text, const ptx::Variable& v, std::string* log
         address_taken_.push_back(f);
       } else {
         *log += "line " + std::to_string(v.line) + "; error: unresolved symbol '" +
-                std::string(item.symbol) + "' in the initialiser of '" + std::string(v.name) + "'\n";
+                std::string(item.symbol) + "' in the initialiser of '" + std::string(v.name) +
+                "'\n";
         return false;
       }
       if (item.mask) value = (value & item.mask) >> std::countr_zero(item.mask);
@@ -212,8 +213,8 @@ std::unique_ptr<Kernel> LinkedModule::decode(const ptx::Function& f, std::string
 
 namespace softgpu {
 
-std::unique_ptr<Module> load_module(std::span<const std::string_view> texts, GlobalAllocator allocator,
-                                    std::string* log) {
+std::unique_ptr<Module> load_module(std::span<const std::string_view> texts,
+                                    GlobalAllocator allocator, std::string* log) {
   auto module = std::make_unique<simt::LinkedModule>(std::move(allocator));
   if (!module->load(texts, log)) return nullptr;
   return module;

@@ -27,7 +27,8 @@ inline u16 float_to_half(f32 x) {
   u32 f = all & 0x7fffffffu;
   constexpr u32 magic = (127u - 15 + 23 - 10 + 1) << 23;
   u32 tiny = std::bit_cast<u32>(std::bit_cast<f32>(f) + std::bit_cast<f32>(magic)) - magic;
-  u32 normal = (f + 0xc8000fffu + ((f >> 13) & 1)) >> 13;  // 0xc8000fff = ((15 - 127) << 23) + 0xfff
+  u32 normal =
+      (f + 0xc8000fffu + ((f >> 13) & 1)) >> 13;  // 0xc8000fff = ((15 - 127) << 23) + 0xfff
   u32 big = f > 0x7f800000u ? 0x7fffu : 0x7c00u;
   u32 r = f >= (143u << 23) ? big : f < (113u << 23) ? tiny : normal;
   // The canonical NaN has no sign.
@@ -52,7 +53,8 @@ inline u32 encode(f64 x, u32 sign_bit, u32 limit) {
   int e = static_cast<int>(b >> 52) - 1023;
   u64 fraction = b & ((u64{1} << 52) - 1);
   u64 significand = e == -1023 ? 0 : fraction | u64{1} << 52;
-  if (e == -1023 && fraction) significand = 1;  // far below any target: only its being nonzero counts
+  if (e == -1023 && fraction)
+    significand = 1;  // far below any target: only its being nonzero counts
   int shift = 52 - M + (e < emin ? emin - e : 0);
   if (shift > 63) shift = 63;
   u64 kept = significand >> shift;
@@ -96,14 +98,15 @@ inline u8 to_e5m2(f64 x) {
 inline f32 from_e4m3(u8 v) {
   if ((v & 0x7f) == 0x7f) return std::bit_cast<f32>(0x7fffffffu);
   int e = (v >> 3) & 15, m = v & 7;
-  f32 magnitude = e ? std::bit_cast<f32>(static_cast<u32>(e + 120) << 23 | static_cast<u32>(m) << 20)
-                    : static_cast<f32>(m) * 0x1p-9f;
+  f32 magnitude =
+      e ? std::bit_cast<f32>(static_cast<u32>(e + 120) << 23 | static_cast<u32>(m) << 20)
+        : static_cast<f32>(m) * 0x1p-9f;
   return v & 0x80 ? -magnitude : magnitude;
 }
 inline f32 from_e5m2(u8 v) { return half_to_float(static_cast<u16>(v << 8)); }
 
-/// a * b + c in f64, exact but for the last bit, which says whether something was lost: rounding that
-/// to a narrower format gives what one single rounding would.
+/// a * b + c in f64, exact but for the last bit, which says whether something was lost: rounding
+/// that to a narrower format gives what one single rounding would.
 inline f64 fma_odd(f64 a, f64 b, f64 c) {
   f64 p = a * b;  // exact: the factors have at most 11 bits
   f64 s = p + c;
@@ -120,8 +123,16 @@ inline f64 fma_odd(f64 a, f64 b, f64 c) {
 
 template <class F>
 struct Bits;
-template <> struct Bits<f32> { using type = u32; static constexpr u32 nan = 0x7fffffffu; };
-template <> struct Bits<f64> { using type = u64; static constexpr u64 nan = 0x7fffffffffffffffull; };
+template <>
+struct Bits<f32> {
+  using type = u32;
+  static constexpr u32 nan = 0x7fffffffu;
+};
+template <>
+struct Bits<f64> {
+  using type = u64;
+  static constexpr u64 nan = 0x7fffffffffffffffull;
+};
 
 /// The operand that is a number wins; -0 is less than +0.
 template <class F>

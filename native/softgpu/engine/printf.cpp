@@ -48,7 +48,8 @@ class Arguments {
 };
 
 bool integer(Arguments& arguments, const Conversion& c, bool is_signed, std::string* out) {
-  bool wide = c.length == "l" || c.length == "ll" || c.length == "j" || c.length == "z" || c.length == "t";
+  bool wide =
+      c.length == "l" || c.length == "ll" || c.length == "j" || c.length == "z" || c.length == "t";
   if (wide) {
     long long v;
     if (!arguments.next(&v)) return false;
@@ -68,8 +69,10 @@ bool text(Arguments& arguments, const Conversion& c,
   uint64_t address;
   std::string value;
   if (!arguments.next(&address)) return false;
-  if (address == 0) value = "(null)";
-  else if (!string(address, &value)) return false;
+  if (address == 0)
+    value = "(null)";
+  else if (!string(address, &value))
+    return false;
   append(out, c, "", value.c_str());
   return true;
 }
@@ -91,7 +94,14 @@ bool convert(Arguments& arguments, const Conversion& c,
       append(out, c, "", v);
       return true;
     }
-    case 'f': case 'F': case 'e': case 'E': case 'g': case 'G': case 'a': case 'A': {
+    case 'f':
+    case 'F':
+    case 'e':
+    case 'E':
+    case 'g':
+    case 'G':
+    case 'a':
+    case 'A': {
       double v;
       if (!arguments.next(&v)) return false;
       append(out, c, "", v);

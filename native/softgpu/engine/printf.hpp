@@ -21,8 +21,8 @@ class PrintfSink {
   std::function<void(std::string_view)> sink_;
 };
 
-/// `read(offset, to, bytes)` reads the argument buffer, `string(address, out)` a text that %s names;
-/// false from either ends it with false. `arguments` counts what was converted.
+/// `read(offset, to, bytes)` reads the argument buffer, `string(address, out)` a text that %s
+/// names; false from either ends it with false. `arguments` counts what was converted.
 bool format_device_text(std::string_view format,
                         const std::function<bool(uint64_t, void*, uint32_t)>& read,
                         const std::function<bool(uint64_t, std::string*)>& string, std::string* out,

@@ -10,9 +10,7 @@
 namespace softgpu::simt {
 namespace {
 
-SlotRef scale(SlotRef s, uint32_t lanes) {
-  return s == kNoSlot ? s : (s >> 2) * lanes | (s & 3);
-}
+SlotRef scale(SlotRef s, uint32_t lanes) { return s == kNoSlot ? s : (s >> 2) * lanes | (s & 3); }
 
 }  // namespace
 
@@ -83,11 +81,11 @@ std::unique_ptr<BoundProgram> bind_program(const Program& program, uint32_t lane
     }
   }
   size_t bytes = (size_t{program.constant_bytes} * lanes + 63) / 64 * 64 + 64;
-  b->constants = {static_cast<char*>(std::aligned_alloc(64, bytes)),
-                  [](char* p) { std::free(p); }};
+  b->constants = {static_cast<char*>(std::aligned_alloc(64, bytes)), [](char* p) { std::free(p); }};
   for (const ConstantSlot& c : program.constants) {
     char* at = b->constants.get() + size_t{c.offset} * lanes;
-    for (uint32_t lane = 0; lane < lanes; ++lane) std::memcpy(at + lane * c.bytes, &c.bits, c.bytes);
+    for (uint32_t lane = 0; lane < lanes; ++lane)
+      std::memcpy(at + lane * c.bytes, &c.bits, c.bytes);
   }
   return b;
 }

@@ -57,7 +57,7 @@ enum class OpKind : uint8_t {
   clock,
   sleep,
   trap,
-  frame_address,  ///< d = local frame's offset + imm
+  frame_address,    ///< d = local frame's offset + imm
   generic_address,  ///< cvta of a shared or local address: d = a + base
   space_offset,     ///< cvta.to of the same
   is_space,
@@ -66,7 +66,7 @@ enum class OpKind : uint8_t {
 enum class VoteKind : uint8_t { all, any, uni, ballot };
 enum class ShuffleKind : uint8_t { up, down, bfly, idx };
 enum class BarrierKind : uint8_t { sync, arrive, red_popc, red_and, red_or };
-enum class MbarrierKind : uint8_t { init, inval, arrive, arrive_drop, test_wait, expect_tx };
+enum class MbarrierKind : uint8_t { init, inval, arrive, arrive_drop, test_wait };
 enum class ClockKind : uint8_t { cycles, nanoseconds };
 
 /// One micro-operation. What `target` means depends on the kind: a pc, or an index into one of the
@@ -77,15 +77,15 @@ struct Op {
   uint8_t mode = 0;     ///< FpMode bits
   uint8_t variant = 0;  ///< VoteKind, BarrierKind and so on
   bool predicate_negated = false;
-  bool leads = false;  ///< load/store: the access polls memory (volatile, acquire, atomic)
-  uint8_t count = 1;   ///< registers of a vector access
-  uint8_t memo = 0;    ///< load/store: which of the executor's pattern memos; 0 is nobody's
+  bool leads = false;       ///< load/store: the access polls memory (volatile, acquire, atomic)
+  uint8_t count = 1;        ///< registers of a vector access
+  uint8_t memo = 0;         ///< load/store: which of the executor's pattern memos; 0 is nobody's
   bool memo_known = false;  ///< the memo was filled earlier in this basic block
   MemorySpace space = MemorySpace::generic;
   SlotRef predicate = kNoSlot;
   SlotRef d = kNoSlot, a = kNoSlot, b = kNoSlot, c = kNoSlot;
   uint32_t target = 0;
-  uint32_t asize = 0;  ///< bytes of a register that holds an address
+  uint32_t asize = 0;         ///< bytes of a register that holds an address
   uint32_t access_bytes = 0;  ///< load/store: of all elements of a lane
   uint32_t line = 0;
   union {
@@ -105,7 +105,7 @@ struct CallSite {
   int caller = 0;
   int function = -1;  ///< index into Program::functions; -1: indirect, through slot a
   Builtin builtin = Builtin::none;
-  std::vector<uint32_t> args;    ///< offsets of the arguments in the caller's local frame
+  std::vector<uint32_t> args;  ///< offsets of the arguments in the caller's local frame
   std::vector<uint32_t> arg_bytes;
   std::vector<uint32_t> results;
   std::vector<uint32_t> result_bytes;
@@ -114,10 +114,10 @@ struct CallSite {
 /// Where a function's code and formal parameters are.
 struct FunctionCode {
   std::string name;
-  uint32_t number = 0;       ///< makes its address
-  uint32_t entry = 0;        ///< pc
-  uint32_t frame_bytes = 0;  ///< of registers, per lane
-  uint32_t local_bytes = 0;  ///< per lane
+  uint32_t number = 0;                    ///< makes its address
+  uint32_t entry = 0;                     ///< pc
+  uint32_t frame_bytes = 0;               ///< of registers, per lane
+  uint32_t local_bytes = 0;               ///< per lane
   std::vector<uint32_t> params, results;  ///< offsets in its local frame
   std::vector<uint32_t> param_bytes, result_bytes;
   SlotRef return_pc = kNoSlot;  ///< hidden registers, per lane: where to go back to
@@ -128,9 +128,36 @@ struct FunctionCode {
 
 /// Slots of the special registers.
 enum class Special : uint8_t {
-  tid_x, tid_y, tid_z, ntid_x, ntid_y, ntid_z, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y, nctaid_z,
-  laneid, warpid, nwarpid, lanemask_eq, lanemask_le, lanemask_lt, lanemask_ge, lanemask_gt,
-  smid, nsmid, gridid, envreg1, envreg2, zero, one, total_smem, dynamic_smem, dynamic_base,
+  tid_x,
+  tid_y,
+  tid_z,
+  ntid_x,
+  ntid_y,
+  ntid_z,
+  ctaid_x,
+  ctaid_y,
+  ctaid_z,
+  nctaid_x,
+  nctaid_y,
+  nctaid_z,
+  laneid,
+  warpid,
+  nwarpid,
+  lanemask_eq,
+  lanemask_le,
+  lanemask_lt,
+  lanemask_ge,
+  lanemask_gt,
+  smid,
+  nsmid,
+  gridid,
+  envreg1,
+  envreg2,
+  zero,
+  one,
+  total_smem,
+  dynamic_smem,
+  dynamic_base,
   count
 };
 
@@ -147,13 +174,13 @@ struct ConstantSlot {
 struct Program {
   std::vector<Op> ops;
   std::vector<ConstantSlot> constants;
-  uint32_t constant_bytes = 0;  ///< per lane
+  uint32_t constant_bytes = 0;          ///< per lane
   std::vector<FunctionCode> functions;  ///< the entry first
   std::vector<CallSite> calls;
-  std::vector<std::vector<SlotRef>> vectors;      ///< registers of vector accesses
+  std::vector<std::vector<SlotRef>> vectors;  ///< registers of vector accesses
   std::vector<std::vector<uint32_t>> jump_tables;
   uint32_t shared_bytes = 0;
-  uint32_t local_bytes = 0;  ///< per lane, of the deepest chain of calls
+  uint32_t local_bytes = 0;    ///< per lane, of the deepest chain of calls
   uint64_t specials_used = 0;  ///< a bit for each Special
   bool uses_calls = false;
   bool recursive = false;  ///< the depth of calls is not known
@@ -168,11 +195,13 @@ struct BoundProgram {
   std::unique_ptr<char[], void (*)(char*)> constants{nullptr, nullptr};
 };
 
-/// Renames the registers of the last function, whose code begins at `begin`. `sizes` has the bytes of
-/// all its slots.
-void share_slots(Program* program, uint32_t begin, const std::unordered_map<SlotRef, uint32_t>& sizes);
+/// Renames the registers of the last function, whose code begins at `begin`. `sizes` has the bytes
+/// of all its slots.
+void share_slots(Program* program, uint32_t begin,
+                 const std::unordered_map<SlotRef, uint32_t>& sizes);
 
-/// Loads and stores through one register in one basic block share what is found out about its lanes.
+/// Loads and stores through one register in one basic block share what is found out about its
+/// lanes.
 inline constexpr unsigned kMemos = 8;
 void share_patterns(Program* program);
 

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // PTX names values, not registers: an unrolled loop has hundreds, each used once or twice. A value
-// that is written and last read in one basic block needs its slot only in between. That holds lane by
-// lane whatever the other lanes do, because a lane is at one place at a time.
+// that is written and last read in one basic block needs its slot only in between. That holds lane
+// by lane whatever the other lanes do, because a lane is at one place at a time.
 #include <algorithm>
 #include <unordered_map>
 
@@ -156,7 +156,8 @@ class Sharing {
 
 }  // namespace
 
-void share_slots(Program* program, uint32_t begin, const std::unordered_map<SlotRef, uint32_t>& sizes) {
+void share_slots(Program* program, uint32_t begin,
+                 const std::unordered_map<SlotRef, uint32_t>& sizes) {
   Sharing(program, begin, sizes).run();
 }
 

@@ -43,18 +43,18 @@ struct Variable {
 struct Operand {
   enum class Kind : uint8_t {
     none,
-    reg,       ///< `reg`; `negated` for !p
-    integer,   ///< `bits`
-    f32,       ///< `bits` holds the float's bits
-    f64,       ///< `bits` holds the double's bits
-    symbol,    ///< `name`, `variable` when it is the function's own; `offset` is added
-    special,   ///< `name` with its component, such as "%tid.x"
-    address,   ///< items[0] + offset
-    vector,    ///< items
-    list,      ///< items, of a call
-    pair,      ///< items[0] | items[1]
-    label,     ///< `reg` is the label's number
-    sink,      ///< _
+    reg,      ///< `reg`; `negated` for !p
+    integer,  ///< `bits`
+    f32,      ///< `bits` holds the float's bits
+    f64,      ///< `bits` holds the double's bits
+    symbol,   ///< `name`, `variable` when it is the function's own; `offset` is added
+    special,  ///< `name` with its component, such as "%tid.x"
+    address,  ///< items[0] + offset
+    vector,   ///< items
+    list,     ///< items, of a call
+    pair,     ///< items[0] | items[1]
+    label,    ///< `reg` is the label's number
+    sink,     ///< _
   };
   Kind kind = Kind::none;
   bool negated = false;
@@ -67,7 +67,7 @@ struct Operand {
 };
 
 struct Instruction {
-  std::string_view text;               ///< the whole statement, for messages
+  std::string_view text;                ///< the whole statement, for messages
   std::vector<std::string_view> words;  ///< opcode, then modifiers without dots
   std::vector<Operand> operands;
   int predicate = -1;
@@ -108,7 +108,7 @@ struct Function {
   uint32_t body_line = 0;
   uint32_t max_threads = 0;  ///< .maxntid / .reqntid, 0: none
   uint32_t max_registers = 0;
-  int text = 0;       ///< which of a module's texts
+  int text = 0;         ///< which of a module's texts
   uint32_t number = 0;  ///< among all functions of the module; makes its address
 };
 

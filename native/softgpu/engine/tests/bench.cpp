@@ -1,5 +1,5 @@
-// Prints milliseconds per launch of a few kernels: best and median, and processor time of all threads.
-// SPDX-License-Identifier: Apache-2.0
+// Prints milliseconds per launch of a few kernels: best and median, and processor time of all
+// threads. SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -26,7 +26,8 @@ void measure(const char* name, int rounds, const std::function<Outcome()>& run) 
     double cpu_start = cpu_ms();
     auto start = std::chrono::steady_clock::now();
     Outcome o = run();
-    ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+                     .count());
     cpu.push_back(cpu_ms() - cpu_start);
     if (o.fault != Fault::none) {
       std::printf("%s: %s\n", name, o.detail.c_str());
@@ -54,16 +55,24 @@ int main(int argc, char** argv) {
   auto* c = d.alloc<float>(4 << 20);
   for (int i = 0; i < 4 << 20; ++i) a[i] = b[i] = static_cast<float>(i % 1000) / 1000;
   auto* ints = reinterpret_cast<int*>(a);
-  measure("empty-ish (1 block of 32)", 50, [&] { return d.run("vector_add", {1}, {32}, a, b, c, 32); });
-  measure("matrixMul block 32", 15, [&] { return d.run("matrix_multiply_32", {20, 10}, {32, 32}, c, a, b, 320, 640); });
-  measure("matrixMul block 16", 15, [&] { return d.run("matrix_multiply_16", {40, 20}, {16, 16}, c, a, b, 320, 640); });
-  measure("vectorAdd 4 Mi", 10, [&] { return d.run("vector_add", {16384}, {256}, a, b, c, 4 << 20); });
-  measure("transpose 1000x700", 10, [&] { return d.run("transpose", {32, 22}, {32, 8}, a, c, 1000, 700); });
-  measure("reduction by shuffles 1 Mi", 10, [&] { return d.run("reduce_shuffle", {64}, {256}, ints, ints + (2 << 20), 1 << 20); });
+  measure("empty-ish (1 block of 32)", 50,
+          [&] { return d.run("vector_add", {1}, {32}, a, b, c, 32); });
+  measure("matrixMul block 32", 15,
+          [&] { return d.run("matrix_multiply_32", {20, 10}, {32, 32}, c, a, b, 320, 640); });
+  measure("matrixMul block 16", 15,
+          [&] { return d.run("matrix_multiply_16", {40, 20}, {16, 16}, c, a, b, 320, 640); });
+  measure("vectorAdd 4 Mi", 10,
+          [&] { return d.run("vector_add", {16384}, {256}, a, b, c, 4 << 20); });
+  measure("transpose 1000x700", 10,
+          [&] { return d.run("transpose", {32, 22}, {32, 8}, a, c, 1000, 700); });
+  measure("reduction by shuffles 1 Mi", 10,
+          [&] { return d.run("reduce_shuffle", {64}, {256}, ints, ints + (2 << 20), 1 << 20); });
   measure("histogram 1 Mi", 10, [&] {
-    return d.run("histogram", {64}, {256}, reinterpret_cast<unsigned char*>(b), reinterpret_cast<unsigned*>(c), 1 << 20);
+    return d.run("histogram", {64}, {256}, reinterpret_cast<unsigned char*>(b),
+                 reinterpret_cast<unsigned*>(c), 1 << 20);
   });
-  measure("mandelbrot 512x512", 10, [&] { return d.run("mandelbrot", {32, 32}, {16, 16}, ints, 512, 512, 200); });
+  measure("mandelbrot 512x512", 10,
+          [&] { return d.run("mandelbrot", {32, 32}, {16, 16}, ints, 512, 512, 200); });
   d.dynamic_shared = 1024;
   measure("softmax 256x1000", 10, [&] { return d.run("softmax", {256}, {256}, b, c, 1000); });
   return 0;

@@ -42,8 +42,9 @@ class TestDevice {
   bool load(const std::vector<std::string>& texts) {
     std::vector<std::string_view> views(texts.begin(), texts.end());
     log.clear();
-    GlobalAllocator allocator{[this](uint64_t bytes, uint64_t) { return raw(bytes); },
-                              [this](uint64_t address, uint64_t bytes) { space_.remove({address, bytes}); }};
+    GlobalAllocator allocator{
+        [this](uint64_t bytes, uint64_t) { return raw(bytes); },
+        [this](uint64_t address, uint64_t bytes) { space_.remove({address, bytes}); }};
     module_ = load_module(views, allocator, &log);
     return module_ != nullptr;
   }
@@ -54,7 +55,9 @@ class TestDevice {
     return file && load({text.str()});
   }
 
-  const Kernel* kernel(const std::string& name) { return module_ ? module_->kernel(name, &log) : nullptr; }
+  const Kernel* kernel(const std::string& name) {
+    return module_ ? module_->kernel(name, &log) : nullptr;
+  }
 
   template <class... Args>
   Outcome run(const std::string& name, Shape grid, Shape block, Args... args) {
@@ -62,7 +65,8 @@ class TestDevice {
     if (!k) return {Fault::illegal_instruction, "no kernel: " + log};
     const KernelInfo& info = kernel_info(*k);
     std::vector<uint64_t> params(info.param_bytes / 8 + 1);
-    if (info.params.size() != sizeof...(args)) return {Fault::illegal_instruction, "wrong arguments"};
+    if (info.params.size() != sizeof...(args))
+      return {Fault::illegal_instruction, "wrong arguments"};
     size_t n = 0;
     auto put = [&](const void* p, size_t bytes) {
       const ParamInfo& where = info.params[n++];
@@ -104,9 +108,9 @@ class TestDevice {
   std::vector<void*> memory_;
 };
 
-#define CHECK_RUN(outcome)                   \
-  do {                                       \
-    softgpu::Outcome result_ = (outcome);    \
+#define CHECK_RUN(outcome)                                                \
+  do {                                                                    \
+    softgpu::Outcome result_ = (outcome);                                 \
     CHECK_MESSAGE(result_.fault == softgpu::Fault::none, result_.detail); \
   } while (false)
 

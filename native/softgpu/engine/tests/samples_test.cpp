@@ -1,10 +1,10 @@
 // Real kernels, compiled by nvcc, against what C++ computes.
 // SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
 #include <cmath>
 #include <numeric>
 #include <random>
-
-#include <doctest/doctest.h>
 
 #include "harness.hpp"
 
@@ -37,11 +37,13 @@ TEST_CASE("every sample kernel decodes") {
 TEST_CASE("vector addition stops at the end") {
   Samples d;
   int n = 10'007;
-  auto a = random_floats(static_cast<size_t>(n), -1, 1), b = random_floats(static_cast<size_t>(n), 0, 9);
+  auto a = random_floats(static_cast<size_t>(n), -1, 1),
+       b = random_floats(static_cast<size_t>(n), 0, 9);
   float* c = d.alloc<float>(static_cast<size_t>(n) + 1);
   CHECK_RUN(d.run("vector_add", {40}, {256}, d.upload(a), d.upload(b), c, n));
   int wrong = 0;
-  for (int i = 0; i < n; ++i) wrong += c[i] != a[static_cast<size_t>(i)] + b[static_cast<size_t>(i)];
+  for (int i = 0; i < n; ++i)
+    wrong += c[i] != a[static_cast<size_t>(i)] + b[static_cast<size_t>(i)];
   CHECK(wrong == 0);
   CHECK(c[n] == 0);
 }
@@ -49,16 +51,18 @@ TEST_CASE("vector addition stops at the end") {
 TEST_CASE("matrix multiplication with tiles of 16 and 32") {
   Samples d;
   int ha = 96, wa = 160, wb = 128;
-  auto a = random_floats(static_cast<size_t>(ha * wa), 0, 1), b = random_floats(static_cast<size_t>(wa * wb), 0, 1);
+  auto a = random_floats(static_cast<size_t>(ha * wa), 0, 1),
+       b = random_floats(static_cast<size_t>(wa * wb), 0, 1);
   for (uint32_t tile : {16u, 32u}) {
     float* c = d.alloc<float>(static_cast<size_t>(ha * wb));
-    CHECK_RUN(d.run("matrix_multiply_" + std::to_string(tile), {wb / tile, ha / tile}, {tile, tile}, c,
-                    d.upload(a), d.upload(b), wa, wb));
+    CHECK_RUN(d.run("matrix_multiply_" + std::to_string(tile), {wb / tile, ha / tile}, {tile, tile},
+                    c, d.upload(a), d.upload(b), wa, wb));
     double worst = 0;
     for (int y = 0; y < ha; ++y) {
       for (int x = 0; x < wb; ++x) {
         float sum = 0;  // in the kernel's own order, so the bits agree
-        for (int k = 0; k < wa; ++k) sum = std::fma(a[size_t(y * wa + k)], b[size_t(k * wb + x)], sum);
+        for (int k = 0; k < wa; ++k)
+          sum = std::fma(a[size_t(y * wa + k)], b[size_t(k * wb + x)], sum);
         worst = std::max<double>(worst, std::fabs(sum - c[y * wb + x]));
       }
     }
@@ -173,7 +177,8 @@ TEST_CASE("the last block sums up") {
   Samples d;
   std::vector<int> in(5000, 3);
   int* out = d.alloc<int>(1);
-  CHECK_RUN(d.run("last_block", {40}, {128}, d.upload(in), d.alloc<int>(40), out, d.alloc<unsigned>(1), 5000));
+  CHECK_RUN(d.run("last_block", {40}, {128}, d.upload(in), d.alloc<int>(40), out,
+                  d.alloc<unsigned>(1), 5000));
   CHECK(*out == 15000);
 }
 
@@ -242,13 +247,15 @@ TEST_CASE("faults are values, and the next launch is fine") {
   fails(Fault::illegal_address, d.run("wild_store", {4}, {64}, reinterpret_cast<int*>(0x1234560)));
   fails(Fault::illegal_address, d.run("wild_store", {4}, {64}, static_cast<int*>(nullptr)));
   fails(Fault::illegal_address, d.run("wild_store", {1}, {65}, out));
-  fails(Fault::misaligned_address, d.run("misaligned_load", {1}, {1}, reinterpret_cast<char*>(out), out));
+  fails(Fault::misaligned_address,
+        d.run("misaligned_load", {1}, {1}, reinterpret_cast<char*>(out), out));
   fails(Fault::launch_failed, d.run("trapping", {2}, {64}, 33));
   fails(Fault::illegal_address, d.run("shared_overrun", {1}, {32}, out, 1 << 20));
   fails(Fault::illegal_address, d.run("stack_overflow", {1}, {1}, out));
   d.printed.clear();
   fails(Fault::assertion, d.run("device_assert", {1}, {64}, 3));
-  CHECK(d.printed.find("thread: [3,0,0] Assertion `threadIdx.x != n` failed.") != std::string::npos);
+  CHECK(d.printed.find("thread: [3,0,0] Assertion `threadIdx.x != n` failed.") !=
+        std::string::npos);
 }
 
 TEST_CASE("a kernel that never ends meets the time limit") {
@@ -361,7 +368,8 @@ TEST_CASE("the mathematics of libdevice") {
     CHECK(fout[6 * i + 1] == doctest::Approx(std::log(std::fabs(x) + 1)).epsilon(1e-5));
     CHECK(fout[6 * i + 2] == doctest::Approx(std::sin(x)).epsilon(1e-5));
     CHECK(fout[6 * i + 3] == doctest::Approx(std::pow(std::fabs(x), 1.5)).epsilon(1e-5));
-    CHECK(fout[6 * i + 4] == doctest::Approx(1 / std::sqrt(std::fabs(x) + 1) + std::erf(x)).epsilon(1e-5));
+    CHECK(fout[6 * i + 4] ==
+          doctest::Approx(1 / std::sqrt(std::fabs(x) + 1) + std::erf(x)).epsilon(1e-5));
     CHECK(fout[6 * i + 5] == doctest::Approx(std::tanh(x) + std::cbrt(x)).epsilon(1e-5));
   }
 }
