@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -165,8 +165,11 @@ class Running:
         """End it however it is; for cleaning up after a test that failed."""
         self._guard.cancel()
         if self.process.poll() is None:
+            # The launcher's program would outlive it, and hold the pipes.
+            for pid in descendants(self.process.pid):
+                kill(pid)
             self.process.kill()
-        self.process.communicate()
+        self.process.communicate(timeout=HANG_S)
 
 
 @dataclass
@@ -288,7 +291,9 @@ def descendants(pid: int) -> set[int]:
 
 
 def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+    """End a process that may have ended by itself."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 class Direct:
