@@ -103,6 +103,7 @@ bool Player::open() {
     return fail("the recording has no welcome");
   }
   std::vector<std::pair<int, uint64_t>> claimed;
+  claimed.reserve(shares.size());
   for (size_t i = 0; i < shares.size(); ++i) claimed.emplace_back(static_cast<int>(i), shares[i]);
   std::vector<worker::Device> devices;
   std::string error;

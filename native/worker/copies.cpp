@@ -203,7 +203,7 @@ CUresult execute(Worker& worker, const wire::command::CopyOnDevice2D& command) {
                      command.height)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  CUDA_MEMCPY2D copy = {};
+  CUDA_MEMCPY2D copy = {};  // NOLINT(bugprone-invalid-enum-default-initialization): set below
   copy.srcMemoryType = CU_MEMORYTYPE_DEVICE;
   copy.srcDevice = command.source;
   copy.srcPitch = command.source_pitch;

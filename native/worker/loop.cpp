@@ -79,8 +79,7 @@ void Loop::seal(std::span<const std::byte> batch) {
 void Loop::acknowledge() {
   if (unacknowledged_bytes_ < acknowledge_every_bytes) return;
   unacknowledged_bytes_ = 0;
-  if (sender_.queue(wire::FrameKind::acknowledge, {}, executed_) ==
-      link::Status::closed) {
+  if (sender_.queue(wire::FrameKind::acknowledge, {}, executed_) == link::Status::closed) {
     end(exit_ended);
   }
 }

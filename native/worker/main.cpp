@@ -48,6 +48,7 @@ int serve(const Driver& driver, const Options& options, Control& control, Device
   Order claim = wait_for_claim(control);
   if (claim.kind != Order::Kind::claim) return exit_ended;
   std::vector<std::pair<int, uint64_t>> claimed;
+  claimed.reserve(claim.devices.size());
   for (const auto& device : claim.devices) claimed.emplace_back(device.index, device.share_bytes);
   std::vector<Device> devices;
   Share share;

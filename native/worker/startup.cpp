@@ -50,7 +50,10 @@ bool read_options(int argc, char** argv, Options* options, std::string* error) {
     const std::string name = argv[i];
     if (name == "--inventory") {
       options->inventory = true;
-    } else if (i + 1 == argc || !read_value(name, argv[++i], options)) {
+      continue;
+    }
+    const char* value = ++i < argc ? argv[i] : nullptr;
+    if (!value || !read_value(name, value, options)) {
       *error = "the option " + name + " is unknown, or its value is none";
       return false;
     }

@@ -17,6 +17,7 @@ constexpr uint64_t operations_per_marker = 128;
 
 std::vector<CUdevice> handles(const std::vector<Device>& devices) {
   std::vector<CUdevice> result;
+  result.reserve(devices.size());
   for (const Device& device : devices) result.push_back(device.handle);
   return result;
 }
