@@ -9,6 +9,7 @@
 #include <map>
 
 #include "../../tables/tables.hpp"
+#include "function.hpp"
 #include "handles.hpp"
 #include "memory_map.hpp"
 #include "printf_text.hpp"
@@ -143,6 +144,17 @@ void Context::destroy() {
   synchronize();
   auto own = streams();
   PrintfText::flush();
+  std::vector<std::weak_ptr<LoadedModule>> modules;
+  std::vector<Device*> peers;
+  {
+    std::lock_guard lock(owned_mutex_);
+    modules.swap(modules_);
+    peers.swap(peers_);
+  }
+  for (auto& weak : modules) {
+    if (auto module = weak.lock()) module->unload();
+  }
+  for (Device* peer : peers) peer->remove_viewer(&device);
   MemoryMap::get().release_context(*this);
   for (auto& stream : own) {
     stream->destroyed.store(true);
@@ -175,6 +187,27 @@ std::shared_ptr<Stream> Context::per_thread_stream() {
     return stream;
   }
   return found->second;
+}
+
+void Context::add_module(const std::shared_ptr<LoadedModule>& module) {
+  std::lock_guard lock(owned_mutex_);
+  std::erase_if(modules_, [](const auto& known) { return known.expired(); });
+  modules_.push_back(module);
+}
+
+bool Context::enable_peer(Device& peer) {
+  std::lock_guard lock(owned_mutex_);
+  if (std::find(peers_.begin(), peers_.end(), &peer) != peers_.end()) return false;
+  peers_.push_back(&peer);
+  peer.add_viewer(&device);
+  return true;
+}
+
+bool Context::disable_peer(Device& peer) {
+  std::lock_guard lock(owned_mutex_);
+  if (std::erase(peers_, &peer) == 0) return false;
+  peer.remove_viewer(&device);
+  return true;
 }
 
 void Context::add_stream(std::shared_ptr<Stream> stream) {

@@ -13,6 +13,7 @@
 
 namespace softgpu {
 
+class LoadedModule;
 class Stream;
 
 class Context : public std::enable_shared_from_this<Context> {
@@ -37,6 +38,8 @@ class Context : public std::enable_shared_from_this<Context> {
   std::shared_ptr<Stream> per_thread_stream();
   void add_stream(std::shared_ptr<Stream> stream);
   void remove_stream(const Stream* stream);
+  /// The module's handles become invalid when the context ends.
+  void add_module(const std::shared_ptr<LoadedModule>& module);
   void retire_streams();  ///< forgets destroyed ones that have nothing left to do
   /// Every stream that is not destroyed, the legacy one included; under a lock.
   template <class Visit>
@@ -45,6 +48,10 @@ class Context : public std::enable_shared_from_this<Context> {
     for (const auto& stream : streams_) visit(*stream);
   }
   std::vector<std::shared_ptr<Stream>> streams() const;
+
+  /// Peer access of this context to another device's memory. False if it was so already.
+  bool enable_peer(Device& peer);
+  bool disable_peer(Device& peer);
 
   /// Waits for all work that was issued before the call.
   CUresult synchronize();
@@ -67,6 +74,9 @@ class Context : public std::enable_shared_from_this<Context> {
   mutable std::mutex streams_mutex_;
   std::vector<std::shared_ptr<Stream>> streams_;
   std::shared_ptr<Stream> legacy_;
+  std::mutex owned_mutex_;
+  std::vector<std::weak_ptr<LoadedModule>> modules_;
+  std::vector<Device*> peers_;
 };
 
 /// The context that a handle names, or null.

@@ -276,20 +276,15 @@ extern "C" CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags) {
     std::shared_ptr<Context> other = find_context(peer);
     if (!other) return CUDA_ERROR_INVALID_CONTEXT;
     if (&other->device == &context.device) return CUDA_ERROR_INVALID_DEVICE;
-    if (other->device.has_viewer(&context.device)) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
-    other->device.add_viewer(&context.device);
-    return CUDA_SUCCESS;
+    return context.enable_peer(other->device) ? CUDA_SUCCESS
+                                              : CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
   });
 }
 extern "C" CUresult cuCtxDisablePeerAccess(CUcontext peer) {
   return with_context([&](Context& context) {
     std::shared_ptr<Context> other = find_context(peer);
     if (!other) return CUDA_ERROR_INVALID_CONTEXT;
-    if (&other->device == &context.device || !other->device.has_viewer(&context.device)) {
-      return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
-    }
-    other->device.remove_viewer(&context.device);
-    return CUDA_SUCCESS;
+    return context.disable_peer(other->device) ? CUDA_SUCCESS : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
   });
 }
 

@@ -106,7 +106,11 @@ void Device::add_viewer(Device* viewer) {
 
 void Device::remove_viewer(Device* viewer) {
   std::lock_guard lock(ranges_mutex_);
-  std::erase(viewers_, viewer);
+  auto found = std::find(viewers_.begin(), viewers_.end(), viewer);
+  if (found == viewers_.end()) return;
+  viewers_.erase(found);
+  // Another context of that device may still look on.
+  if (std::find(viewers_.begin(), viewers_.end(), viewer) != viewers_.end()) return;
   for (Range r : published_) viewer->space.remove(r);
 }
 

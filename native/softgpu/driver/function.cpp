@@ -112,8 +112,9 @@ CUresult LoadedModule::load(Device& device, Context* context, const Image& image
   CUcontext handle = context ? context->handle : nullptr;
   uint64_t context_id = context ? context->id : 0;
   GlobalAllocator allocator;
-  allocator.allocate = [&device, handle, context_id](uint64_t bytes,
-                                                     uint64_t alignment) -> uint64_t {
+  auto ids = std::make_shared<std::map<uint64_t, uint64_t>>();  // address -> allocation
+  allocator.allocate = [&device, handle, context_id, ids](uint64_t bytes,
+                                                          uint64_t alignment) -> uint64_t {
     uint64_t base = device.heap.allocate(std::max<uint64_t>(bytes, 1), alignment);
     if (base == 0) return 0;
     std::fill_n(reinterpret_cast<char*>(base), bytes, 0);
@@ -124,12 +125,13 @@ CUresult LoadedModule::load(Device& device, Context* context, const Image& image
     a.device = &device;
     a.context = handle;
     a.context_id = context_id;
-    MemoryMap::get().insert(std::move(a));
+    (*ids)[base] = MemoryMap::get().insert(std::move(a));
     return base;
   };
   // A context that was destroyed has already freed what its modules held.
-  allocator.release = [](uint64_t address, uint64_t) {
-    if (auto a = MemoryMap::get().erase(address, MemoryKind::module)) MemoryMap::release(*a);
+  allocator.release = [ids](uint64_t address, uint64_t) {
+    auto a = MemoryMap::get().erase_id(address, (*ids)[address]);
+    if (a) MemoryMap::release(*a);
   };
   auto views = image.views();
   std::string errors;
@@ -143,6 +145,7 @@ CUresult LoadedModule::load(Device& device, Context* context, const Image& image
   auto module = std::make_shared<LoadedModule>();
   module->code_ = std::move(code);
   module->context = handle;
+  if (context != nullptr) context->add_module(module);
   *out = std::move(module);
   return CUDA_SUCCESS;
 }
@@ -169,6 +172,7 @@ CUresult LoadedModule::function(std::string_view name, std::shared_ptr<Function>
 }
 
 void LoadedModule::unload() {
+  if (handle != nullptr) modules().erase(handle);
   std::lock_guard lock(mutex_);
   for (auto& [name, function] : functions_) functions().erase(function->handle);
   functions_.clear();
@@ -178,6 +182,11 @@ CUresult Library::module(Context& context, std::string* log, std::shared_ptr<Loa
   std::lock_guard lock(mutex_);
   auto& known = modules_[context.id];
   if (!known) {
+    // Modules of contexts that have ended are of no use any more.
+    std::erase_if(modules_, [&](const auto& entry) {
+      return entry.second && entry.second->handle != nullptr &&
+             !::softgpu::modules().find(entry.second->handle);
+    });
     std::shared_ptr<LoadedModule> loaded;
     CUresult r = LoadedModule::load(context.device, &context, image, log, &loaded);
     if (r != CUDA_SUCCESS) {
@@ -230,7 +239,6 @@ void Library::unload() {
   std::lock_guard lock(mutex_);
   for (auto& [id, module] : modules_) {
     module->unload();
-    if (module->handle != nullptr) modules().erase(module->handle);
   }
   modules_.clear();
   for (auto& [name, kernel] : kernels_) kernels().erase(kernel->handle);

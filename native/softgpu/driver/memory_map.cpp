@@ -16,18 +16,19 @@ MemoryMap& MemoryMap::get() {
   return map;
 }
 
-bool MemoryMap::insert(Allocation allocation) {
+uint64_t MemoryMap::insert(Allocation allocation) {
   std::unique_lock lock(mutex_);
   auto next = allocations_.lower_bound(allocation.base);
-  if (next != allocations_.end() && next->first < allocation.base + allocation.size) return false;
+  if (next != allocations_.end() && next->first < allocation.base + allocation.size) return 0;
   if (next != allocations_.begin()) {
     const Allocation& before = std::prev(next)->second;
-    if (before.base + before.size > allocation.base) return false;
+    if (before.base + before.size > allocation.base) return 0;
   }
-  allocation.buffer_id = next_buffer_id_++;
+  uint64_t id = next_buffer_id_++;
+  allocation.buffer_id = id;
   uint64_t base = allocation.base;
   allocations_.emplace_hint(next, base, std::move(allocation));
-  return true;
+  return id;
 }
 
 std::optional<Allocation> MemoryMap::find(uint64_t address) const {
@@ -43,6 +44,15 @@ std::optional<Allocation> MemoryMap::erase(uint64_t base, MemoryKind kind) {
   std::unique_lock lock(mutex_);
   auto found = allocations_.find(base);
   if (found == allocations_.end() || found->second.kind != kind) return std::nullopt;
+  Allocation allocation = std::move(found->second);
+  allocations_.erase(found);
+  return allocation;
+}
+
+std::optional<Allocation> MemoryMap::erase_id(uint64_t base, uint64_t buffer_id) {
+  std::unique_lock lock(mutex_);
+  auto found = allocations_.find(base);
+  if (found == allocations_.end() || found->second.buffer_id != buffer_id) return std::nullopt;
   Allocation allocation = std::move(found->second);
   allocations_.erase(found);
   return allocation;

@@ -46,12 +46,15 @@ class MemoryMap {
  public:
   static MemoryMap& get();
 
-  /// Fills in the buffer id. False where the range overlaps another.
-  bool insert(Allocation allocation);
+  /// Returns the allocation's id, which no other ever has; 0 where the range overlaps another.
+  uint64_t insert(Allocation allocation);
   /// The allocation that the address lies in.
   std::optional<Allocation> find(uint64_t address) const;
   /// Removes the allocation that begins at `base`, if it is of this kind.
   std::optional<Allocation> erase(uint64_t base, MemoryKind kind);
+  /// Removes the allocation of that id, if it still begins at `base`: by then the address may be
+  /// another's.
+  std::optional<Allocation> erase_id(uint64_t base, uint64_t buffer_id);
   bool set_sync_memops(uint64_t address, bool value);
   /// Every allocation that overlaps [base, base + size).
   std::vector<Allocation> overlapping(uint64_t base, uint64_t size) const;

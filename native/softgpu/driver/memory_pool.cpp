@@ -193,9 +193,9 @@ extern "C" CUresult cuMemFreeAsync(CUdeviceptr base, CUstream handle) {
         (found->kind != MemoryKind::pool && found->kind != MemoryKind::device)) {
       return CUDA_ERROR_INVALID_VALUE;
     }
-    MemoryKind kind = found->kind;
-    return submit(context, handle, TaskOperation{[base, kind] {
-                    if (auto a = MemoryMap::get().erase(base, kind)) MemoryMap::release(*a);
+    uint64_t id = found->buffer_id;
+    return submit(context, handle, TaskOperation{[base, id] {
+                    if (auto a = MemoryMap::get().erase_id(base, id)) MemoryMap::release(*a);
                   }});
   });
 }

@@ -102,7 +102,6 @@ extern "C" CUresult cuModuleUnload(CUmodule handle) {
     if (!module || module->of_library) return CUDA_ERROR_INVALID_HANDLE;
     context.synchronize();  // its globals go away
     PrintfText::flush();
-    modules().erase(handle);
     module->unload();
     return CUDA_SUCCESS;
   });

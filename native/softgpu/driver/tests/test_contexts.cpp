@@ -116,3 +116,28 @@ TEST_CASE("limits can be set and asked for") {
   CHECK(value == 1 << 20);
   CHECK(cuCtxGetLimit(&value, static_cast<CUlimit>(77)) == CUDA_ERROR_INVALID_VALUE);
 }
+
+TEST_CASE("what a context held is gone with it, and what came after stays") {
+  OwnContext other;
+  CUlibrary library;
+  CUkernel k;
+  CUfunction stale = nullptr;
+  CUmodule module = nullptr;
+  OK(cuLibraryLoadData(&library, kKernels, nullptr, nullptr, 0, nullptr, nullptr, 0));
+  OK(cuLibraryGetKernel(&k, library, "store"));
+  {
+    OwnContext own;
+    module = load(kKernels);
+    OK(cuKernelGetFunction(&stale, k));
+  }
+  CUfunction f;
+  CHECK(cuModuleGetFunction(&f, module, "store") == CUDA_ERROR_INVALID_HANDLE);
+  CHECK(run_one(stale, nullptr, CUdeviceptr{0}, 0u) == CUDA_ERROR_INVALID_HANDLE);
+  // The new module's globals may lie where the old one's did; the library gives back only its own.
+  CUmodule fresh = load(kKernels);
+  CUdeviceptr counter;
+  size_t bytes = 0;
+  OK(cuModuleGetGlobal(&counter, &bytes, fresh, "counter"));
+  OK(cuLibraryUnload(library));
+  CHECK(read<unsigned>(counter) == 41);
+}
