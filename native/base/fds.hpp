@@ -33,8 +33,8 @@ class UniqueFd {
   int fd_ = -1;
 };
 
-/// Daemons close low descriptors, shells use them: ours go above 700, close-on-exec. Keeps the old one
-/// where the limit on descriptors allows none so high.
+/// Daemons close low descriptors, shells use them: ours go above 700, close-on-exec. Keeps the old
+/// one where the limit on descriptors allows none so high.
 inline UniqueFd raised(UniqueFd fd) {
   const int high = ::fcntl(fd.get(), F_DUPFD_CLOEXEC, 700);
   return high >= 0 ? UniqueFd(high) : std::move(fd);

@@ -1,12 +1,13 @@
-// Lines for people: whole lines on stderr, each with the prefix `outboard:`, none that does not help.
-// SPDX-License-Identifier: Apache-2.0
+// Lines for people: whole lines on stderr, each with the prefix `outboard:`, none that does not
+// help. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdarg>
 
 namespace outboard {
 
-/// Writes `outboard: TEXT\n` by one write(2), so that lines of several threads and processes do not mix.
+/// Writes `outboard: TEXT\n` by one write(2), so that lines of several threads and processes do not
+/// mix.
 [[gnu::format(printf, 1, 2)]] void say(const char* format, ...);
 
 /// As `say`, once per process for each `token` (compared by address).

@@ -1,7 +1,7 @@
 // SHA-256 and HMAC by OpenSSL's low-level functions.
 // SPDX-License-Identifier: Apache-2.0
-// The EVP interface would initialise OpenSSL, read its configuration and register an exit handler inside
-// a program that knows nothing of it; the low-level functions do none of that.
+// The EVP interface would initialise OpenSSL, read its configuration and register an exit handler
+// inside a program that knows nothing of it; the low-level functions do none of that.
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include "base/sha256.hpp"
 

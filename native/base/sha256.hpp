@@ -1,5 +1,5 @@
-// SHA-256 and HMAC-SHA-256 over OpenSSL's block function, without initialising OpenSSL in the user's program.
-// SPDX-License-Identifier: Apache-2.0
+// SHA-256 and HMAC-SHA-256 over OpenSSL's block function, without initialising OpenSSL in the
+// user's program. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>

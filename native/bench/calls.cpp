@@ -1,10 +1,10 @@
-// Costs of driver calls as a program sees them: one JSON line of figures about the libcuda.so.1 it finds.
-// SPDX-License-Identifier: Apache-2.0
+// Costs of driver calls as a program sees them: one JSON line of figures about the libcuda.so.1 it
+// finds. SPDX-License-Identifier: Apache-2.0
 //
-// Run it with LD_LIBRARY_PATH naming a driver (native), or under `outboard run` (remote): bench/calls.py
-// does both in turn and compares. Beside the calls it measures, in the same run, what the transport
-// itself costs: a 64-byte ping-pong and a bulk transfer over a TCP loopback connection, with the same
-// blocking waits. Times are nanoseconds, rates bytes per second.
+// Run it with LD_LIBRARY_PATH naming a driver (native), or under `outboard run` (remote):
+// bench/calls.py does both in turn and compares. Beside the calls it measures, in the same run,
+// what the transport itself costs: a 64-byte ping-pong and a bulk transfer over a TCP loopback
+// connection, with the same blocking waits. Times are nanoseconds, rates bytes per second.
 #include <cuda.h>
 #include <dlfcn.h>
 #include <netinet/in.h>
@@ -28,7 +28,8 @@ using Clock = std::chrono::steady_clock;
 
 double now_ns() {
   return static_cast<double>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count());
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch())
+          .count());
 }
 
 [[noreturn]] void die(const char* what, int code) {
@@ -66,7 +67,8 @@ struct Driver {
   decltype(&::cuLaunchKernel) launch;
 
   explicit Driver(void* library) {
-    using Resolve = CUresult (*)(const char*, void**, int, cuuint64_t, CUdriverProcAddressQueryResult*);
+    using Resolve =
+        CUresult (*)(const char*, void**, int, cuuint64_t, CUdriverProcAddressQueryResult*);
     const auto resolve = reinterpret_cast<Resolve>(::dlsym(library, "cuGetProcAddress_v2"));
     if (resolve == nullptr) die("dlsym cuGetProcAddress_v2", 0);
     const auto get = [resolve](const char* name, auto* slot, int version = 12000) {
@@ -117,7 +119,8 @@ double quantile(std::vector<double> values, double q) {
   return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))];
 }
 
-/// Median over `rounds` of the mean cost of one call in a burst; `settle` runs untimed after each burst.
+/// Median over `rounds` of the mean cost of one call in a burst; `settle` runs untimed after each
+/// burst.
 template <typename Call, typename Settle>
 double burst_p50(int rounds, int calls, Call call, Settle settle) {
   std::vector<double> each;
@@ -151,7 +154,8 @@ class Loopback {
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof address;
-    if (::bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(listener, 1) != 0 ||
+    if (::bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+        ::listen(listener, 1) != 0 ||
         ::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
       die("loopback socket", errno);
     }
@@ -215,8 +219,8 @@ double ping_pong_p50(int rounds) {
   });
 }
 
-// The peer receives into (or sends out of) a ring of 8 MiB, as a worker's staging does; it answers each
-// transfer with one byte.
+// The peer receives into (or sends out of) a ring of 8 MiB, as a worker's staging does; it answers
+// each transfer with one byte.
 constexpr size_t ring_bytes = 8u << 20;
 
 double socket_rate(bool to_peer, std::vector<char>& memory, int rounds) {
@@ -301,27 +305,33 @@ void measure_calls(Program& p, Report& report) {
   CUcontext context = nullptr;
   CUstreamCaptureStatus status{};
   report.add("local_ctx_get_device", burst_p50(101, 2000, [&] { p.cu.ctx_device(&device); }, none));
-  report.add("local_ctx_get_current", burst_p50(101, 2000, [&] { p.cu.get_current(&context); }, none));
+  report.add("local_ctx_get_current",
+             burst_p50(101, 2000, [&] { p.cu.get_current(&context); }, none));
   report.add("local_primary_state",
              burst_p50(101, 2000, [&] { p.cu.state(p.device, &flags, &value); }, none));
   report.add("local_is_capturing",
              burst_p50(101, 2000, [&] { p.cu.is_capturing(p.stream, &status); }, none));
-  report.add("local_attribute", burst_p50(101, 2000, [&] {
-               p.cu.device_attribute(&value, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, p.device);
-             }, none));
+  report.add("local_attribute", burst_p50(
+                                    101, 2000,
+                                    [&] {
+                                      p.cu.device_attribute(
+                                          &value, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                                          p.device);
+                                    },
+                                    none));
   report.add("async_launch", burst_p50(301, 100, [&] { p.launch(); }, settle));
   report.add("async_event_record",
              burst_p50(301, 100, [&] { p.cu.event_record(p.event, p.stream); }, settle));
   report.add("async_memset",
              burst_p50(301, 100, [&] { p.cu.memset_async(p.memory, 0, 64, p.stream); }, settle));
-  report.add("async_copy_on_device", burst_p50(301, 100, [&] {
-               p.cu.d2d_async(p.memory, p.memory + 4096, 64, p.stream);
-             }, settle));
+  report.add(
+      "async_copy_on_device",
+      burst_p50(
+          301, 100, [&] { p.cu.d2d_async(p.memory, p.memory + 4096, 64, p.stream); }, settle));
   size_t free_bytes = 0, total_bytes = 0;
   uint32_t word = 0;
   report.add("round_trip_64", ping_pong_p50(3000));
-  report.add("sync_mem_info",
-             single_p50(3000, [&] { p.cu.info(&free_bytes, &total_bytes); }));
+  report.add("sync_mem_info", single_p50(3000, [&] { p.cu.info(&free_bytes, &total_bytes); }));
   report.add("sync_read_4_bytes",
              single_p50(3000, [&] { p.cu.d2h(&word, p.memory, sizeof word); }));
   report.add("sync_launch_and_wait", single_p50(3000, [&] {
@@ -355,9 +365,8 @@ void measure_rates(Program& p, Report& report, size_t bytes, int launches) {
   }
   report.add("socket_to_peer_again", socket_rate(true, pageable, rounds));
   report.add("socket_from_peer", socket_rate(false, pageable, rounds));
-  report.add("d2h_pageable", rate(single_p50(rounds, [&] {
-               p.cu.d2h(pageable.data(), p.memory, bytes);
-             })));
+  report.add("d2h_pageable",
+             rate(single_p50(rounds, [&] { p.cu.d2h(pageable.data(), p.memory, bytes); })));
   report.add("socket_from_peer_again", socket_rate(false, pageable, rounds));
 }
 

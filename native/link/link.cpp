@@ -64,10 +64,11 @@ Status FrameReceiver::check(const wire::FrameHeader& header) {
   return Status::broken;
 }
 
-// Payloads are 8-aligned in the buffer because every frame begins at an aligned place: what is left of
-// the next frame moves to the front when the buffered frames are used up or the room is.
+// Payloads are 8-aligned in the buffer because every frame begins at an aligned place: what is left
+// of the next frame moves to the front when the buffered frames are used up or the room is.
 Status FrameReceiver::fill(int timeout_ms) {
-  if (begin_ != 0 && (begin_ == end_ || begin_ % 8 != 0 || buffer_bytes - begin_ < buffer_bytes / 2)) {
+  if (begin_ != 0 &&
+      (begin_ == end_ || begin_ % 8 != 0 || buffer_bytes - begin_ < buffer_bytes / 2)) {
     std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;

@@ -31,7 +31,8 @@ struct Frame {
 class FrameReceiver {
  public:
   explicit FrameReceiver(int fd);
-  /// The next frame; waits at most `timeout_ms` for its first bytes and the rest (0: not at all, < 0: for ever).
+  /// The next frame; waits at most `timeout_ms` for its first bytes and the rest (0: not at all, <
+  /// 0: for ever).
   Status next(Frame* frame, int timeout_ms);
   /// True if a whole frame is already buffered, so that `next` costs no system call.
   bool buffered() const;
@@ -53,7 +54,8 @@ class FrameReceiver {
 class FrameSender {
  public:
   explicit FrameSender(int fd) : fd_(fd) {}
-  /// Sends a whole frame, waiting while the socket is full (the client's way: its reader is another thread).
+  /// Sends a whole frame, waiting while the socket is full (the client's way: its reader is another
+  /// thread).
   Status send(wire::FrameKind kind, std::span<const std::byte> payload, uint64_t acknowledged);
   /// Sends what fits and keeps the rest for flush() (the worker's way: it never blocks).
   Status queue(wire::FrameKind kind, std::span<const std::byte> payload, uint64_t acknowledged);

@@ -16,18 +16,19 @@ namespace outboard::transport {
 /// Why a transfer ended.
 enum class Status {
   ok,
-  again,    ///< nothing there now (only where the call says that it does not wait)
-  closed,   ///< the other side ended, in order or by reset
+  again,   ///< nothing there now (only where the call says that it does not wait)
+  closed,  ///< the other side ended, in order or by reset
   timeout,
-  failed,   ///< any other errno
+  failed,  ///< any other errno
 };
 
-/// Connects to `host:port` (names are resolved, IPv6 in brackets); blocking, TCP_NODELAY, close-on-exec,
-/// moved above descriptor 700. On failure returns an empty descriptor and says why in `error`.
+/// Connects to `host:port` (names are resolved, IPv6 in brackets); blocking, TCP_NODELAY,
+/// close-on-exec, moved above descriptor 700. On failure returns an empty descriptor and says why
+/// in `error`.
 UniqueFd connect(const std::string& address, int timeout_ms, std::string* error);
 
-/// Options that every data-plane socket has, whichever side made it: no delay, keep-alive that finds a
-/// dead peer, buffers as the kernel tunes them.
+/// Options that every data-plane socket has, whichever side made it: no delay, keep-alive that
+/// finds a dead peer, buffers as the kernel tunes them.
 void set_options(int fd);
 
 /// Sends all of `parts` (they are consumed in place). Waits while the socket is full.
@@ -39,7 +40,8 @@ Status send_some(int fd, std::span<const std::byte> bytes, size_t* sent);
 /// Receives exactly `bytes`; `timeout_ms` < 0 waits for ever, and bounds the whole call otherwise.
 Status receive_all(int fd, void* to, size_t bytes, int timeout_ms = -1);
 
-/// Receives what is there, at least one byte; waits at most `timeout_ms` (0: not at all, < 0: for ever).
+/// Receives what is there, at least one byte; waits at most `timeout_ms` (0: not at all, < 0: for
+/// ever).
 Status receive_some(int fd, std::span<std::byte> to, size_t* received, int timeout_ms);
 
 }  // namespace outboard::transport

@@ -1,5 +1,5 @@
-// Bounded reading and writing of wire payloads: every length that comes off the wire is checked here.
-// SPDX-License-Identifier: Apache-2.0
+// Bounded reading and writing of wire payloads: every length that comes off the wire is checked
+// here. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,8 @@ namespace outboard::wire {
 
 inline constexpr size_t padded(size_t bytes) { return (bytes + 7) & ~size_t{7}; }
 
-/// Bytes that a variable field of `bytes` content takes: u32 length, u32 zero, content, padding to 8.
+/// Bytes that a variable field of `bytes` content takes: u32 length, u32 zero, content, padding
+/// to 8.
 inline constexpr size_t field_bytes(size_t bytes) { return 8 + padded(bytes); }
 
 /// Writes into a buffer that the caller sized with `encoded_bytes()`; does no checks of its own.
@@ -45,7 +46,8 @@ class Writer {
 /// Reads a payload; every call returns false, and reads nothing, where the payload is too short.
 class Reader {
  public:
-  explicit Reader(std::span<const std::byte> payload) : at_(payload.data()), left_(payload.size()) {}
+  explicit Reader(std::span<const std::byte> payload)
+      : at_(payload.data()), left_(payload.size()) {}
 
   bool raw(void* to, size_t bytes) {
     if (bytes > left_) return false;
@@ -59,7 +61,8 @@ class Reader {
     skip(bytes);
     return true;
   }
-  /// A variable field of elements of type T; its length must be a multiple of sizeof(T) and its padding zero.
+  /// A variable field of elements of type T; its length must be a multiple of sizeof(T) and its
+  /// padding zero.
   template <typename T>
   bool field(std::span<const T>* to) {
     static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 8);

@@ -8,18 +8,20 @@
 
 namespace outboard::wire {
 
-inline constexpr size_t max_frame_bytes = 1u << 20;   ///< payload of one frame
-inline constexpr size_t max_inline_bytes = 64u << 10;  ///< a copy's bytes that ride in a command or message
+inline constexpr size_t max_frame_bytes = 1u << 20;  ///< payload of one frame
+inline constexpr size_t max_inline_bytes =
+    64u << 10;  ///< a copy's bytes that ride in a command or message
 inline constexpr size_t max_image_piece_bytes = 512u << 10;
-inline constexpr size_t bulk_piece_bytes = 1u << 20;   ///< largest piece on a bulk connection
-inline constexpr size_t bulk_window_bytes = 8u << 20;  ///< H2D bytes in flight per CUDA stream, see wire.md §5
-inline constexpr uint32_t max_objects = 1u << 20;      ///< per object table and client
+inline constexpr size_t bulk_piece_bytes = 1u << 20;  ///< largest piece on a bulk connection
+inline constexpr size_t bulk_window_bytes =
+    8u << 20;  ///< H2D bytes in flight per CUDA stream, see wire.md §5
+inline constexpr uint32_t max_objects = 1u << 20;  ///< per object table and client
 
 enum class FrameKind : uint16_t {
-  hello = 1,     ///< client → worker, JSON; first frame, once more after each refused window
-  batch = 2,     ///< client → worker: commands; worker → client: messages
+  hello = 1,        ///< client → worker, JSON; first frame, once more after each refused window
+  batch = 2,        ///< client → worker: commands; worker → client: messages
   acknowledge = 3,  ///< no payload
-  goodbye = 4,   ///< either side ends in order; payload: one line of text, may be empty
+  goodbye = 4,      ///< either side ends in order; payload: one line of text, may be empty
 };
 
 /// Before every frame on the command connection, both ways. Numbers start at 1 and have no gaps.
@@ -28,7 +30,8 @@ struct FrameHeader {
   FrameKind kind = FrameKind::batch;
   uint16_t reserved = 0;
   uint64_t number = 0;
-  uint64_t acknowledged = 0;  ///< highest number of the other side that is executed, its replies stored
+  uint64_t acknowledged =
+      0;  ///< highest number of the other side that is executed, its replies stored
 };
 static_assert(sizeof(FrameHeader) == 24);
 
@@ -36,26 +39,28 @@ static_assert(sizeof(FrameHeader) == 24);
 struct CommandHeader {
   uint32_t payload_bytes = 0;  ///< a multiple of 8
   uint16_t op = 0;
-  uint16_t lane = 0;      ///< 0: one lane for now
-  uint32_t context = 0;   ///< index of the current context in the context table; its generation is in commands that name it
-  uint32_t request = 0;   ///< 0: no answer wanted
+  uint16_t lane = 0;     ///< 0: one lane for now
+  uint32_t context = 0;  ///< index of the current context in the context table; its generation is
+                         ///< in commands that name it
+  uint32_t request = 0;  ///< 0: no answer wanted
 };
 static_assert(sizeof(CommandHeader) == 16);
 
 enum class MessageKind : uint16_t {
-  reply = 1,          ///< `subject` = request, `result`, payload = the command's Reply
-  copied = 2,         ///< bytes of a CopyToHost of at most max_inline_bytes; `subject` = copy. With a
-                      ///< `result` that is an error: the copy's bytes, of any length, will not come
-  progress = 3,       ///< payload: Progress records; comes before the reply that it belongs to
+  reply = 1,     ///< `subject` = request, `result`, payload = the command's Reply
+  copied = 2,    ///< bytes of a CopyToHost of at most max_inline_bytes; `subject` = copy. With a
+                 ///< `result` that is an error: the copy's bytes, of any length, will not come
+  progress = 3,  ///< payload: Progress records; comes before the reply that it belongs to
   host_function = 4,  ///< `subject` = function: run it, then send HostFunctionDone
-  refused = 5,        ///< an async command failed: `subject` = op, `result`; payload: u64 context id
-  fatal = 6,          ///< the context is dead: `result` sticks; payload: u64 context id
-  text = 7,           ///< device printf output
+  refused = 5,  ///< an async command failed: `subject` = op, `result`; payload: u64 context id
+  fatal = 6,    ///< the context is dead: `result` sticks; payload: u64 context id
+  text = 7,     ///< device printf output
 };
 
 /// Before every message in a worker's batch.
 struct MessageHeader {
-  uint32_t payload_bytes = 0;  ///< without padding; the next header follows at the next multiple of 8
+  uint32_t payload_bytes =
+      0;  ///< without padding; the next header follows at the next multiple of 8
   MessageKind kind = MessageKind::reply;
   uint16_t reserved = 0;
   uint64_t subject = 0;
@@ -70,9 +75,9 @@ struct Progress {
   uint64_t completed = 0;
 };
 
-/// Before every piece on a bulk connection, both ways. Client → worker: bytes of a CopyToDeviceBulk.
-/// Worker → client: bytes of a CopyToHost(Sync), or, with `bytes` 0, credit: `offset` more bytes of
-/// stream `copy` (an id) may be sent.
+/// Before every piece on a bulk connection, both ways. Client → worker: bytes of a
+/// CopyToDeviceBulk. Worker → client: bytes of a CopyToHost(Sync), or, with `bytes` 0, credit:
+/// `offset` more bytes of stream `copy` (an id) may be sent.
 struct BulkHeader {
   uint64_t copy = 0;
   uint64_t offset = 0;

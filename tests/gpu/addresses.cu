@@ -1,6 +1,5 @@
-// Prints where memory of each kind lies, as the program sees it: what the driver places itself has to
-// miss the client's own mappings.
-// SPDX-License-Identifier: Apache-2.0
+// Prints where memory of each kind lies, as the program sees it: what the driver places itself has
+// to miss the client's own mappings. SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 
 __device__ int global_word = 7;
@@ -25,7 +24,8 @@ int main() {
   void* symbol = nullptr;
   unsigned long long heap[2] = {0, 0};
   unsigned long long* result = nullptr;
-  if (check(cudaMalloc(&linear, 1 << 20), "cudaMalloc")) std::printf("%-16s %p\n", "cudaMalloc", linear);
+  if (check(cudaMalloc(&linear, 1 << 20), "cudaMalloc"))
+    std::printf("%-16s %p\n", "cudaMalloc", linear);
   if (check(cudaMallocAsync(&pool, 1 << 20, 0), "cudaMallocAsync")) {
     std::printf("%-16s %p\n", "cudaMallocAsync", pool);
   }

@@ -2,9 +2,10 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-Run on a machine with an NVIDIA GPU after `make build`: `python3 tests/gpu/spine.py [--pairs 9]
-[--json FILE]`. Prints one row a program: result, wall seconds of both, the median ratio of the pairs
-with its 95 % interval. Exit code 1 if any result differs from native's.
+Run on a machine with an NVIDIA GPU after `make build`:
+`python3 tests/gpu/spine.py [--pairs 9] [--json FILE]`. Prints one row a program: result, wall
+seconds of both, the median ratio of the pairs with its 95 % interval. Exit code 1 if any result
+differs from native's.
 """
 
 from __future__ import annotations

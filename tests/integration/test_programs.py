@@ -41,7 +41,6 @@ DRIVER_PROGRAMS = [
     "orderCrossedCopies",
     "captureModes",
     "manyThreads",
-    "virtualMemory",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {
@@ -93,6 +92,18 @@ def test_program_computes_the_same_through_outboard(
     assert f"{name}: Result = PASS" in actual.stdout
     assert (len(expected.results) > 0) == (name not in WITHOUT_RESULTS)
     assert actual.results == expected.results
+
+
+def test_an_unsupported_function_is_refused_by_name_and_the_program_goes_on(
+    native: Native, direct: Direct, pool: Pool
+) -> None:
+    program = native.program("virtualMemory", "driver")
+    assert direct.run(program).returncode == 0
+    refused = pool.run(program)
+    assert refused.returncode == 1
+    assert "CUDA_ERROR_NOT_SUPPORTED (801)" in refused.stderr
+    said = "outboard: the program called cuMemGetAllocationGranularity, which is not supported"
+    assert refused.stderr.count(said) == 1
 
 
 @pytest.mark.parametrize("kind", ["static", "shared"])

@@ -1,6 +1,8 @@
 // Frames survive any cut of the byte stream, and anything but the next right frame breaks the link.
 // SPDX-License-Identifier: Apache-2.0
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include "link/link.hpp"
+
 #include <doctest/doctest.h>
 #include <sys/socket.h>
 
@@ -8,8 +10,6 @@
 #include <random>
 #include <string>
 #include <thread>
-
-#include "link/link.hpp"
 
 using namespace outboard;
 

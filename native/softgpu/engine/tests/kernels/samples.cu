@@ -1,5 +1,5 @@
-// Kernels of everyday shapes; samples.ptx is `nvcc -ptx -arch=compute_80 -o ../ptx/samples.ptx` of this.
-// SPDX-License-Identifier: Apache-2.0
+// Kernels of everyday shapes; samples.ptx is `nvcc -ptx -arch=compute_80 -o ../ptx/samples.ptx` of
+// this. SPDX-License-Identifier: Apache-2.0
 #include <cooperative_groups.h>
 #include <cooperative_groups/reduce.h>
 #include <cuda_bf16.h>
@@ -32,16 +32,19 @@ __device__ void multiply(float* c, const float* a, const float* b, int wa, int w
   }
   c[row * wb + column] = sum;
 }
-extern "C" __global__ void matrix_multiply_32(float* c, const float* a, const float* b, int wa, int wb) {
+extern "C" __global__ void matrix_multiply_32(float* c, const float* a, const float* b, int wa,
+                                              int wb) {
   multiply<32>(c, a, b, wa, wb);
 }
-extern "C" __global__ void matrix_multiply_16(float* c, const float* a, const float* b, int wa, int wb) {
+extern "C" __global__ void matrix_multiply_16(float* c, const float* a, const float* b, int wa,
+                                              int wb) {
   multiply<16>(c, a, b, wa, wb);
 }
 
 extern "C" __global__ void reduce_shuffle(const int* in, int* out, int n) {
   int sum = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum += in[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+    sum += in[i];
   for (int d = 16; d; d >>= 1) sum += __shfl_down_sync(0xffffffffu, sum, d);
   __shared__ int warps[32];
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sum;
@@ -129,8 +132,8 @@ extern "C" __global__ void spin_lock(int* lock, int* counter) {
 }
 
 // Each block publishes its sum and looks back at all blocks before it.
-extern "C" __global__ void look_back_scan(const int* in, int* out, volatile int* state, volatile int* prefix,
-                                          int* ticket) {
+extern "C" __global__ void look_back_scan(const int* in, int* out, volatile int* state,
+                                          volatile int* prefix, int* ticket) {
   __shared__ int block, before;
   if (threadIdx.x == 0) block = atomicAdd(ticket, 1);
   __syncthreads();
@@ -171,7 +174,8 @@ extern "C" __global__ void wait_for_last(volatile int* flag, int* out) {
   out[blockIdx.x] = 1;
 }
 
-extern "C" __global__ void last_block(const int* in, int* partial, int* out, unsigned* count, int n) {
+extern "C" __global__ void last_block(const int* in, int* partial, int* out, unsigned* count,
+                                      int n) {
   __shared__ int sum;
   __shared__ bool last;
   if (threadIdx.x == 0) sum = 0;
@@ -202,7 +206,9 @@ extern "C" __global__ void grid_barrier(int* x, int rounds) {
   }
 }
 
-__device__ __noinline__ int fibonacci(int n) { return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2); }
+__device__ __noinline__ int fibonacci(int n) {
+  return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);
+}
 extern "C" __global__ void recursion(int* out) { out[threadIdx.x] = fibonacci(threadIdx.x % 12); }
 __device__ __noinline__ int endless(volatile int* p, int n) {
   int deeper = *p == n ? 0 : endless(p, n + 1);
@@ -245,8 +251,8 @@ extern "C" __global__ void local_array(int* out, int n) {
 
 extern "C" __global__ void device_printf(int n) {
   if (threadIdx.x < 2) {
-    printf("thread %d of %u: %5.2f|%-6s|%c|%lld|%x|%%\n", threadIdx.x, blockDim.x, n * 0.5, "text", 'A' + threadIdx.x,
-           1234567890123ll, 255);
+    printf("thread %d of %u: %5.2f|%-6s|%c|%lld|%x|%%\n", threadIdx.x, blockDim.x, n * 0.5, "text",
+           'A' + threadIdx.x, 1234567890123ll, 255);
   }
 }
 extern "C" __global__ void device_malloc(int** slots, int* sums) {
@@ -293,7 +299,8 @@ extern "C" __global__ void half_math(const float* in, float* out, int n) {
   out[4 * i + 3] = __half2float(__hmax(h, __float2half(0.f)));
 }
 
-extern "C" __global__ void wide_math(unsigned long long* out, unsigned long long a, unsigned long long b) {
+extern "C" __global__ void wide_math(unsigned long long* out, unsigned long long a,
+                                     unsigned long long b) {
   unsigned __int128 p = (unsigned __int128)a * b;
   unsigned __int128 s = p + (((unsigned __int128)b << 64) | a);
   out[0] = (unsigned long long)p;
@@ -318,8 +325,10 @@ extern "C" __global__ void warp_functions(unsigned* out) {
   o[2] = __reduce_add_sync(0xffffffffu, lane);
   o[3] = __shfl_up_sync(0xffffffffu, lane, 3, 8);
   o[4] = __any_sync(0xffffffffu, lane == 31) + 2 * __all_sync(0xffffffffu, lane < 31);
-  if (lane & 1) o[5] = __activemask();
-  else o[5] = __popc(__activemask());
+  if (lane & 1)
+    o[5] = __activemask();
+  else
+    o[5] = __popc(__activemask());
   o[6] = __shfl_sync(0xffffffffu, lane * 2, 31 - lane);
   auto tile = cg::tiled_partition<4>(cg::this_thread_block());
   o[7] = cg::reduce(tile, lane, cg::plus<unsigned>());
