@@ -10,13 +10,14 @@
 #include "base/sha256.hpp"
 #include "generated/commands.hpp"
 #include "wire/frame.hpp"
+#include "worker/tests/window.hpp"
 
 namespace outboard::fuzz {
 namespace {
 
 namespace command = wire::command;
 
-constexpr uint64_t window = 0x2000'0000'0000;
+constexpr uint64_t window = worker::test_window_base;
 constexpr uint64_t first_large = window + (2 << 20);
 
 constexpr std::string_view kernels =
@@ -185,7 +186,7 @@ void ending(Script& script) {
 Bytes make_conversation() {
   Script script;
   const std::string hello = R"({"pid": 0, "windows": [{"base": )" + std::to_string(window) +
-                            R"(, "size": 1099511627776}]})";
+                            R"(, "size": )" + std::to_string(worker::test_window_bytes) + "}]}";
   script.frame(wire::FrameKind::hello, std::as_bytes(std::span(hello)));
   script.add(command::ContextRetainPrimary{.context = id(1), .legacy_stream = id(1)});
   script.add(command::ContextCreate{.context = id(2), .legacy_stream = id(9)});

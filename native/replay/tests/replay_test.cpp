@@ -11,6 +11,7 @@
 #include "replay/player.hpp"
 #include "replay/recording.hpp"
 #include "wire/frame.hpp"
+#include "worker/tests/window.hpp"
 
 namespace outboard::replay {
 namespace {
@@ -80,8 +81,9 @@ constexpr uint64_t one = uint64_t{1} << 32 | 1;
 
 Bytes small_recording(int32_t recorded_result) {
   Writer writer;
-  const std::string hello =
-      R"({"pid": 0, "windows": [{"base": 35184372088832, "size": 1099511627776}]})";
+  const std::string hello = R"({"pid": 0, "windows": [{"base": )" +
+                            std::to_string(worker::test_window_base) + R"(, "size": )" +
+                            std::to_string(worker::test_window_bytes) + "}]}";
   Bytes payload;
   append(payload, hello.data(), hello.size());
   writer.frame(Direction::to_server, wire::FrameKind::hello, payload);
@@ -99,7 +101,7 @@ Bytes small_recording(int32_t recorded_result) {
   payload.clear();
   add(payload,
       wire::command::CopyToDeviceBulk{
-          .stream = one, .copy = 1, .destination = uint64_t{0x2000} << 32, .bytes = 8 << 20},
+          .stream = one, .copy = 1, .destination = worker::test_window_base, .bytes = 8 << 20},
       0);
   add(payload, wire::command::StreamSynchronize{.stream = one}, 3);
   writer.frame(Direction::to_server, wire::FrameKind::batch, payload);

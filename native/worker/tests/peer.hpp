@@ -18,6 +18,7 @@
 #include "transport/tcp.hpp"
 #include "worker/loop.hpp"
 #include "worker/startup.hpp"
+#include "worker/tests/window.hpp"
 
 namespace outboard::worker {
 
@@ -35,9 +36,7 @@ class Peer {
   };
 
   /// Each `share_bytes` is a device of the session, all of them the driver's first.
-  explicit Peer(const Driver& driver, uint64_t share_bytes = uint64_t{1} << 30,
-                uint64_t window_base = 0x2000'0000'0000)
-      : window_base_(window_base) {
+  explicit Peer(const Driver& driver, uint64_t share_bytes = uint64_t{1} << 30) {
     int command[2];
     int control[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, command) != 0 ||
@@ -78,8 +77,9 @@ class Peer {
   }
 
   void hello() {
-    const std::string text = R"({"pid": 0, "windows": [{"base": )" + std::to_string(window_base_) +
-                             R"(, "size": 1099511627776}]})";
+    const std::string text = R"({"pid": 0, "windows": [{"base": )" +
+                             std::to_string(test_window_base) + R"(, "size": )" +
+                             std::to_string(test_window_bytes) + "}]}";
     sender_->send(wire::FrameKind::hello, std::as_bytes(std::span(text)), 0);
     std::byte head[12];
     receive_exactly(head, sizeof head);
@@ -288,7 +288,6 @@ class Peer {
     }
   }
 
-  uint64_t window_base_;
   Share share_;
   UniqueFd command_;
   UniqueFd agent_;
