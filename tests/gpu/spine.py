@@ -83,11 +83,9 @@ def cases() -> list[Case]:
         if program.exists():
             command = [str(program), "--iterations", "300", "--out", "{out}"]
             found.append(Case(f"matrixMul {linkage}", command))
-    for name in ("vectorAddDrv", "vector_add_driver", "driver_vector_add"):
-        for folder in ("driver", "static"):
-            program = BUILD / "programs" / folder / name
-            if program.exists():
-                found.append(Case("vectorAdd driver API", [str(program), "--out", "{out}"]))
+    program = BUILD / "programs" / "driver" / "vectorAddDriver"
+    if program.exists():
+        found.append(Case("vectorAdd driver API", [str(program), "--out", "{out}"]))
     found.append(Case("Numba", [sys.executable, "-c", NUMBA, "{out}"]))
     found.append(Case("CuPy (a*2+1).sum()", [sys.executable, "-c", CUPY, "{out}"]))
     return found

@@ -80,7 +80,8 @@ class Program {
   void write_results(const char* path) const {
     std::FILE* file = std::fopen(path, "wb");
     if (file == nullptr) die("the file for the results cannot be opened");
-    const size_t written = std::fwrite(results_.data(), 1, results_.size(), file);
+    const size_t written =
+        results_.empty() ? 0 : std::fwrite(results_.data(), 1, results_.size(), file);
     if (std::fclose(file) != 0 || written != results_.size()) die("the results cannot be written");
   }
 
