@@ -13,8 +13,8 @@ __global__ void step(int* values, int count, int factor) {
 constexpr int kCount = 2000;
 constexpr int kSteps = 8;
 
-// The results go to pinned memory: a copy to pageable memory on the stream that is held would wait in
-// the driver, and a driver may keep the other thread's copy waiting behind it.
+// The results go to pinned memory: a copy to pageable memory on the stream that is held would wait
+// in the driver, and a driver may keep the other thread's copy waiting behind it.
 static void work(int* device, int factor, int* out) {
   CHECK(cudaMemsetAsync(device, 0, kCount * sizeof(int)));
   for (int i = 0; i < kSteps; ++i) step<<<(kCount + 127) / 128, 128>>>(device, kCount, factor);
