@@ -149,7 +149,8 @@ def main() -> int:
     options = parser.parse_args()
     if "OUTBOARD_SESSION" not in os.environ:  # all remote programs join one session
         module = [sys.executable, "-m", "outboard", "run", "-q", "-n", "1", "--"]
-        os.environ["PYTHONPATH"] = str(ROOT / "src")
+        paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = ":".join(filter(None, paths))
         return subprocess.call([*module, sys.executable, __file__, *sys.argv[1:]])
     remote = dict(os.environ)
     shim = remote["LD_LIBRARY_PATH"].split(":")[0]
