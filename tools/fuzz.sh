@@ -10,7 +10,7 @@ build=$1 results=${2:-build/test-results} bin=.venv/bin
 mkdir -p "$results"
 echo "fuzz: every position of a recorded conversation"
 $bin/ctest --test-dir "$build" -L fuzz --output-on-failure --no-tests=error \
-  --output-junit "$PWD/$results/ctest-fuzz.xml" --quiet
+  --output-junit "$PWD/$results/ctest-fuzz.xml"
 echo "fuzz: samples against whole workers"
 $bin/python -m pytest tests/integration -q -m fuzz -p no:cacheprovider \
   --junitxml="$results/pytest-fuzz.xml"

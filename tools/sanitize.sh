@@ -35,7 +35,7 @@ for kind in address thread; do
   ln -sfn "$PWD/build/lib/softgpu" $folder/lib/softgpu
   echo "sanitize: native tests on $kind sanitizer"
   $bin/ctest --test-dir $folder --output-on-failure -j "$jobs" -LE fuzz --no-tests=error \
-    --output-junit "$PWD/$results/ctest-$kind.xml" --quiet
+    --output-junit "$PWD/$results/ctest-$kind.xml"
   echo "sanitize: programs on $kind sanitizer"
   OUTBOARD_NATIVE_DIR=$PWD/$folder $bin/python -m pytest tests/integration -q -m sanitize \
     -p no:cacheprovider --junitxml="$results/pytest-$kind.xml"

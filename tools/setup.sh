@@ -21,9 +21,9 @@ have_static() { [ "$(g++ -print-file-name="$1")" != "$1" ]; }
 missing_packages() {
   python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
   have_header zstd.h && have_static libzstd.a || echo libzstd-dev
-  have_header lz4.h && have_static liblz4.a || echo liblz4-dev
   have_header openssl/evp.h && have_static libcrypto.a || echo libssl-dev
   have_header doctest/doctest.h || echo doctest-dev
+  have_header nlohmann/json.hpp || echo nlohmann-json3-dev
   command -v git >/dev/null || echo git
 }
 

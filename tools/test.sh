@@ -26,7 +26,7 @@ stage "lint"
 tools/lint.sh "$build" "$jobs"
 stage "native tests"
 $bin/ctest --test-dir "$build" --output-on-failure -j "$jobs" -LE fuzz --no-tests=error \
-  --output-junit "$PWD/$results/ctest.xml" --quiet
+  --output-junit "$PWD/$results/ctest.xml"
 stage "Python tests"
 $bin/python -m pytest -q -m "not fuzz" --junitxml="$results/pytest.xml"
 stage "sanitizers"
