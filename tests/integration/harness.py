@@ -297,7 +297,11 @@ def kill(pid: int) -> None:
 
 
 class Direct:
-    """Programs on the software GPU without anything between: what Outboard is compared with."""
+    """Programs on the software GPU without anything between: what Outboard is compared with.
+
+    The programs are those of `$OUTBOARD_REFERENCE_DIR` where that is set: a sanitizer looks at
+    Outboard, not at how a program and the software GPU get along.
+    """
 
     def __init__(self, native: Native, folder: Path) -> None:
         self._native = native
@@ -314,4 +318,11 @@ class Direct:
             # What the launcher sets for a device that runs PTX alone.
             "CUPY_COMPILE_WITH_PTX": "1",
         }
-        return run_program(command, environment | (extra or {}), results)
+        words = [self._plain(word) for word in command]
+        return run_program(words, environment | (extra or {}), results)
+
+    def _plain(self, word: str | Path) -> str | Path:
+        reference = os.environ.get("OUTBOARD_REFERENCE_DIR")
+        if reference is None or not Path(word).is_relative_to(self._native.root):
+            return word
+        return Path(reference) / Path(word).relative_to(self._native.root)

@@ -23,6 +23,7 @@ RUNTIME_PROGRAMS = [
     "dynamicShared",
     "symbols",
     "streams",
+    "uploadOrder",
     "devicePrintf",
     "perThreadStream",
     "rdc",

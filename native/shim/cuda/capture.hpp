@@ -14,6 +14,8 @@
 #include <mutex>
 #include <vector>
 
+#include "shim/cuda/waiting.hpp"
+
 namespace outboard::shim {
 
 struct Context;
@@ -59,6 +61,9 @@ CUresult check_context_unsafe(Context* context);
 /// is invalid or if it would make a captured stream wait (work on the legacy stream).
 CUresult note_work_slow(Stream* stream);
 inline CUresult note_work(Stream* stream) {
+  if (const CUresult result = await_upload(stream); result != CUDA_SUCCESS) [[unlikely]] {
+    return result;
+  }
   return captures_active.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS
                                                               : note_work_slow(stream);
 }

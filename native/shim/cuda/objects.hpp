@@ -48,6 +48,10 @@ struct Context {
   int least_priority = 0;
   int greatest_priority = 0;
   std::array<std::atomic<uint64_t>, limit_count> limits{};
+  /// The latest plain copy to the device that returned before it was done (waiting.hpp): its stream
+  /// and that stream's count with it; 0: none.
+  std::atomic<Stream*> upload_stream{nullptr};
+  std::atomic<uint64_t> upload_count{0};
 };
 
 struct Stream {

@@ -8,6 +8,7 @@
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/program.hpp"
+#include "shim/cuda/waiting.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -29,32 +30,6 @@ CUresult create(Context* context, unsigned flags, int priority, Stream** out) {
   }
   *out = stream;
   return CUDA_SUCCESS;
-}
-
-CUresult wait_all(Stream* stream) {
-  Context* context = stream->context;
-  client::Answer<wire::command::StreamSynchronize> answer;
-  uint64_t count = 0;
-  const CUresult result =
-      call(context, wire::command::StreamSynchronize{.stream = stream->head.id()}, &answer, stream,
-           &count);
-  if (result != CUDA_SUCCESS) return result;
-  context->server->copies().report(&stream->progress, count);
-  return context->server->copies().wait(&stream->progress, count) ? check(context)
-                                                                  : CUDA_ERROR_DEVICE_UNAVAILABLE;
-}
-
-// The legacy stream is done when the context's blocking streams are, too.
-bool is_idle(const Stream* stream) {
-  if (!stream->progress.idle()) return false;
-  if (!stream->legacy) return true;
-  bool idle = true;
-  streams.for_each([&](const Stream* other) {
-    if (other->context == stream->context && (other->flags & CU_STREAM_NON_BLOCKING) == 0) {
-      idle = idle && other->progress.idle();
-    }
-  });
-  return idle;
 }
 
 void destroy(Stream* stream) {

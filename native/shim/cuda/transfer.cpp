@@ -7,6 +7,7 @@
 #include "base/log.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/waiting.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -104,6 +105,27 @@ CUresult read_later(Stream* stream, void* to, uint64_t from, size_t bytes) {
       }));
 }
 
+// Returns when the bytes have left, or, of pinned memory that is read later, at once.
+CUresult upload(Stream* stream, uint64_t to, const void* from, size_t bytes, When when,
+                uint64_t* count) {
+  if (bytes <= wire::max_inline_bytes) {
+    const std::span content(static_cast<const std::byte*>(from), bytes);
+    return send(stream,
+                wire::command::CopyToDevice{
+                    .stream = stream->head.id(), .destination = to, .content = content},
+                count);
+  }
+  const bool wait = when == When::done || !addresses().is_pinned(from, bytes);
+  return to_cuda(stream->context->server->bulk().send(
+      stream->head.id(), from, bytes, wait, [&](uint64_t copy) -> Result {
+        return send(
+            stream,
+            wire::command::CopyToDeviceBulk{
+                .stream = stream->head.id(), .copy = copy, .destination = to, .bytes = bytes},
+            count);
+      }));
+}
+
 }  // namespace
 
 CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t bytes, When when) {
@@ -112,19 +134,15 @@ CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t by
   if (from == nullptr || !addresses().is_device(to, bytes, &range)) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  if (bytes <= wire::max_inline_bytes) {
-    const std::span content(static_cast<const std::byte*>(from), bytes);
-    return send(stream, wire::command::CopyToDevice{
-                            .stream = stream->head.id(), .destination = to, .content = content});
+  const bool early = when == When::queued || may_return_early(stream);
+  uint64_t count = 0;
+  if (const CUresult result = upload(stream, to, from, bytes, when, &count);
+      result != CUDA_SUCCESS || when == When::queued) {
+    return result;
   }
-  const bool wait = when == When::done || !addresses().is_pinned(from, bytes);
-  return to_cuda(stream->context->server->bulk().send(
-      stream->head.id(), from, bytes, wait, [&](uint64_t copy) -> Result {
-        return send(
-            stream,
-            wire::command::CopyToDeviceBulk{
-                .stream = stream->head.id(), .copy = copy, .destination = to, .bytes = bytes});
-      }));
+  if (!early) return wait_all(stream);
+  note_upload(stream, count);
+  return CUDA_SUCCESS;
 }
 
 CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, When when) {

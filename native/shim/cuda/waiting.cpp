@@ -1,0 +1,80 @@
+// Waiting for streams, and for copies that returned early.
+// SPDX-License-Identifier: Apache-2.0
+#include "shim/cuda/waiting.hpp"
+
+#include "shim/cuda/guard.hpp"
+
+namespace outboard::shim {
+namespace {
+
+bool ordered_by_legacy(const Stream* one, const Stream* other) {
+  if ((one->flags & CU_STREAM_NON_BLOCKING) != 0 || (other->flags & CU_STREAM_NON_BLOCKING) != 0) {
+    return false;
+  }
+  return one->legacy || other->legacy;
+}
+
+}  // namespace
+
+CUresult wait_all(Stream* stream) {
+  Context* context = stream->context;
+  client::Answer<wire::command::StreamSynchronize> answer;
+  uint64_t count = 0;
+  const CUresult result =
+      call(context, wire::command::StreamSynchronize{.stream = stream->head.id()}, &answer, stream,
+           &count);
+  if (result != CUDA_SUCCESS) return result;
+  context->server->copies().report(&stream->progress, count);
+  return context->server->copies().wait(&stream->progress, count) ? check(context)
+                                                                  : CUDA_ERROR_DEVICE_UNAVAILABLE;
+}
+
+bool is_idle(const Stream* stream) {
+  if (!stream->progress.idle()) return false;
+  if (!stream->legacy) return true;
+  bool idle = true;
+  streams.for_each([&](const Stream* other) {
+    if (other->context == stream->context && (other->flags & CU_STREAM_NON_BLOCKING) == 0) {
+      idle = idle && other->progress.idle();
+    }
+  });
+  return idle;
+}
+
+bool may_return_early(Stream* stream) {
+  const Context* context = stream->context;
+  // Behind nothing but such copies it is as if the stream were idle.
+  const uint64_t upload = context->upload_count.load();
+  const bool behind_uploads = upload != 0 && context->upload_stream.load() == stream;
+  bool early = true;
+  streams.for_each([&](const Stream* other) {
+    if (other->context != context) return;
+    if (other != stream && !ordered_by_legacy(other, stream)) return;
+    const bool quiet = other->progress.idle() || (other == stream && behind_uploads &&
+                                                  other->progress.issued.load() == upload);
+    early = early && quiet;
+  });
+  return early;
+}
+
+void note_upload(Stream* stream, uint64_t count) {
+  Context* context = stream->context;
+  context->upload_stream.store(stream);
+  context->upload_count.store(count);
+}
+
+CUresult await_upload_slow(Stream* stream) {
+  Context* context = stream->context;
+  uint64_t count = context->upload_count.load();
+  Stream* from = context->upload_stream.load();
+  if (count == 0 || from == nullptr) return CUDA_SUCCESS;
+  if (from->progress.complete.load() < count) {
+    if (from == stream || ordered_by_legacy(from, stream)) return CUDA_SUCCESS;
+    if (const CUresult result = wait_all(from); result != CUDA_SUCCESS) return result;
+  }
+  // A newer upload stays noted.
+  context->upload_count.compare_exchange_strong(count, 0);
+  return CUDA_SUCCESS;
+}
+
+}  // namespace outboard::shim
