@@ -37,6 +37,6 @@ for kind in address thread; do
   $bin/ctest --test-dir $folder --output-on-failure -j "$jobs" -LE fuzz --no-tests=error \
     --output-junit "$PWD/$results/ctest-$kind.xml"
   echo "sanitize: programs on $kind sanitizer"
-  OUTBOARD_NATIVE_DIR=$PWD/$folder $bin/python -m pytest tests/integration -q -m sanitize \
+  OUTBOARD_NATIVE_DIR=$PWD/$folder OUTBOARD_REFERENCE_DIR=$PWD/build $bin/python -m pytest tests/integration -q -m sanitize \
     -p no:cacheprovider --junitxml="$results/pytest-$kind.xml"
 done

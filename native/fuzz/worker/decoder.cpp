@@ -1,6 +1,6 @@
-// Link, dispatch and execution in process. LLVMFuzzerTestOneInput is libFuzzer's entry; it takes
-// the driver from OUTBOARD_TEST_NULLDRIVER where main() did not set one. SPDX-License-Identifier:
-// Apache-2.0
+// Link, dispatch and execution in process: LLVMFuzzerTestOneInput is libFuzzer's entry. The driver
+// is OUTBOARD_TEST_NULLDRIVER's where main() did not set one.
+// SPDX-License-Identifier: Apache-2.0
 #include "fuzz/worker/decoder.hpp"
 
 #include <poll.h>
