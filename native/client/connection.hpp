@@ -187,7 +187,8 @@ class Connection {
       stream->issued.store(now, std::memory_order_relaxed);
       if (count != nullptr) *count = now;
     }
-    if (pending_.load(std::memory_order_relaxed) == 0) pending_.store(1, std::memory_order_relaxed);
+    // The store must be seen before io_asleep_ is read below, or the I/O thread sleeps on it.
+    if (pending_.load(std::memory_order_relaxed) == 0) pending_.store(1, std::memory_order_seq_cst);
     lock_.unlock();
     if (lost_.load(std::memory_order_relaxed)) return result::lost;
     if (request == 0 && io_asleep_.load(std::memory_order_seq_cst) != 0) wake_io();
