@@ -118,21 +118,21 @@ def test_each_program_has_a_slot_and_gives_it_back(
     session: dict[str, Any], outboard: Outboard
 ) -> None:
     def slot(connection: socket.socket) -> int:
-        line = connection.makefile("rb").readline()
+        with connection.makefile("rb") as answers:
+            line = answers.readline()
         return int(json.loads(line.removeprefix(b"OUTW"))["claim"]["slot"])
-
-    first = program.connect(session, program.preface(session))
-    second = program.connect(session, program.preface(session))
-    assert [slot(first), slot(second)] == [0, 1]
-    first.close()
 
     def programs() -> int:
         return int(json.loads(outboard("sessions", "--json").stdout)["sessions"][0]["programs"])
 
-    eventually(lambda: programs() == 1, "the first program's end is noticed")
-    with program.connect(session, program.preface(session)) as third:
-        assert slot(third) == 0
-    second.close()
+    with program.connect(session, program.preface(session)) as first:
+        assert slot(first) == 0
+        with program.connect(session, program.preface(session)) as second:
+            assert slot(second) == 1
+            first.close()
+            eventually(lambda: programs() == 1, "the first program's end is noticed")
+            with program.connect(session, program.preface(session)) as third:
+                assert slot(third) == 0
 
 
 def test_an_ended_session_is_refused(outboard: Outboard) -> None:
