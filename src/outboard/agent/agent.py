@@ -11,17 +11,16 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from outboard.agent.preface import Nonces, Preface, verify_proof
+from outboard.agent.admission import Admission, ended
+from outboard.agent.preface import Preface
 from outboard.agent.share_page import SharePage
 from outboard.agent.worker import Worker
 from outboard.agent.workers import Workers
 from outboard.errors import Refusal, WorkerFailed
-from outboard.model.grant import Grant, Signer, data_plane_key, unseal
+from outboard.model.grant import Grant
 from outboard.model.node import Device
 
 log = logging.getLogger("outboard.agent")
-
-_NEXT = "start a new session: outboard run -n 1 -- COMMAND"
 
 
 class AgentSession:
@@ -36,26 +35,32 @@ class AgentSession:
         self.ending = False
         self.drained = asyncio.Event()
 
+    def follow(self, grant: Grant) -> None:
+        """Go on under a newer epoch: the same devices, with what is granted of them now."""
+        if [device.index for device in grant.devices] != [d.index for d in self.devices]:
+            raise Refusal(
+                "busy",
+                "the session has other GPUs than when its programs started",
+                "end the programs that still run in it, then start this one again",
+            )
+        self.epoch = grant.epoch
+        self.devices = grant.devices
+        self.page.set_limits([device.share_bytes for device in grant.devices])
+
 
 class Agent:
     """One node's sessions. `on_programs` is told a session's number of programs as it changes."""
 
-    def __init__(
-        self, node: str, node_key: bytes, signer: Signer, devices: Sequence[Device]
-    ) -> None:
-        self._node = node
+    def __init__(self, admission: Admission, devices: Sequence[Device]) -> None:
+        self._admission = admission
         self._context_bytes = {device.index: device.context_bytes for device in devices}
-        self._node_key = node_key
-        self._signer = signer
         self._sessions: dict[str, AgentSession] = {}
-        self._ended: dict[str, float] = {}
-        self._nonces = Nonces()
         self.workers: Workers
         self.on_programs: Callable[[str, int], None] = _tell_nobody
 
     async def admit(self, preface: Preface, connection: socket.socket) -> None:
         """Hand a verified connection to a worker; raises `Refusal`. The caller closes its copy."""
-        session = self._session_of(self._verify(preface))
+        session = self._session_of(self._admission.grant_of(preface, time.time()))
         if preface.purpose == "bulk":
             self._admit_bulk(session, preface, connection)
             return
@@ -63,7 +68,7 @@ class Agent:
         slot = None if session.ending else session.page.take_slot()
         if slot is None:
             self.workers.give_back(worker)
-            raise _ended() if session.ending else _full()
+            raise ended() if session.ending else _full()
         # The flag belongs to the connection, not to the descriptor: the worker gets it as it is.
         connection.setblocking(True)
         try:
@@ -78,12 +83,17 @@ class Agent:
         log.info("session %s: worker %d has a program", session.id, worker.pid)
         self.on_programs(session.id, len(session.workers))
 
-    async def end_session(self, session_id: str, reason: str, remember_s: float) -> None:
-        """Refuse its programs from now on, end its workers, return once they are gone."""
-        now = time.monotonic()
-        self._ended = {name: until for name, until in self._ended.items() if until > now}
-        self._ended[session_id] = now + remember_s
+    async def end_session(
+        self, session_id: str, allocation: str, reason: str, remember_s: float
+    ) -> None:
+        """Refuse its programs from now on, end its workers, return once they are gone.
+
+        `remember_s` is for how long grants of the allocation may still be about.
+        """
         session = self._sessions.get(session_id)
+        now_unix = time.time()
+        epoch = session.epoch if session is not None else 0
+        self._admission.end(allocation, epoch, now_unix + remember_s, now_unix)
         if session is None:
             return
         session.ending = True
@@ -114,26 +124,12 @@ class Agent:
             return None
         return [session.page.held_bytes(number) for number in range(len(session.devices))]
 
-    def _verify(self, preface: Preface) -> Grant:
-        grant = unseal(preface.grant, self._signer)
-        if grant.node != self._node:
-            raise Refusal("grant", f"the grant is for {grant.node}, this is {self._node}", _NEXT)
-        now_unix = time.time()
-        verify_proof(data_plane_key(self._node_key, preface.grant), preface, now_unix)
-        self._nonces.use(preface.nonce, now_unix)
-        if grant.session in self._ended:
-            raise _ended()
-        if grant.expires_unix < now_unix:
-            raise Refusal("expired", "the grant has expired: nobody renewed it", _NEXT)
-        return grant
-
     def _session_of(self, grant: Grant) -> AgentSession:
         session = self._sessions.get(grant.session)
         if session is None:
             session = self._sessions[grant.session] = AgentSession(grant)
-        if grant.epoch < session.epoch:
-            raise Refusal("grant", "a newer grant of this session exists", _NEXT)
-        session.epoch = grant.epoch
+        elif grant.epoch > session.epoch:
+            session.follow(grant)
         return session
 
     def _admit_bulk(
@@ -152,10 +148,6 @@ class Agent:
 
 def _tell_nobody(_session: str, _programs: int) -> None:
     """What an agent does with its news before a controller listens."""
-
-
-def _ended() -> Refusal:
-    return Refusal("ended", "the session has ended", _NEXT)
 
 
 def _full() -> Refusal:

@@ -39,6 +39,10 @@ class SharePage:
         self._taken: set[int] = set()
         for at, value in ((0, MAGIC), (8, len(limits_bytes)), (16, SLOTS)):
             _U64.pack_into(self._map, at, value)
+        self.set_limits(limits_bytes)
+
+    def set_limits(self, limits_bytes: list[int]) -> None:
+        """What the session may hold from now on. What is held above a lower limit stays held."""
         for number, limit_bytes in enumerate(limits_bytes):
             _U64.pack_into(self._map, _LIMITS_AT + 8 * number, limit_bytes)
 

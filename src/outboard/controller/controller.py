@@ -27,7 +27,9 @@ log = logging.getLogger("outboard.controller")
 class Node(Protocol):
     """What the controller needs of a GPU server's agent."""
 
-    async def end_session(self, session_id: str, reason: str, remember_s: float) -> None:
+    async def end_session(
+        self, session_id: str, allocation: str, reason: str, remember_s: float
+    ) -> None:
         """Refuse the session's programs from now on and return once its workers are gone."""
 
     def held_bytes(self, session_id: str) -> list[int] | None:
@@ -237,7 +239,9 @@ class Controller:
 
     async def _end(self, session: Session, reason: str) -> None:
         log.info("session %s ends: %s", session.id, reason)
-        await self._agent.end_session(session.id, reason, 2 * self._grant_lifetime_s)
+        await self._agent.end_session(
+            session.id, session.allocation.id, reason, 2 * self._grant_lifetime_s
+        )
         self.ledger.forget(session)
         del self._ends[session.id]
         log.info("session %s is over", session.id)

@@ -2,9 +2,10 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-Text: `BASE64URL(payload).BASE64URL(signature)`. Where controller and agent are one process, as in
-the embedded pool, the signature is an HMAC under a key that never leaves it. The grant itself is
-no secret: the data plane's key is HKDF-SHA256 (RFC 5869) of the node's key and the grant's hash.
+Text: `BASE64URL(payload).BASE64URL(signature)`, unpadded, in the one spelling that each has.
+Signed with Ed25519 (`outboard.pki.signing`); where controller and agent are one process, as in the
+embedded pool, with an HMAC under a key that never leaves it. The grant itself is no secret: the
+data plane's key is HKDF-SHA256 (RFC 5869) of the node's key and the grant's hash.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from outboard.errors import Refusal
 from outboard.model.request import GrantedDevice
 
+VERSION = 1
+LIFETIME_S = 600
+
+# Names what is signed, so that no other message of the same key can pass for a grant.
+_PURPOSE = b"outboard grant 1\n"
 _NEXT = "start the program in a session that lives: outboard run -n 1 -- COMMAND"
 
 
@@ -37,6 +43,7 @@ class Grant:
     def payload(self) -> bytes:
         return json.dumps(
             {
+                "version": VERSION,
                 "session": self.session,
                 "allocation": self.allocation,
                 "epoch": self.epoch,
@@ -50,35 +57,39 @@ class Grant:
 
 
 class Signer(Protocol):
-    """Makes and checks signatures; the embedded pool's is an HMAC."""
+    """What a controller makes signatures with."""
 
-    def sign(self, payload: bytes) -> bytes:
-        """The signature of a payload."""
+    def sign(self, message: bytes) -> bytes:
+        """The signature of a message."""
 
-    def verify(self, payload: bytes, signature: bytes) -> bool:
-        """Whether the signature is this signer's, compared in constant time."""
+
+class Verifier(Protocol):
+    """What an agent checks signatures with."""
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Whether a controller of this pool made the signature, for this message."""
 
 
 class HmacSigner:
-    """A signer for a controller and an agent that share a process, and so a key."""
+    """Signer and verifier of a controller and an agent that share a process, and so a key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def sign(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, b"outboard grant 1\n" + payload, "sha256")
+    def sign(self, message: bytes) -> bytes:
+        return hmac.digest(self._key, message, "sha256")
 
-    def verify(self, payload: bytes, signature: bytes) -> bool:
-        return hmac.compare_digest(self.sign(payload), signature)
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        return hmac.compare_digest(self.sign(message), signature)
 
 
 def seal(grant: Grant, signer: Signer) -> str:
     """The grant's text."""
     payload = grant.payload()
-    return f"{_encode(payload)}.{_encode(signer.sign(payload))}"
+    return f"{_encode(payload)}.{_encode(signer.sign(_PURPOSE + payload))}"
 
 
-def unseal(text: str, signer: Signer) -> Grant:
+def unseal(text: str, verifier: Verifier) -> Grant:
     """The grant behind a text whose signature holds; raises `Refusal` with code `grant`.
 
     Expiry and epoch are the caller's to judge: they need a clock and a memory.
@@ -88,9 +99,29 @@ def unseal(text: str, signer: Signer) -> Grant:
         payload, signature = _decode(head), _decode(tail)
     except ValueError:
         raise Refusal("grant", "the grant is not in a grant's form", _NEXT) from None
-    if not signer.verify(payload, signature):
+    if not verifier.verify(_PURPOSE + payload, signature):
         raise Refusal("grant", "the grant was not signed by this pool", _NEXT)
-    record = json.loads(payload)
+    try:
+        return _grant_from(json.loads(payload))
+    except (ValueError, KeyError, TypeError):
+        # Signed, and still not understood: a controller of another release.
+        raise Refusal(
+            "version",
+            "the grant is of a release that this server does not know",
+            "install the same release on the controller and on its GPU servers",
+        ) from None
+
+
+def data_plane_key(node_key: bytes, grant: str) -> bytes:
+    """The 32 bytes that client and agent both have: HKDF of the node's key, bound to the grant."""
+    salt = hashlib.sha256(grant.encode()).digest()
+    extracted = hmac.digest(salt, node_key, "sha256")
+    return hmac.digest(extracted, b"outboard data plane 1\x01", "sha256")
+
+
+def _grant_from(record: dict[str, Any]) -> Grant:
+    if record["version"] != VERSION:
+        raise ValueError("another version")
     node = record["node"]
     return Grant(
         session=record["session"],
@@ -103,13 +134,6 @@ def unseal(text: str, signer: Signer) -> Grant:
     )
 
 
-def data_plane_key(node_key: bytes, grant: str) -> bytes:
-    """The 32 bytes that client and agent both have: HKDF of the node's key, bound to the grant."""
-    salt = hashlib.sha256(grant.encode()).digest()
-    extracted = hmac.digest(salt, node_key, "sha256")
-    return hmac.digest(extracted, b"outboard data plane 1\x01", "sha256")
-
-
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -117,4 +141,7 @@ def _encode(data: bytes) -> str:
 def _decode(text: str) -> bytes:
     if not text.isascii():
         raise ValueError("not ASCII")
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if _encode(data) != text:
+        raise ValueError("not the one spelling of these bytes")
+    return data

@@ -13,10 +13,13 @@ import logging
 import os
 import signal
 import socket
+import time
 
 from outboard import __version__
+from outboard.agent.admission import Admission
 from outboard.agent.agent import Agent
 from outboard.agent.driver import candidate_drivers
+from outboard.agent.epochs import Epochs
 from outboard.agent.gate import Gate
 from outboard.agent.inventory import Inventory, find_devices
 from outboard.agent.isolation import missing_isolation, raise_soft_limits, worker_environment
@@ -100,7 +103,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         name = socket.gethostname()
         node_key, signer = os.urandom(32), HmacSigner(os.urandom(32))
-        agent = Agent(name, node_key, signer, self._inventory.devices)
+        # Grants and keys are this process's own: so is the memory of which are void.
+        epochs = Epochs(None, time.time())
+        agent = Agent(Admission(name, node_key, signer, epochs), self._inventory.devices)
         gate = Gate("127.0.0.1", agent.admit)
         self._controller = Controller(
             Ledger([self._node(name, gate.address)]),
