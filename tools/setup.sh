@@ -25,6 +25,9 @@ missing_packages() {
   have_header doctest/doctest.h || echo doctest-dev
   have_header nlohmann/json.hpp || echo nlohmann-json3-dev
   command -v git >/dev/null || echo git
+  # The ledger's tests start a server of their own; the package's cluster stays as it is.
+  [ "$purpose" = build ] || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ||
+    command -v postgres >/dev/null || echo postgresql
 }
 
 install_packages() {

@@ -24,7 +24,15 @@ SPDX-License-Identifier: Apache-2.0
     │   ├── ShareTooSmall               share_too_small       422   125
     │   ├── PoolBusy                    busy                  409   125
     │   ├── SessionsActive              sessions_active       409   125
-    │   └── WaitedTooLong               waited_too_long       408   124
+    │   ├── WaitedTooLong               waited_too_long       408   124
+    │   ├── Unauthenticated             unauthenticated       401   125
+    │   ├── Forbidden                   forbidden             403   125
+    │   ├── LimitReached                limit_reached         403   125
+    │   ├── RateLimited                 rate_limited          429   125
+    │   └── Stale                       stale                 409   125
+    ├── LedgerError                     ledger                500   125
+    │   ├── LedgerLocked                ledger_locked         503   125
+    │   └── DatabaseUnavailable         database_unavailable  503   125
     └── AgentError                      agent                 500   125
         ├── InventoryFailed             inventory             500   125
         ├── WorkerFailed                worker                500   125
@@ -201,6 +209,61 @@ class WaitedTooLong(RequestError):
     code = "waited_too_long"
     http_status = 408
     exit_code = EXIT_WAITED_TOO_LONG
+
+
+class Unauthenticated(RequestError):
+    """The request shows no token, or one that is unknown, expired or revoked."""
+
+    code = "unauthenticated"
+    http_status = 401
+
+
+class Forbidden(RequestError):
+    """The token is good but does not allow this."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class LimitReached(RequestError):
+    """A limit of the user, a group or the host forbids it, now or always; the message names it."""
+
+    code = "limit_reached"
+    http_status = 403
+
+
+class RateLimited(RequestError):
+    """Too many attempts without a token from one address."""
+
+    code = "rate_limited"
+    http_status = 429
+
+
+class Stale(RequestError):
+    """What the caller holds is not the newest: somebody else has taken it over."""
+
+    code = "stale"
+    http_status = 409
+
+
+class LedgerError(OutboardError):
+    """The ledger could not do its part."""
+
+    code = "ledger"
+
+
+class LedgerLocked(LedgerError):
+    """Another controller works on this SQLite ledger."""
+
+    code = "ledger_locked"
+    http_status = 503
+
+
+class DatabaseUnavailable(LedgerError):
+    """The database does not answer, or cannot write."""
+
+    code = "database_unavailable"
+    http_status = 503
 
 
 class AgentError(OutboardError):

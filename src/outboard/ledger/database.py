@@ -1,0 +1,227 @@
+"""The ledger's database: one writer at a time on SQLite, row locks and retries on PostgreSQL.
+
+SPDX-License-Identifier: Apache-2.0
+
+Every change is one transaction. On SQLite it begins with BEGIN IMMEDIATE (a transaction that starts
+by reading cannot wait for another writer) and a lock file keeps a second controller out. On
+PostgreSQL it is READ COMMITTED with explicit row locks, run again after a deadlock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from outboard.errors import DatabaseUnavailable, LedgerLocked
+from outboard.ledger import versions
+from outboard.ledger.transaction import Transaction
+
+log = logging.getLogger("outboard.ledger")
+
+Result = TypeVar("Result")
+
+_ATTEMPTS = 10
+_FIRST_PAUSE_S = 0.002
+_STATEMENT_TIMEOUT_S = 10  # also bounds how long a hole in the ids of `changes` may last
+_RETRIED = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+
+
+class Clock(Protocol):
+    """The time that leases are judged by."""
+
+    def __call__(self, connection: sa.Connection) -> int:
+        """Microseconds since 1970, UTC."""
+
+
+def database_clock(connection: sa.Connection) -> int:
+    """The database's own time: the same for every controller. SQLite's is this process's."""
+    if connection.dialect.name != "postgresql":
+        return time.time_ns() // 1000
+    statement = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    return int(connection.execute(statement).scalar_one())
+
+
+class Database:
+    """Opens the ledger and runs transactions on it. Safe to use from several threads."""
+
+    def __init__(self, url: str, clock: Clock = database_clock, pool_size: int = 8) -> None:
+        """Open `sqlite:////path`, `sqlite://` (in memory) or `postgresql://…`, newest schema.
+
+        Raises `LedgerLocked` if another controller has the SQLite file, `DatabaseUnavailable` if
+        the database does not answer.
+        """
+        parsed = sa.make_url(url)
+        self.sqlite = parsed.get_backend_name() == "sqlite"
+        self._clock = clock
+        self._writer = threading.Lock()
+        self._lock_descriptor: int | None = None
+        if self.sqlite:
+            if parsed.database:
+                self._lock_descriptor = _lock_file(parsed.database)
+            self.engine = _sqlite_engine(parsed, pool_size)
+        else:
+            self.engine = _postgresql_engine(parsed, pool_size)
+        try:
+            with self._explained(), self.engine.connect() as connection:
+                _begin_writing(connection)
+                versions.ensure_newest(connection)
+                connection.commit()
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, work: Callable[[Transaction], Result]) -> Result:
+        """Run `work` in one transaction that commits if it returns, and runs again after a
+        deadlock; so it changes nothing but the database. Raises `DatabaseUnavailable`."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._explained():
+                    return self._write_once(work)
+            except OperationalError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise DatabaseUnavailable(
+                        f"the ledger is too busy: {_reason(error)}", "try again in a moment"
+                    ) from error
+                time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def read(self, work: Callable[[Transaction], Result]) -> Result:
+        """Run `work` on one snapshot of the ledger; nothing that it does is kept."""
+        with self._explained(), self.engine.connect() as connection:
+            if not self.sqlite:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            return work(Transaction(connection, self._clock))
+
+    def close(self) -> None:
+        """Close every connection, then let another controller have the file."""
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+        if self._lock_descriptor is not None:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = None
+
+    def _write_once(self, work: Callable[[Transaction], Result]) -> Result:
+        # SQLite has one writer anyway: who waits here is served in turn and spends nothing.
+        turn = self._writer if self.sqlite else contextlib.nullcontext()
+        with turn, self.engine.connect() as connection:
+            _begin_writing(connection)
+            transaction = Transaction(connection, self._clock)
+            result = work(transaction)
+            transaction.flush()
+            self._commit(connection)
+            return result
+
+    def _commit(self, connection: sa.Connection) -> None:
+        connection.commit()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn a database that cannot be used into `DatabaseUnavailable`; let a deadlock pass."""
+        try:
+            yield
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) in _RETRIED:
+                raise
+            raise _unavailable(error) from error
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(error, sa.exc.InterfaceError):
+                raise _unavailable(error) from error
+            raise
+        except sa.exc.TimeoutError as error:
+            raise _unavailable(error) from error
+
+
+def _begin_writing(connection: sa.Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.execution_options(begin="IMMEDIATE")
+    connection.begin()
+
+
+def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
+    if url.database:
+        engine = sa.create_engine(url, pool_size=pool_size, connect_args={"timeout": 10})
+    else:
+        engine = sa.create_engine(
+            url, poolclass=sa.pool.StaticPool, connect_args={"check_same_thread": False}
+        )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        how = connection.get_execution_options().get("begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {how}")
+
+    return engine
+
+
+def _postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        pool_use_lifo=True,
+        pool_timeout=_STATEMENT_TIMEOUT_S,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": 5},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
+        cursor = connection.cursor()
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            cursor.execute(f"SET {name} = '{_STATEMENT_TIMEOUT_S}s'")
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+def _lock_file(path: str) -> int:
+    """The lock that makes this the file's only controller, held until `close`."""
+    name = f"{path}.lock"
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"the ledger {path} cannot be opened: {error.strerror}",
+            "name a folder that the controller may write in",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise LedgerLocked(
+            f"another controller has the ledger {path}",
+            "end that one first; several controllers at once need PostgreSQL",
+        ) from None
+    return descriptor
+
+
+def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
+    log.error("the ledger's database cannot be used: %s", _reason(error))
+    return DatabaseUnavailable(
+        f"the ledger's database cannot be used: {_reason(error)}",
+        "running programs go on; look at the database and its disk, then try again",
+    )
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """The driver's words without SQLAlchemy's, in one line."""
+    original = getattr(error, "orig", None) or error
+    return " ".join(str(original).split())[:300]

@@ -1,0 +1,59 @@
+"""One transaction on the ledger: its connection, its time, what it will have changed.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from outboard.ledger.schema import audit, changes
+
+
+class Transaction:
+    """What the ledger's operations work on. Changes and audit lines are written at its end."""
+
+    def __init__(self, connection: sa.Connection, clock: Callable[[sa.Connection], int]) -> None:
+        self.connection = connection
+        self._clock = clock
+        self._now_us: int | None = None
+        self._changes: list[dict[str, object]] = []
+        self._audit: list[dict[str, object]] = []
+
+    @property
+    def now_us(self) -> int:
+        """The database's time when it was first asked for: the time of everything done here.
+
+        What must be judged after a lock was waited for asks for it first after that lock.
+        """
+        if self._now_us is None:
+            self._now_us = self._clock(self.connection)
+        return self._now_us
+
+    def changed(self, kind: str, subject: str) -> None:
+        """Tell the readers of the change table that this thing is worth reading again."""
+        self._changes.append({"kind": kind, "subject": subject, "at_us": self.now_us})
+
+    def audit(
+        self, actor: str, action: str, subject: str, origin: str = "", **detail: object
+    ) -> None:
+        """Write down who did what to what."""
+        self._audit.append(
+            {
+                "actor": actor,
+                "action": action,
+                "subject": subject,
+                "origin": origin,
+                "detail": detail,
+                "at_us": self.now_us,
+            }
+        )
+
+    def flush(self) -> None:
+        """Write what `changed` and `audit` collected; the transaction's owner calls this once."""
+        if self._audit:
+            self.connection.execute(audit.insert(), self._audit)
+        if self._changes:
+            self.connection.execute(changes.insert(), self._changes)

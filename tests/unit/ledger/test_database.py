@@ -1,0 +1,192 @@
+"""The ledger's database: one schema on two servers, one controller per SQLite file, clear failures.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from outboard.errors import ConfigurationError, DatabaseUnavailable, LedgerLocked
+from outboard.ledger import versions
+from outboard.ledger.database import Database
+from outboard.ledger.schema import audit, changes, controllers, metadata
+from outboard.ledger.transaction import Transaction
+from tests.unit.ledger.postgres import Postgres
+
+NewUrl = Callable[[], str]
+
+
+def engine_of(url: str) -> sa.Engine:
+    return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+
+
+def constraints(engine: sa.Engine) -> set[tuple[str, str, str]]:
+    """Every CHECK by table, name and text, which alembic's comparison leaves out."""
+    inspector = sa.inspect(engine)
+    return {
+        (table, str(check["name"]), check["sqltext"])
+        for table in inspector.get_table_names()
+        for check in inspector.get_check_constraints(table)
+    }
+
+
+def test_migrations_lead_to_the_schema_that_a_new_ledger_has(new_url: NewUrl) -> None:
+    migrated, created = engine_of(new_url()), new_url()
+    with migrated.begin() as connection:
+        versions.migrate(connection)
+        found = compare_metadata(MigrationContext.configure(connection), metadata)
+        version = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    assert found == []
+    assert version == versions.NEWEST
+    Database(created).close()
+    new = engine_of(created)
+    assert constraints(migrated) == constraints(new)
+    migrated.dispose()
+    new.dispose()
+
+
+def test_a_ledger_of_a_newer_release_is_refused(new_url: NewUrl) -> None:
+    url = new_url()
+    database = Database(url)
+    database.write(
+        lambda tx: tx.connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    )
+    database.close()
+    with pytest.raises(ConfigurationError, match="this release does not know"):
+        Database(url)
+
+
+def test_a_second_controller_on_a_sqlite_file_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    first = Database(url)
+    with pytest.raises(LedgerLocked, match="another controller has the ledger"):
+        Database(url)
+    first.close()
+    Database(url).close()
+
+
+@pytest.mark.parametrize("statement", [audit.update().values(actor="x"), audit.delete()])
+def test_the_audit_log_keeps_every_row(new_url: NewUrl, statement: sa.Executable) -> None:
+    database = Database(new_url())
+    database.write(lambda tx: tx.audit("ann", "users.create", "bob"))
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"):
+        database.write(lambda tx: tx.connection.execute(statement))
+    database.close()
+
+
+def test_what_a_failed_transaction_did_is_undone(new_url: NewUrl) -> None:
+    database = Database(new_url())
+
+    def fail(tx: Transaction) -> None:
+        tx.connection.execute(controllers.insert().values(name="a", joined_us=1, seen_us=1))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        database.write(fail)
+    assert database.read(lambda tx: tx.connection.execute(controllers.select()).all()) == []
+    database.close()
+
+
+def test_writers_of_several_threads_take_turns(new_url: NewUrl) -> None:
+    database = Database(new_url())
+    database.write(
+        lambda tx: tx.connection.execute(
+            controllers.insert().values(name="a", joined_us=0, seen_us=0)
+        )
+    )
+
+    def count(tx: Transaction) -> None:
+        row = tx.connection.execute(controllers.select().with_for_update()).one()
+        tx.connection.execute(controllers.update().values(seen_us=row.seen_us + 1))
+        tx.changed("controller", "a")
+
+    threads = [
+        threading.Thread(target=lambda: [database.write(count) for _ in range(20)])
+        for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = database.read(
+        lambda tx: tx.connection.execute(sa.select(controllers.c.seen_us)).scalar()
+    )
+    ids = database.read(lambda tx: tx.connection.execute(sa.select(changes.c.id)).scalars().all())
+    assert (seen, len(set(ids))) == (100, 100)
+    database.close()
+
+
+def test_transactions_that_lock_each_other_are_run_again(postgres: Postgres) -> None:
+    database = Database(postgres.url())
+    for name in "ab":
+        database.write(
+            lambda tx, name=name: tx.connection.execute(  # type: ignore[misc]
+                controllers.insert().values(name=name, joined_us=0, seen_us=0)
+            )
+        )
+    meeting = threading.Barrier(2, timeout=30)
+    runs: list[str] = []
+
+    def lock(first: str, second: str) -> Callable[[Transaction], None]:
+        def work(tx: Transaction) -> None:
+            runs.append(first)
+            for name in (first, second):
+                raised = controllers.update().values(seen_us=controllers.c.seen_us + 1)
+                tx.connection.execute(raised.where(controllers.c.name == name))
+                if name == first and len(runs) <= 2:
+                    meeting.wait()
+
+        return work
+
+    threads = [
+        threading.Thread(target=database.write, args=(lock(*names),)) for names in ("ab", "ba")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = database.read(
+        lambda tx: tx.connection.execute(sa.select(controllers.c.seen_us)).scalars()
+    )
+    assert (len(runs), list(seen)) == (3, [2, 2])
+    database.close()
+
+
+def test_a_stopped_database_is_said_and_comes_back(postgres: Postgres) -> None:
+    database = Database(postgres.url())
+    postgres.stop()
+    try:
+        with pytest.raises(DatabaseUnavailable, match="cannot be used"):
+            database.read(lambda tx: tx.now_us)
+        with pytest.raises(DatabaseUnavailable):
+            database.write(lambda tx: tx.now_us)
+    finally:
+        postgres.start()
+    assert database.read(lambda tx: tx.now_us) > 0
+    database.close()
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/ledger.sqlite")
+
+    def fill(tx: Transaction) -> None:
+        tx.connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        tx.audit("a", "b", "c" * 1_000_000)
+
+    with pytest.raises(DatabaseUnavailable, match="full"):
+        database.write(fill)
+    assert database.read(lambda tx: tx.connection.execute(audit.select()).all()) == []
+    database.close()
+
+
+def test_a_folder_that_is_missing_is_said() -> None:
+    with pytest.raises(DatabaseUnavailable, match="cannot be opened: No such file"):
+        Database("sqlite:////nowhere/ledger.sqlite")
