@@ -54,7 +54,7 @@ def data_loader() -> Mapping[str, Any]:
     pinned = True
     for batch in loader:
         pinned = pinned and batch.is_pinned()
-        total += batch.to(DEVICE, non_blocking=True)
+        total += batch.to(DEVICE, non_blocking=True).sum(0)
     return {"total": total, "pinned": pinned}
 
 
