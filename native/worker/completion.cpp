@@ -247,11 +247,14 @@ void Completion::fail(Context& context, CUresult result) {
   for (const Action& action : actions) action(result);
 }
 
-void Completion::forget(Stream& stream) {
+std::vector<Action> Completion::forget(Stream& stream) {
+  std::vector<Action> actions;
+  for (Stream::Waiter& waiter : stream.waiters) actions.push_back(std::move(waiter.action));
   waiters_ -= stream.waiters.size();
   stream.waiters.clear();
   if (std::exchange(stream.active, false)) std::erase(active_, &stream);
   if (std::exchange(stream.advanced, false)) std::erase(advanced_, &stream);
+  return actions;
 }
 
 }  // namespace outboard::worker

@@ -50,8 +50,9 @@ class Completion {
   void report();
   /// Answers everything that waits for the context with the error that killed it.
   void fail(Context& context, CUresult result);
-  /// The stream is going: it is in no list any more.
-  void forget(Stream& stream);
+  /// The stream is going: it is in no list any more. What still waits for it is the caller's to
+  /// run.
+  [[nodiscard]] std::vector<Action> forget(Stream& stream);
 
  private:
   struct PendingRecord {

@@ -45,10 +45,13 @@ void Worker::drop_stream(Stream& stream) {
   if (std::exchange(stream.gone, true)) return;
   const std::shared_ptr<Stream> self = stream.shared_from_this();
   Context& context = *stream.context;
-  for (const auto& entry : context.backlog.clear(stream.queue)) {
+  // A call that waits for the whole context (a free, a synchronisation) may have come after the
+  // stream's end was asked for, and waits for the same work.
+  std::vector<Action> waiting = completion.forget(stream);
+  for (auto& entry : context.backlog.clear(stream.queue)) {
     backlog_bytes_ -= entry.item.command.size();
+    if (entry.item.mark) waiting.push_back(std::move(entry.item.mark));
   }
-  completion.forget(stream);
   std::erase(pumping_, self);
   // A ring into which bytes are still to come stays as it is, with its words, until the session
   // ends.
@@ -74,6 +77,8 @@ void Worker::drop_stream(Stream& stream) {
     driver_.cuStreamDestroy_v2(stream.handle);
   }
   std::erase(context.streams, self);
+  const CUresult result = context.fatal;
+  for (const Action& action : waiting) action(result);
 }
 
 CUresult execute(Worker& worker, const wire::command::StreamCreate& command) {

@@ -86,9 +86,11 @@ size_t bytes_of(CUpointer_attribute attribute) {
 
 }  // namespace
 
+// None of these needs a current context: a thread that has none may ask what a pointer is, as
+// PyTorch's pinning thread does.
+
 CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdeviceptr ptr) {
-  Context* context = nullptr;
-  if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   if (data == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Range range;
   if (addresses().find(ptr, &range)) return answer(data, attribute, ptr, range);
@@ -98,8 +100,7 @@ CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdevi
 // Unlike the singular form: memory that CUDA does not know is no error, its values are zero.
 CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_attribute* attributes,
                                 void** data, CUdeviceptr ptr) {
-  Context* context = nullptr;
-  if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   if (numAttributes == 0 || attributes == nullptr || data == nullptr) {
     return CUDA_ERROR_INVALID_VALUE;
   }
@@ -122,8 +123,7 @@ CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_attribute*
 }
 
 CUresult cuPointerSetAttribute(const void* value, CUpointer_attribute attribute, CUdeviceptr ptr) {
-  Context* context = nullptr;
-  if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   Range range;
   if (value == nullptr || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ||
       !addresses().find(ptr, &range)) {

@@ -93,7 +93,7 @@ CUresult attribute_of_foreign(CUpointer_attribute attribute, void* out) {
 
 extern "C" CUresult cuPointerGetAttribute(void* out, CUpointer_attribute attribute,
                                           CUdeviceptr pointer) {
-  return with_context([&](Context&) {
+  return with_driver([&]() -> CUresult {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     auto found = MemoryMap::get().find(pointer);
     return found ? attribute_of(*found, attribute, pointer, out) : CUDA_ERROR_INVALID_VALUE;
@@ -102,7 +102,7 @@ extern "C" CUresult cuPointerGetAttribute(void* out, CUpointer_attribute attribu
 
 extern "C" CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribute* attributes,
                                            void** out, CUdeviceptr pointer) {
-  return with_context([&](Context&) {
+  return with_driver([&]() -> CUresult {
     if (count == 0 || attributes == nullptr || out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     auto found = MemoryMap::get().find(pointer);
     for (unsigned i = 0; i < count; ++i) {
@@ -121,7 +121,7 @@ extern "C" CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribu
 
 extern "C" CUresult cuPointerSetAttribute(const void* value, CUpointer_attribute attribute,
                                           CUdeviceptr pointer) {
-  return with_context([&](Context&) {
+  return with_driver([&]() -> CUresult {
     if (value == nullptr || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS) {
       return CUDA_ERROR_INVALID_VALUE;
     }

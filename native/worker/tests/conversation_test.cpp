@@ -336,6 +336,30 @@ TEST_CASE("a free waits for the work before it") {
   CHECK(!peer.has(wire::MessageKind::fatal));
 }
 
+TEST_CASE("a free, and all else that waits for a context, is answered although a stream is going") {
+  for (const int launches : {1, 600}) {  // in the driver; behind a backlog
+    Peer peer(software_gpu());
+    peer.start();
+    const uint64_t address = peer.allocate(4096);
+    const uint64_t stream = peer.stream();
+    const uint64_t function = peer.function(peer.load(test_kernels), "bump");
+    host_function(peer, stream, 3);
+    for (int i = 0; i < launches; ++i) bump(peer, stream, function, address);
+    command::StreamDestroy destroy;
+    destroy.stream = stream;
+    peer.append(destroy);
+    command::MemoryFree release;
+    release.address = address;
+    const uint32_t freeing = peer.ask(release);
+    const uint32_t synchronizing = peer.ask(command::ContextSynchronize());
+    CHECK(peer.take(wire::MessageKind::host_function, 3).header.subject == 3);
+    CHECK(!peer.has(wire::MessageKind::reply));
+    host_function_done(peer, 3);
+    CHECK(peer.answer<command::MemoryFree>(freeing).result == CUDA_SUCCESS);
+    CHECK(peer.answer<command::ContextSynchronize>(synchronizing).result == CUDA_SUCCESS);
+  }
+}
+
 TEST_CASE("many small copies both ways keep their order and their bytes") {
   Peer peer(software_gpu());
   peer.start();

@@ -38,6 +38,23 @@ int work(const Device& device, int thread, int rounds, std::vector<int>* last) {
   return wrong;
 }
 
+// What a thread that never made a context current is told of a pointer.
+bool pointers_without_context(CUdeviceptr memory, const void* unknown) {
+  bool right = false;
+  std::thread([&] {
+    CUcontext context = nullptr;
+    CHECK(cuCtxGetCurrent(&context));
+    unsigned type = 0;
+    CHECK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, memory));
+    unsigned other = 1;
+    CUpointer_attribute attribute = CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+    void* out = &other;
+    CHECK(cuPointerGetAttributes(1, &attribute, &out, reinterpret_cast<CUdeviceptr>(unknown)));
+    right = context == nullptr && type == CU_MEMORYTYPE_DEVICE && other == 0;
+  }).join();
+  return right;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -55,5 +72,8 @@ int main(int argc, char** argv) {
   for (std::thread& thread : running) thread.join();
   program.expect(wrong == 0, "no thread sees another's values");
   for (const std::vector<int>& values : last) program.save(values);
+  const CUdeviceptr memory = allocate(64);
+  program.expect(pointers_without_context(memory, &last), "a pointer is known without a context");
+  CHECK(cuMemFree(memory));
   return program.finish();
 }
