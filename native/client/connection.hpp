@@ -16,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/fds.hpp"
 #include "client/futex.hpp"
@@ -219,6 +220,7 @@ class Connection {
   void deliver_batch(std::span<const std::byte> batch);
   bool deliver(const wire::MessageHeader& header, std::span<const std::byte> payload);
   bool deliver_reply(const wire::MessageHeader& header, std::span<const std::byte> payload);
+  bool deliver_part(const wire::MessageHeader& header, std::span<const std::byte> payload);
   void finish(Waiter* waiter, Result result);
 
   void wake_io();
@@ -231,6 +233,9 @@ class Connection {
   std::string node_;
   Listener* listener_;
   link::FrameReceiver receiver_;
+  // The parts of a reply that is larger than a frame, which come without another reply between.
+  std::vector<std::byte> parts_;
+  uint64_t parts_of_ = 0;  ///< the request
   link::FrameSender sender_;
   uint64_t spin_ns_;  ///< how long a leader polls before it blocks
 

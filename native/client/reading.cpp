@@ -200,6 +200,8 @@ bool Connection::deliver(const wire::MessageHeader& header, std::span<const std:
   switch (header.kind) {
     case wire::MessageKind::reply:
       return deliver_reply(header, payload);
+    case wire::MessageKind::reply_part:
+      return deliver_part(header, payload);
     case wire::MessageKind::copied:
       if (header.result == result::success) return listener_->copied(header.subject, payload);
       listener_->copy_failed(header.subject);
@@ -231,6 +233,13 @@ bool Connection::deliver(const wire::MessageHeader& header, std::span<const std:
 
 bool Connection::deliver_reply(const wire::MessageHeader& header,
                                std::span<const std::byte> payload) {
+  std::vector<std::byte> whole;
+  if (!parts_.empty()) {
+    if (parts_of_ != header.subject) return false;
+    whole.swap(parts_);
+    whole.insert(whole.end(), payload.begin(), payload.end());
+    payload = whole;
+  }
   auto& slot = waiters_[header.subject & ((1u << request_bits) - 1)];
   Waiter* waiter = slot.load(std::memory_order_acquire);
   if (waiter == nullptr || waiter->request != header.subject) return lost_.load();
@@ -239,6 +248,15 @@ bool Connection::deliver_reply(const wire::MessageHeader& header,
   const bool sense = waiter->deliver(waiter, payload);
   finish(waiter, sense || header.result != result::success ? header.result : result::lost);
   return sense || header.result != result::success;
+}
+
+bool Connection::deliver_part(const wire::MessageHeader& header,
+                              std::span<const std::byte> payload) {
+  if (!parts_.empty() && header.subject != parts_of_) return false;
+  if (parts_.size() + payload.size() > wire::max_reply_bytes) return false;
+  parts_of_ = header.subject;
+  parts_.insert(parts_.end(), payload.begin(), payload.end());
+  return true;
 }
 
 void Connection::read_available() {

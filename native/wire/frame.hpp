@@ -15,7 +15,9 @@ inline constexpr size_t max_image_piece_bytes = 512u << 10;
 inline constexpr size_t bulk_piece_bytes = 1u << 20;  ///< largest piece on a bulk connection
 inline constexpr size_t bulk_window_bytes =
     8u << 20;  ///< H2D bytes in flight per CUDA stream, see wire.md §5
-inline constexpr uint32_t max_objects = 1u << 20;  ///< per object table and client
+inline constexpr size_t reply_part_bytes = 512u << 10;
+inline constexpr size_t max_reply_bytes = 512u << 20;  ///< of all parts together
+inline constexpr uint32_t max_objects = 1u << 20;      ///< per object table and client
 
 enum class FrameKind : uint16_t {
   hello = 1,        ///< client → worker, JSON; first frame, once more after each refused window
@@ -52,9 +54,11 @@ enum class MessageKind : uint16_t {
                  ///< `result` that is an error: the copy's bytes, of any length, will not come
   progress = 3,  ///< payload: Progress records; comes before the reply that it belongs to
   host_function = 4,  ///< `subject` = function: run it, then send HostFunctionDone
-  refused = 5,  ///< an async command failed: `subject` = op, `result`; payload: u64 context id
-  fatal = 6,    ///< the context is dead: `result` sticks; payload: u64 context id
-  text = 7,     ///< device printf output
+  refused = 5,     ///< an async command failed: `subject` = op, `result`; payload: u64 context id
+  fatal = 6,       ///< the context is dead: `result` sticks; payload: u64 context id
+  text = 7,        ///< device printf output
+  reply_part = 8,  ///< `subject` = request: what comes before the payload of its reply, which is
+                   ///< too large for one frame
 };
 
 /// Before every message in a worker's batch.

@@ -154,11 +154,4 @@ std::string inventory(const Driver& driver, std::string* error) {
   return line.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-// Kind 0, the map of texture processing clusters, stands in a private table of the driver; without
-// it the client refuses its own table, as drivers do on devices that have none.
-CUresult execute(Worker&, const wire::command::ProcessPrivateTable&,
-                 wire::command::ProcessPrivateTable::Reply&) {
-  return CUDA_ERROR_NOT_SUPPORTED;
-}
-
 }  // namespace outboard::worker

@@ -20,20 +20,25 @@ struct LinkJob {
   std::shared_ptr<Context> context;
   JitOptions options;
   std::vector<Input> inputs;
-  Bytes content;
+  Bytes own_content;                           // that came with the command, or
+  std::shared_ptr<const Bytes> image_content;  // before it, in pieces
+  Digest hash;                                 // of that
   Bytes image;
   CUresult result = CUDA_SUCCESS;
+
+  const Bytes& content() const { return image_content ? *image_content : own_content; }
 };
 
 // False where the lists do not fit together.
 bool read_inputs(const wire::command::Link& command, LinkJob& job) {
+  const size_t total = job.content().size();
   if (command.types.size() != command.sizes.size()) return false;
   std::string_view names = command.names;
   size_t offset = 0;
   for (size_t i = 0; i < command.types.size(); ++i) {
     const size_t end = names.find('\0');
     if (end == std::string_view::npos || command.types[i] >= CU_JIT_NUM_INPUT_TYPES ||
-        command.sizes[i] > command.content.size() - offset) {
+        command.sizes[i] > total - offset) {
       return false;
     }
     job.inputs.push_back({static_cast<CUjitInputType>(command.types[i]),
@@ -41,13 +46,16 @@ bool read_inputs(const wire::command::Link& command, LinkJob& job) {
     names.remove_prefix(end + 1);
     offset += command.sizes[i];
   }
-  job.content.assign(command.content.begin(), command.content.end());
   return true;
 }
 
 // On the side thread.
 void link(const Driver& driver, LinkJob& job) {
   driver.cuCtxSetCurrent(job.context->handle);
+  if (job.image_content && sha256(*job.image_content) != job.hash) {
+    job.result = CUDA_ERROR_INVALID_IMAGE;
+    return;
+  }
   CUlinkState state = nullptr;
   JitOptions& options = job.options;
   job.result = driver.cuLinkCreate_v2(options.count(), options.options(), options.values(), &state);
@@ -55,8 +63,8 @@ void link(const Driver& driver, LinkJob& job) {
   for (const Input& input : job.inputs) {
     if (job.result != CUDA_SUCCESS) break;
     // PTX is text that ends with NUL, whatever its size says.
-    Bytes content(job.content.begin() + static_cast<ptrdiff_t>(input.offset_bytes),
-                  job.content.begin() + static_cast<ptrdiff_t>(input.offset_bytes + input.bytes));
+    const auto begin = job.content().begin() + static_cast<ptrdiff_t>(input.offset_bytes);
+    Bytes content(begin, begin + static_cast<ptrdiff_t>(input.bytes));
     content.push_back(std::byte{0});
     job.result = driver.cuLinkAddData_v2(state, input.type, content.data(), input.bytes,
                                          input.name.c_str(), 0, nullptr, nullptr);
@@ -90,6 +98,13 @@ void execute(Worker& worker, const Request& request, const wire::command::Link& 
   job->context = worker.tables.contexts.share(worker.current()->id);
   if (!job->options.read(command.options)) {
     return worker.answer(request, CUDA_ERROR_NOT_SUPPORTED);
+  }
+  if (command.hashed != 0) {
+    job->hash = command.hash;
+    job->image_content = worker.images.find(command.hash);
+    if (!job->image_content) return worker.answer(request, CUDA_ERROR_FILE_NOT_FOUND);
+  } else {
+    job->own_content.assign(command.content.begin(), command.content.end());
   }
   if (!read_inputs(command, *job)) return worker.answer(request, CUDA_ERROR_INVALID_VALUE);
   ++job->context->loading;

@@ -34,6 +34,19 @@ void Outbox::message(wire::MessageKind kind, uint64_t subject, CUresult result,
   if (to && !payload.empty()) std::memcpy(to, payload.data(), payload.size());
 }
 
+// The client puts them together again; nothing else is lost if they lie in frames of their own.
+void Outbox::reply_in_parts(uint32_t request, CUresult result, std::span<const std::byte> payload) {
+  if (payload.size() > wire::max_reply_bytes) {
+    return message(wire::MessageKind::reply, request, CUDA_ERROR_OUT_OF_MEMORY);
+  }
+  while (payload.size() > wire::reply_part_bytes) {
+    message(wire::MessageKind::reply_part, request, CUDA_SUCCESS,
+            payload.first(wire::reply_part_bytes));
+    payload = payload.subspan(wire::reply_part_bytes);
+  }
+  message(wire::MessageKind::reply, request, result, payload);
+}
+
 void Outbox::text(std::string_view text) {
   constexpr size_t most_bytes = 256 << 10;
   while (!text.empty()) {

@@ -28,10 +28,16 @@ class Outbox {
                std::span<const std::byte> payload = {});
   template <typename Reply>
   void reply(uint32_t request, CUresult result, const Reply& reply) {
-    std::byte* to = begin(wire::MessageKind::reply, request, result, reply.encoded_bytes());
-    if (!to) return message(wire::MessageKind::reply, request, CUDA_ERROR_NOT_SUPPORTED);
+    const size_t bytes = reply.encoded_bytes();
+    std::byte* to = begin(wire::MessageKind::reply, request, result, bytes);
+    std::vector<std::byte> large;
+    if (!to) {
+      large.resize(bytes);
+      to = large.data();
+    }
     wire::Writer writer(to);
     reply.encode(writer);
+    if (!large.empty()) reply_in_parts(request, result, large);
   }
   /// Device printf text, in as many messages as it takes.
   void text(std::string_view text);
@@ -41,6 +47,8 @@ class Outbox {
   bool empty() const { return used_ == 0; }
 
  private:
+  void reply_in_parts(uint32_t request, CUresult result, std::span<const std::byte> payload);
+
   std::function<void(std::span<const std::byte>)> seal_;
   std::vector<std::byte> batch_;
   size_t used_ = 0;

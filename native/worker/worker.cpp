@@ -31,7 +31,7 @@ uint64_t field_at(std::span<const std::byte> payload, size_t offset) {
 bool works_in_dead_context(wire::Op op) {
   using wire::Op;
   return op == Op::ContextRetainPrimary || op == Op::ContextCreate || op == Op::ContextDestroy ||
-         op == Op::HostFunctionDone || op == Op::ModuleImage || op == Op::ProcessPrivateTable ||
+         op == Op::HostFunctionDone || op == Op::ModuleImage ||
          // What ends an object is heard in a dead context too: its slot will be used again.
          op == Op::StreamDestroy || op == Op::EventDestroy || op == Op::GraphDestroy ||
          op == Op::GraphExecutableDestroy || op == Op::ModuleUnload;

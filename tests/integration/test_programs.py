@@ -42,6 +42,8 @@ DRIVER_PROGRAMS = [
     "orderCrossedCopies",
     "captureModes",
     "manyThreads",
+    "privateTables",
+    "jitLink",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {

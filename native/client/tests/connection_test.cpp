@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -221,4 +222,32 @@ TEST_CASE("a reply that makes no sense ends the connection, not the program") {
   Answer<wire::command::MemoryGetInfo> answer;
   pair.connection->call(wire::command::MemoryGetInfo{}, 1, &answer);
   CHECK(answer.result == client::result::lost);
+}
+
+TEST_CASE("a reply that comes in parts is put together") {
+  const std::vector<std::byte> image(900'001, std::byte{7});
+  Pair pair([&](const wire::CommandHeader& header, std::span<const std::byte>,
+                std::vector<std::byte>* answer) {
+    wire::command::Link::Reply reply;
+    reply.image = image;
+    std::vector<std::byte> payload(reply.encoded_bytes());
+    wire::Writer writer(payload.data());
+    reply.encode(writer);
+    std::span<const std::byte> left = payload;
+    wire::MessageHeader message;
+    message.subject = header.request;
+    while (left.size() > wire::reply_part_bytes) {
+      message.kind = wire::MessageKind::reply_part;
+      append_message(answer, message, left.first(wire::reply_part_bytes));
+      left = left.subspan(wire::reply_part_bytes);
+    }
+    message.kind = wire::MessageKind::reply;
+    append_message(answer, message, left);
+  });
+  for (int round = 0; round < 2; ++round) {
+    Answer<wire::command::Link> answer;
+    pair.connection->call(wire::command::Link{}, 1, &answer);
+    REQUIRE(answer.result == 0);
+    CHECK(std::ranges::equal(answer.reply.image, image));
+  }
 }

@@ -8,10 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "base/log.hpp"
+#include "base/sha256.hpp"
 #include "generated/shim_api.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/jit_options.hpp"
+#include "shim/cuda/loading.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -106,11 +107,13 @@ CUresult cuLinkComplete(CUlinkState state, void** cubinOut, size_t* sizeOut) {
   command.sizes = found->sizes;
   command.names = found->names;
   command.content = found->content;
-  if (command.encoded_bytes() + sizeof(wire::CommandHeader) > wire::max_frame_bytes) {
-    say("the program links %zu bytes at once, more than the 1 MiB that is supported; it gets "
-        "CUDA_ERROR_NOT_SUPPORTED",
-        found->content.size());
-    return CUDA_ERROR_NOT_SUPPORTED;
+  // Large inputs go as images do, in pieces.
+  if (found->content.size() > wire::max_image_piece_bytes) {
+    command.hashed = 1;
+    command.hash = sha256(found->content);
+    command.content = {};
+    const CUresult sent = send_image(load_target(false), command.hash, found->content);
+    if (sent != CUDA_SUCCESS) return sent;
   }
   client::Answer<wire::command::Link> answer;
   const CUresult result = call(context, command, &answer);

@@ -32,21 +32,6 @@ CUresult ask_to_load(const LoadTarget& target, const Module* module, const Diges
   return to_cuda(answer->result);
 }
 
-CUresult send_image(const LoadTarget& target, const Digest& hash,
-                    std::span<const std::byte> content) {
-  for (size_t offset = 0; offset < content.size(); offset += wire::max_image_piece_bytes) {
-    wire::command::ModuleImage piece;
-    piece.hash = hash;
-    piece.total_bytes = content.size();
-    piece.offset = offset;
-    piece.content =
-        content.subspan(offset, std::min(wire::max_image_piece_bytes, content.size() - offset));
-    const CUresult result = to_cuda(target.server->connection().send(piece, 0));
-    if (result != CUDA_SUCCESS) return result;
-  }
-  return CUDA_SUCCESS;
-}
-
 CUresult load_content(const LoadTarget& target, std::span<const std::byte> content,
                       const void* image, const JitOptions& options, Module** out) {
   const Digest hash = sha256(content);
@@ -91,6 +76,21 @@ void take_layout(Function* function, const wire::command::ModuleGetFunction::Rep
 
 }  // namespace
 
+CUresult send_image(const LoadTarget& target, const Digest& hash,
+                    std::span<const std::byte> content) {
+  for (size_t offset = 0; offset < content.size(); offset += wire::max_image_piece_bytes) {
+    wire::command::ModuleImage piece;
+    piece.hash = hash;
+    piece.total_bytes = content.size();
+    piece.offset = offset;
+    piece.content =
+        content.subspan(offset, std::min(wire::max_image_piece_bytes, content.size() - offset));
+    const CUresult result = to_cuda(target.server->connection().send(piece, 0));
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
 LoadTarget load_target(bool library) {
   LoadTarget target;
   Context* context = thread_state.current;
@@ -133,7 +133,7 @@ CUresult get_function(Module* module, const char* name, Function** out) {
   const std::lock_guard guard(module->mutex);
   const auto found = module->functions.find(name);
   if (found != module->functions.end()) {
-    *out = found->second;
+    *out = found->second;  // where it is dormant, its first use brings it to the server
     return CUDA_SUCCESS;
   }
   if (std::strlen(name) > wire::max_inline_bytes) return CUDA_ERROR_NOT_FOUND;
@@ -151,6 +151,23 @@ CUresult get_function(Module* module, const char* name, Function** out) {
     return to_cuda(answer.result);
   }
   take_layout(function, answer.reply);
+  module->functions.emplace(name, function);
+  *out = function;
+  return CUDA_SUCCESS;
+}
+
+CUresult name_function(Module* module, const std::string& name, Function** out) {
+  const std::lock_guard guard(module->mutex);
+  const auto found = module->functions.find(name);
+  if (found != module->functions.end()) {
+    *out = found->second;
+    return CUDA_SUCCESS;
+  }
+  Function* function = functions.take();
+  if (function == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  function->module = module;
+  function->name = name;
+  functions.make_dormant(function);
   module->functions.emplace(name, function);
   *out = function;
   return CUDA_SUCCESS;
@@ -248,6 +265,12 @@ Function* awaken_function(const void* value) {
                                        .name = function->name},
       context_index(function->module), &answer);
   if (answer.result != client::result::success) return nullptr;
+  if (function->parameters == nullptr) {
+    // It was named when the module's functions were listed, and is used for the first time.
+    take_layout(function, answer.reply);
+    functions.wake(function);
+    return function;
+  }
   functions.wake(function);
   // What the program had set stays set.
   constexpr CUfunction_attribute settable[] = {CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,

@@ -30,8 +30,15 @@ CUresult load_image(const LoadTarget& target, const void* image, const JitOption
 CUresult load_file(const LoadTarget& target, const char* path, const JitOptions& options,
                    Module** out);
 
+/// Sends an image in pieces; the server keeps it under its hash.
+CUresult send_image(const LoadTarget& target, const Digest& hash,
+                    std::span<const std::byte> content);
+
 /// The kernel of that name, asked for once.
 CUresult get_function(Module* module, const char* name, Function** out);
+/// The same without asking: the kernel is there, as its module said, but the server's driver loads
+/// it only when it is used. Listing a library's thousand kernels must not load them all.
+CUresult name_function(Module* module, const std::string& name, Function** out);
 CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size_t* bytes);
 /// Names of all kernels.
 CUresult list_functions(Module* module, std::vector<std::string>* names);

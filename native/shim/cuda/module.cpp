@@ -46,7 +46,7 @@ CUresult enumerate(Module* module, Handle* out, unsigned count) {
   if (const CUresult result = list_functions(module, &names); result != CUDA_SUCCESS) return result;
   for (unsigned i = 0; i < count && i < names.size(); ++i) {
     Function* function = nullptr;
-    const CUresult result = get_function(module, names[i].c_str(), &function);
+    const CUresult result = name_function(module, names[i], &function);
     if (result != CUDA_SUCCESS) return result;
     out[i] = reinterpret_cast<Handle>(function);
   }
