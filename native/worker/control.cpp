@@ -3,6 +3,7 @@
 #include "worker/control.hpp"
 
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <cerrno>
 #include <cstring>
@@ -76,6 +77,21 @@ void Control::send_ready(const std::string& protocol, int driver_version) {
 void Control::send_failed(const std::string& message) {
   send(json{{"type", "failed"}, {"message", message}}.dump(-1, ' ', false,
                                                            json::error_handler_t::replace));
+}
+
+void Control::call() {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (agent_socket_.size() >= sizeof address.sun_path) return;
+  std::memcpy(address.sun_path, agent_socket_.c_str(), agent_socket_.size() + 1);
+  // Never waits: a full backlog is EAGAIN, and the call is made again.
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket ||
+      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return;
+  }
+  socket_ = std::move(socket);
+  send(json{{"type", "adopt"}, {"id", id_}}.dump());
 }
 
 Order Control::receive() {

@@ -28,9 +28,15 @@ struct Order {
 
 class Control {
  public:
-  explicit Control(UniqueFd socket) : socket_(std::move(socket)) {}
+  /// `agent_socket` is where the next agent listens, should this one end; empty: nowhere.
+  explicit Control(UniqueFd socket, std::string agent_socket = {}, std::string id = {})
+      : socket_(std::move(socket)), agent_socket_(std::move(agent_socket)), id_(std::move(id)) {}
 
   int fd() const { return socket_.get(); }
+  /// Whether the agent is gone, and there is a place where the next one can be called.
+  bool lost() const { return !socket_ && !agent_socket_.empty(); }
+  /// Calls the next agent; nothing happens where none listens yet.
+  void call();
   void send_ready(const std::string& protocol, int driver_version);
   void send_failed(const std::string& message);
   /// The next packet; `none` where there is none yet.
@@ -40,6 +46,8 @@ class Control {
  private:
   void send(const std::string& packet);
   UniqueFd socket_;
+  std::string agent_socket_;
+  std::string id_;
 };
 
 }  // namespace outboard::worker

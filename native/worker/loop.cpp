@@ -23,6 +23,7 @@ using namespace std::chrono_literals;
 constexpr auto shortest_sleep = 10us;
 constexpr auto longest_sleep = 200us;
 constexpr auto fault_check_every = 1ms;
+constexpr auto agent_call_every = 250ms;
 constexpr uint64_t acknowledge_every_bytes = 256 << 10;
 constexpr unsigned frames_per_turn = 16;
 // Bounds on what is kept for a client that does not read, and for streams that do not move.
@@ -202,6 +203,12 @@ void Loop::obey() {
   }
 }
 
+void Loop::call_agent(Clock::time_point now) {
+  if (!control_ || !control_->lost() || now - last_call_ < agent_call_every) return;
+  last_call_ = now;
+  control_->call();
+}
+
 // ---- waiting ------------------------------------------------------------------------------------
 
 void Loop::sleep(std::chrono::nanoseconds longest) {
@@ -239,13 +246,14 @@ void Loop::wait() {
   const auto now = Clock::now();
   const auto idle = now - last_move_;
   const bool waiting = worker_.waiting();
+  call_agent(now);
   if (waiting && now - last_check_ >= fault_check_every) {
     last_check_ = now;
     worker_.completion.check_for_faults();
     worker_.outbox.flush();
   }
   if (idle < spin_) return;
-  if (!waiting) return sleep(-1ns);
+  if (!waiting) return sleep(control_ && control_->lost() ? agent_call_every : -1ns);
   sleep(std::clamp<std::chrono::nanoseconds>(idle / 16, shortest_sleep, longest_sleep));
 }
 

@@ -45,6 +45,7 @@ class Loop {
   void greet(std::span<const std::byte> payload);
   void send_welcome(const std::string& json);
   void obey();
+  void call_agent(Clock::time_point now);
   void seal(std::span<const std::byte> batch);
   void acknowledge();
   void wait();
@@ -68,6 +69,7 @@ class Loop {
   std::chrono::nanoseconds spin_;
   Clock::time_point last_move_ = Clock::now();
   Clock::time_point last_check_ = last_move_;
+  Clock::time_point last_call_ = last_move_;
 };
 
 }  // namespace outboard::worker

@@ -71,7 +71,7 @@ int run(int argc, char** argv) {
   use_legacy_layout(argv);
   restrict_process();
   for (const auto& [name, value] : options.environment) ::setenv(name.c_str(), value.c_str(), 1);
-  Control control{UniqueFd(options.control_fd)};
+  Control control(UniqueFd(options.control_fd), options.agent_socket, options.id);
   Control* agent = options.inventory ? nullptr : &control;
   DeviceText text;
   if (agent && !text.capture_stdout()) return fail(agent, "no file in memory for device printf");

@@ -30,6 +30,8 @@ bool read_value(const std::string& name, const std::string& value, Options* opti
     return value.size() == 32;
   } else if (name == "--control-fd") {
     return read_number(value, &options->control_fd);
+  } else if (name == "--agent-socket") {
+    options->agent_socket = value;
   } else if (name == "--warm-device") {
     if (!read_number(value, &number)) return false;
     options->warm_devices.push_back(number);

@@ -16,6 +16,7 @@ struct Options {
   bool inventory = false;
   int control_fd = -1;
   std::string id;
+  std::string agent_socket;  ///< where a worker that lost its agent calls the next one
   std::vector<std::pair<std::string, std::string>> environment;
   std::vector<int> warm_devices;
 };

@@ -30,7 +30,6 @@
 #include "worker/share.hpp"
 #include "worker/side_thread.hpp"
 #include "worker/streams.hpp"
-#include "worker/virtual_memory.hpp"
 
 namespace outboard::worker {
 
@@ -155,7 +154,6 @@ class Worker {
   Outbox outbox;
   Completion completion;
   Memory memory;
-  VirtualMemory virtual_memory;
   Images images;
   SideThread side;
   Bulk bulk;

@@ -17,7 +17,6 @@ enum class MemoryKind : uint8_t {
   device,      ///< cuMemAlloc
   pool,        ///< stream-ordered
   global,      ///< a module's variable
-  mapped,      ///< physical memory that the program mapped; of no context
   pinned,      ///< host memory that we allocated
   registered,  ///< the program's own host memory
 };
@@ -31,7 +30,7 @@ struct Range {
   unsigned flags = 0;  ///< of host memory
   MemoryKind kind = MemoryKind::device;
 
-  bool on_device() const { return kind <= MemoryKind::mapped; }
+  bool on_device() const { return kind <= MemoryKind::global; }
 };
 
 /// Ranges never overlap. Readers share.
@@ -42,8 +41,7 @@ class Addresses {
   bool remove(uint64_t base, MemoryKind kind, MemoryKind or_kind, Range* removed);
   /// The range that holds `address`.
   bool find(uint64_t address, Range* range) const;
-  /// True if [address, address + bytes) lies within one range of device memory, or within mappings
-  /// side by side; `range` is the first.
+  /// True if [address, address + bytes) lies within one range of device memory.
   bool is_device(uint64_t address, uint64_t bytes, Range* range) const;
   /// True if [address, address + bytes) lies within one range of pinned or registered memory.
   bool is_pinned(const void* address, uint64_t bytes) const;

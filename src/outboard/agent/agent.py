@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from outboard.agent.admission import Admission, ended
 from outboard.agent.preface import Preface
+from outboard.agent.records import Records, SessionRecord, WorkerRecord, start_time_of
 from outboard.agent.share_page import SharePage
 from outboard.agent.worker import Worker
 from outboard.agent.workers import Workers
@@ -24,46 +25,67 @@ log = logging.getLogger("outboard.agent")
 
 
 class AgentSession:
-    """A session on this node: its share page and the workers of its programs."""
+    """A session on this node: its newest grant, its share page, the workers of its programs."""
 
-    def __init__(self, grant: Grant) -> None:
-        self.id = grant.session
-        self.epoch = grant.epoch
-        self.devices = grant.devices
-        self.page = SharePage([device.share_bytes for device in grant.devices])
+    def __init__(self, grant: Grant, page: SharePage, started_unix: float) -> None:
+        self.grant = grant
+        self.page = page
+        self.started_unix = started_unix
         self.workers: dict[Worker, int] = {}
         self.ending = False
         self.drained = asyncio.Event()
 
+    @property
+    def id(self) -> str:
+        return self.grant.session
+
     def follow(self, grant: Grant) -> None:
-        """Go on under a newer epoch: the same devices, with what is granted of them now."""
-        if [device.index for device in grant.devices] != [d.index for d in self.devices]:
+        """Go on under a newer grant: the same devices, with what is granted of them now."""
+        if [d.index for d in grant.devices] != [d.index for d in self.grant.devices]:
             raise Refusal(
                 "busy",
                 "the session has other GPUs than when its programs started",
                 "end the programs that still run in it, then start this one again",
             )
-        self.epoch = grant.epoch
-        self.devices = grant.devices
+        self.grant = grant
         self.page.set_limits([device.share_bytes for device in grant.devices])
+
+    def record(self) -> SessionRecord:
+        """What the next agent has to know."""
+        workers = [
+            WorkerRecord(worker.id, worker.pid, worker.start_time, slot, worker.protocol)
+            for worker, slot in self.workers.items()
+        ]
+        return SessionRecord(self.grant, self.started_unix, tuple(workers))
 
 
 class Agent:
-    """One node's sessions. `on_programs` is told a session's number of programs as it changes."""
+    """One node's sessions. `on_programs` is told a session's number of programs as it changes.
 
-    def __init__(self, admission: Admission, devices: Sequence[Device]) -> None:
+    With `records` the workers outlive this process, and `adopt` finds those of the one before.
+    """
+
+    def __init__(
+        self, admission: Admission, devices: Sequence[Device], records: Records | None = None
+    ) -> None:
         self._admission = admission
         self._context_bytes = {device.index: device.context_bytes for device in devices}
+        self._records = records
         self._sessions: dict[str, AgentSession] = {}
         self.workers: Workers
         self.on_programs: Callable[[str, int], None] = _tell_nobody
 
+    @property
+    def sessions(self) -> list[AgentSession]:
+        return list(self._sessions.values())
+
     async def admit(self, preface: Preface, connection: socket.socket) -> None:
         """Hand a verified connection to a worker; raises `Refusal`. The caller closes its copy."""
-        session = self._session_of(self._admission.grant_of(preface, time.time()))
+        grant = self._admission.grant_of(preface, time.time())
         if preface.purpose == "bulk":
-            self._admit_bulk(session, preface, connection)
+            self._admit_bulk(grant, preface, connection)
             return
+        session = self._session_of(grant)
         worker = await self.workers.take(preface.protocol, preface.release)
         slot = None if session.ending else session.page.take_slot()
         if slot is None:
@@ -71,15 +93,17 @@ class Agent:
             raise ended() if session.ending else _full()
         # The flag belongs to the connection, not to the descriptor: the worker gets it as it is.
         connection.setblocking(True)
-        try:
-            devices = [(device, self._context_bytes[device.index]) for device in session.devices]
-            worker.claim(session.id, devices, slot, session.page.descriptor, connection)
-        except WorkerFailed as error:
-            session.page.return_slot(slot)
-            worker.kill()
-            raise Refusal("no_worker", error.message, "run the program again") from error
         session.workers[worker] = slot
         session.drained.clear()
+        try:
+            # Written before the worker has its client: from then on it may outlive this process.
+            self._write_record(session)
+            granted = session.grant.devices
+            devices = [(device, self._context_bytes[device.index]) for device in granted]
+            worker.claim(session.id, devices, slot, session.page.descriptor, connection)
+        except (WorkerFailed, OSError) as error:
+            worker.kill()  # its end is noticed, and the slot taken back then
+            raise Refusal("no_worker", str(error), "run the program again") from error
         log.info("session %s: worker %d has a program", session.id, worker.pid)
         self.on_programs(session.id, len(session.workers))
 
@@ -92,7 +116,7 @@ class Agent:
         """
         session = self._sessions.get(session_id)
         now_unix = time.time()
-        epoch = session.epoch if session is not None else 0
+        epoch = session.grant.epoch if session is not None else 0
         self._admission.end(allocation, epoch, now_unix + remember_s, now_unix)
         if session is None:
             return
@@ -103,6 +127,26 @@ class Agent:
             await session.drained.wait()
         if self._sessions.pop(session_id, None) is not None:
             session.page.close()
+            if self._records is not None:
+                self._records.forget(session_id)
+
+    def adopt(self) -> None:
+        """Go on with the sessions of the agent before this one: its workers may have lived on."""
+        assert self._records is not None
+        for record in self._records.read_all():
+            name = record.grant.session
+            try:
+                page = self._records.open_page(record)
+            except OSError as error:
+                log.error("session %s has lost its share page: %s", name, error.strerror)
+                self._records.forget(name)
+                continue
+            session = AgentSession(record.grant, page, record.started_unix)
+            self._sessions[name] = session
+            for known in record.workers:
+                self._adopt_worker(session, known)
+            self._write_record(session)
+            log.info("session %s: %d programs went on", name, len(session.workers))
 
     def worker_exited(self, worker: Worker) -> None:
         """Take back what a reaped worker held."""
@@ -111,31 +155,58 @@ class Agent:
             if slot is None:
                 continue
             session.page.return_slot(slot)
+            self._write_record(session)
             if not session.workers:
                 session.drained.set()
             if not session.ending:
                 self.on_programs(session.id, len(session.workers))
             return
 
+    def worker_called(self, pid: int, worker_id: str, control: socket.socket) -> bool:
+        """A worker whose agent died looks for the next one: False if it is not known here."""
+        for session in self._sessions.values():
+            for worker in session.workers:
+                if worker.id == worker_id and worker.pid == pid:
+                    worker.connect(control)
+                    return True
+        return False
+
     def held_bytes(self, session_id: str) -> list[int] | None:
         """What a session's programs hold of each of its devices; None before the first program."""
         session = self._sessions.get(session_id)
-        if session is None:
-            return None
-        return [session.page.held_bytes(number) for number in range(len(session.devices))]
+        return None if session is None else session.page.held_bytes()
 
     def _session_of(self, grant: Grant) -> AgentSession:
         session = self._sessions.get(grant.session)
         if session is None:
-            session = self._sessions[grant.session] = AgentSession(grant)
-        elif grant.epoch > session.epoch:
+            limits = [device.share_bytes for device in grant.devices]
+            page = (
+                SharePage.make(limits)
+                if self._records is None
+                else self._records.new_page(grant.session, limits)
+            )
+            session = self._sessions[grant.session] = AgentSession(grant, page, time.time())
+        elif grant.epoch > session.grant.epoch:
             session.follow(grant)
         return session
 
-    def _admit_bulk(
-        self, session: AgentSession, preface: Preface, connection: socket.socket
-    ) -> None:
-        for worker in session.workers:
+    def _adopt_worker(self, session: AgentSession, known: WorkerRecord) -> None:
+        try:
+            if start_time_of(known.pid) != known.start_time:
+                raise ProcessLookupError
+            worker = self.workers.adopt(known.id, known.pid, known.start_time, known.protocol)
+        except OSError:
+            session.page.return_slot(known.slot)  # it ended meanwhile
+        else:
+            session.workers[worker] = known.slot
+
+    def _write_record(self, session: AgentSession) -> None:
+        if self._records is not None:
+            self._records.write(session.record())
+
+    def _admit_bulk(self, grant: Grant, preface: Preface, connection: socket.socket) -> None:
+        session = self._sessions.get(grant.session)
+        for worker in session.workers if session is not None else ():
             if worker.id == preface.worker:
                 connection.setblocking(True)
                 try:

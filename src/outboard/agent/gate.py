@@ -27,13 +27,15 @@ Admit = Callable[[Preface, socket.socket], Awaitable[None]]
 class Gate:
     """Listens on one address; `admit` gets a connection and its preface, or raises `Refusal`."""
 
-    def __init__(self, host: str, admit: Admit) -> None:
+    def __init__(self, host: str, admit: Admit, port: int = 0) -> None:
         self._admit = admit
-        self._listener = socket.create_server((host, 0), backlog=128)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family, backlog=128)
         self._listener.setblocking(False)
         self._open: set[asyncio.Task[None]] = set()
-        host_taken, port = self._listener.getsockname()[:2]
-        self.address = f"{host_taken}:{port}"
+        host_taken, port_taken = self._listener.getsockname()[:2]
+        shown = f"[{host_taken}]" if ":" in host_taken else host_taken
+        self.address = f"{shown}:{port_taken}"
 
     async def serve(self) -> None:
         """Accept until cancelled."""

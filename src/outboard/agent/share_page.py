@@ -9,7 +9,6 @@ its owner is reaped; between those only the owner writes it.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import struct
 
@@ -21,30 +20,53 @@ MOST_DEVICES = 16
 _LIMITS_AT = 64
 _SLOTS_AT = 256
 _U64 = struct.Struct("<Q")
+_SLOT = struct.Struct(f"<{MOST_DEVICES}Q")
 
 
 class SharePage:
-    """One session's page. `limits_bytes` are those of its devices, in the session's order."""
+    """One session's page, at an open descriptor that this object owns.
 
-    def __init__(self, limits_bytes: list[int]) -> None:
+    Read and written by system calls, not mapped: a worker that shrank it would end the agent with
+    SIGBUS.
+    """
+
+    def __init__(self, descriptor: int, devices: int) -> None:
+        self.descriptor = descriptor
+        self._devices = devices
+        self._taken: set[int] = set()
+
+    @classmethod
+    def make(cls, limits_bytes: list[int], path: str | None = None) -> SharePage:
+        """A new page. With a path it outlives the agent, which then opens it again by that name."""
         if not 1 <= len(limits_bytes) <= MOST_DEVICES:
             raise ValueError(f"{len(limits_bytes)} devices on a share page")
-        self.descriptor = os.memfd_create("outboard-share", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.descriptor, PAGE_BYTES)
-        # A worker that shrank the page would end the agent with SIGBUS.
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
-        self._map = mmap.mmap(self.descriptor, PAGE_BYTES)
-        self._devices = len(limits_bytes)
-        self._taken: set[int] = set()
+        if path is None:
+            flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+            descriptor = os.memfd_create("outboard-share", flags)
+        else:
+            new = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(path, new, 0o600)
+        os.ftruncate(descriptor, PAGE_BYTES)
+        if path is None:
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        page = cls(descriptor, len(limits_bytes))
         for at, value in ((0, MAGIC), (8, len(limits_bytes)), (16, SLOTS)):
-            _U64.pack_into(self._map, at, value)
-        self.set_limits(limits_bytes)
+            page._write(at, value)
+        page.set_limits(limits_bytes)
+        return page
+
+    @classmethod
+    def open(cls, path: str, devices: int, taken: set[int]) -> SharePage:
+        """The page of an agent before this one, whose workers still have the slots in `taken`."""
+        page = cls(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), devices)
+        page._taken = set(taken)
+        return page
 
     def set_limits(self, limits_bytes: list[int]) -> None:
         """What the session may hold from now on. What is held above a lower limit stays held."""
         for number, limit_bytes in enumerate(limits_bytes):
-            _U64.pack_into(self._map, _LIMITS_AT + 8 * number, limit_bytes)
+            self._write(_LIMITS_AT + 8 * number, limit_bytes)
 
     def take_slot(self) -> int | None:
         """A free slot, or None if the session has as many programs as the page has slots."""
@@ -56,20 +78,25 @@ class SharePage:
 
     def return_slot(self, slot: int) -> None:
         """Free what a reaped worker held. Never call it while the worker may still write."""
-        start = _SLOTS_AT + 8 * MOST_DEVICES * slot
-        self._map[start : start + 8 * MOST_DEVICES] = bytes(8 * MOST_DEVICES)
+        os.pwrite(self.descriptor, bytes(_SLOT.size), _SLOTS_AT + _SLOT.size * slot)
         self._taken.discard(slot)
 
-    def held_bytes(self, device: int) -> int:
-        """What all programs of the session hold of a device, as their workers say."""
-        return sum(self.slot_bytes(slot, device) for slot in self._taken)
+    def held_bytes(self) -> list[int]:
+        """What all programs of the session hold of each device, as their workers say."""
+        slots = [self._slot(slot) for slot in self._taken]
+        return [sum(slot[device] for slot in slots) for device in range(self._devices)]
 
     def slot_bytes(self, slot: int, device: int) -> int:
         """What one worker holds of a device."""
-        at = _SLOTS_AT + 8 * (MOST_DEVICES * slot + device)
-        return int(_U64.unpack_from(self._map, at)[0])
+        return self._slot(slot)[device]
 
     def close(self) -> None:
-        """Unmap and close; the page lives on in workers that still map it."""
-        self._map.close()
+        """Close; the page lives on in workers that still map it."""
         os.close(self.descriptor)
+
+    def _slot(self, slot: int) -> tuple[int, ...]:
+        data = os.pread(self.descriptor, _SLOT.size, _SLOTS_AT + _SLOT.size * slot)
+        return _SLOT.unpack(data.ljust(_SLOT.size, b"\0"))
+
+    def _write(self, at: int, value: int) -> None:
+        os.pwrite(self.descriptor, _U64.pack(value), at)

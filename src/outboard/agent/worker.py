@@ -9,6 +9,7 @@ trusted: it is bounded, parsed strictly, and can only make the agent end that wo
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from outboard.agent.isolation import CONTROL_FD, spawn
+from outboard.agent.records import start_time_of
 from outboard.errors import WorkerFailed
 from outboard.model.request import GrantedDevice
 
@@ -28,6 +30,9 @@ END_GRACE_S = 2.0
 KILL_GRACE_S = 3.0
 
 _MOST_LOGGED_BYTES = 64 * 1024
+
+
+OnExit = Callable[["Worker"], None]
 
 
 class WorkerState(Enum):
@@ -41,18 +46,25 @@ class WorkerState(Enum):
 
 
 class Worker:
-    """A worker process; `on_exit` is called once, after it has been reaped."""
+    """A worker process; `on_exit` is called once, after it has ended."""
 
     def __init__(
         self,
-        program: str,
-        driver: str,
-        warm_devices: Sequence[int],
-        environment: Mapping[str, str],
-        on_exit: Callable[[Worker], None],
+        identity: str,
+        pid: int,
+        state: WorkerState,
+        on_exit: OnExit,
+        *,
+        control: socket.socket | None = None,
+        log_fd: int | None = None,
     ) -> None:
-        self.id = os.urandom(16).hex()
-        self.state = WorkerState.STARTING
+        """Watch a process; `control` and `log_fd` are this object's from now on.
+
+        A worker of an agent that died has no log, is nobody's child, and calls by itself.
+        """
+        self.id = identity
+        self.pid = pid
+        self.state = state
         self.protocol = ""
         self.failure = ""
         self.exit_status: int | None = None
@@ -63,23 +75,44 @@ class Worker:
         self._signalled = False
         self._logged_bytes = 0
         self._partial_line = b""
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._log_fd, log_write_fd = os.pipe()
+        self._control: socket.socket | None = None
+        self._log_fd = log_fd
+        self._pidfd = os.pidfd_open(pid)
+        self.start_time = start_time_of(pid) or 0
+        if control is not None:
+            self.connect(control)
+        if log_fd is not None:
+            os.set_blocking(log_fd, False)
+            self._loop.add_reader(log_fd, self._on_log)
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @classmethod
+    def start(
+        cls, arguments: Sequence[str], environment: Mapping[str, str], on_exit: OnExit
+    ) -> Worker:
+        """Start a worker; `arguments` are the program and what it is told besides its id."""
+        identity = os.urandom(16).hex()
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log_fd, log_write_fd = os.pipe()
         try:
-            arguments = [program, "--driver", driver, "--control-fd", str(CONTROL_FD)]
-            arguments += ["--id", self.id]
-            for index in warm_devices:
-                arguments += ["--warm-device", str(index)]
-            self.pid = spawn(arguments, environment, theirs.fileno(), log_write_fd)
+            told = [*arguments, "--control-fd", str(CONTROL_FD), "--id", identity]
+            pid = spawn(told, environment, theirs.fileno(), log_write_fd)
         finally:
             theirs.close()
             os.close(log_write_fd)
-        self._pidfd = os.pidfd_open(self.pid)
-        self._control.setblocking(False)
-        os.set_blocking(self._log_fd, False)
-        self._loop.add_reader(self._control.fileno(), self._on_message)
-        self._loop.add_reader(self._log_fd, self._on_log)
-        self._loop.add_reader(self._pidfd, self._reap)
+        return cls(identity, pid, WorkerState.STARTING, on_exit, control=control, log_fd=log_fd)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it hears orders: not so between an agent's death and the worker's next call."""
+        return self._control is not None
+
+    def connect(self, control: socket.socket) -> None:
+        """Use this control socket, in place of one that it may have had."""
+        self._disconnect()
+        control.setblocking(False)
+        self._control = control
+        self._loop.add_reader(control.fileno(), self._on_message)
 
     async def warm(self, timeout_s: float) -> None:
         """Wait until it may be claimed; raises `WorkerFailed` and ends it if that does not come."""
@@ -156,6 +189,8 @@ class Worker:
     def _send(self, message: dict[str, object], descriptors: list[int]) -> None:
         data = json.dumps(message).encode()
         try:
+            if self._control is None:
+                raise ConnectionResetError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
             if descriptors:
                 socket.send_fds(self._control, [data], descriptors)
             else:
@@ -173,6 +208,7 @@ class Worker:
             ]
 
     def _on_message(self) -> None:
+        assert self._control is not None
         try:
             data = self._control.recv(LARGEST_MESSAGE_BYTES)
         except BlockingIOError:
@@ -181,7 +217,7 @@ class Worker:
             data = b""
         if not data:
             # Its process is ending, and the pidfd will tell how; one that lingers is made to.
-            self._loop.remove_reader(self._control.fileno())
+            self._disconnect()
             self._end_later()
             return
         try:
@@ -201,12 +237,14 @@ class Worker:
 
     def _on_log(self) -> bool:
         """Log what the worker wrote; returns whether there may be more."""
+        if self._log_fd is None:
+            return False
         try:
             data = os.read(self._log_fd, 4096)
         except BlockingIOError:
             return False
         if not data:
-            self._loop.remove_reader(self._log_fd)
+            self._close_log()
             return False
         # Bounded: a worker that is its client's puppet must not fill the log's disk.
         self._logged_bytes += len(data)
@@ -221,8 +259,11 @@ class Worker:
         while self._on_log():
             pass  # its last words, most likely why it ended
         self._stop_watching()
-        _, status = os.waitpid(self.pid, 0)
-        self.exit_status = os.waitstatus_to_exitcode(status)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+            self.exit_status = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            self.exit_status = 0  # another agent's child: how it ended, nobody here can know
         if self._partial_line:
             log.info("worker %d: %s", self.pid, _printable(self._partial_line))
         if self.exit_status != 0 and not self.failure:
@@ -239,11 +280,22 @@ class Worker:
     def _stop_watching(self) -> None:
         for timer in self._timers:
             timer.cancel()
-        for descriptor in (self._control.fileno(), self._log_fd, self._pidfd):
-            self._loop.remove_reader(descriptor)
-        self._control.close()
-        os.close(self._log_fd)
+        self._disconnect()
+        self._close_log()
+        self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
+
+    def _disconnect(self) -> None:
+        if self._control is not None:
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+
+    def _close_log(self) -> None:
+        if self._log_fd is not None:
+            self._loop.remove_reader(self._log_fd)
+            os.close(self._log_fd)
+            self._log_fd = None
 
     def _signal(self, number: signal.Signals) -> None:
         if self.state is not WorkerState.GONE:

@@ -19,6 +19,7 @@ log = logging.getLogger("outboard.agent.workers")
 
 START_TIMEOUT_S = 60.0
 LONGEST_RETRY_S = 60.0
+_TRIES_BEFORE_FAILING = 3
 
 
 class Workers:
@@ -32,10 +33,16 @@ class Workers:
         environment: Mapping[str, str],
         keep_warm: int,
         on_exit: Callable[[Worker], None],
+        agent_socket: str | None = None,
     ) -> None:
+        """`agent_socket` is where a worker whose agent died looks for the next one."""
         self._program = program
         self._driver = driver
-        self._warm_devices = warm_devices
+        self._arguments = [program, "--driver", driver]
+        for index in warm_devices:
+            self._arguments += ["--warm-device", str(index)]
+        if agent_socket is not None:
+            self._arguments += ["--agent-socket", agent_socket]
         self._environment = environment
         self._keep_warm = keep_warm
         self._on_exit = on_exit
@@ -51,6 +58,11 @@ class Workers:
     @property
     def warm_count(self) -> int:
         return sum(worker.state is WorkerState.WARM for worker in self._spare)
+
+    @property
+    def failing(self) -> bool:
+        """Whether no worker has become ready for several tries."""
+        return self._failures >= _TRIES_BEFORE_FAILING and self.warm_count == 0
 
     def fill(self) -> None:
         """Start workers until as many are warm, or on their way, as the setting says."""
@@ -88,6 +100,16 @@ class Workers:
             )
         return worker
 
+    def adopt(self, identity: str, pid: int, start_time: int, protocol: str) -> Worker:
+        """Watch a claimed worker of the agent before this one; raises `OSError` if it has ended."""
+        worker = Worker(identity, pid, WorkerState.CLAIMED, self._exited)
+        if worker.start_time != start_time:
+            worker.abandon()
+            raise ProcessLookupError(pid)
+        worker.protocol = protocol
+        self._all.add(worker)
+        return worker
+
     def give_back(self, worker: Worker) -> None:
         """Keep a worker that was taken but not claimed."""
         if worker.state is WorkerState.WARM and len(self._spare) < max(1, self._keep_warm):
@@ -122,9 +144,7 @@ class Workers:
 
     def _start(self) -> Worker | None:
         try:
-            worker = Worker(
-                self._program, self._driver, self._warm_devices, self._environment, self._exited
-            )
+            worker = Worker.start(self._arguments, self._environment, self._exited)
         except OSError as error:
             self._failed(f"{self._program} cannot be started: {error.strerror}")
             return None

@@ -19,7 +19,7 @@ def field(page: SharePage, at: int) -> int:
 
 
 def test_the_head_and_the_limits_are_where_the_contract_says() -> None:
-    page = SharePage([1 << 30, 2 << 30])
+    page = SharePage.make([1 << 30, 2 << 30])
     assert os.fstat(page.descriptor).st_size == PAGE_BYTES == 65536
     assert field(page, 0) == 0x3147504853424F4F
     assert [field(page, at) for at in (8, 16, 64, 72)] == [2, 256, 1 << 30, 2 << 30]
@@ -27,28 +27,28 @@ def test_the_head_and_the_limits_are_where_the_contract_says() -> None:
 
 
 def test_what_a_worker_holds_is_gone_with_its_slot() -> None:
-    page = SharePage([100, 100])
+    page = SharePage.make([100, 100])
     first, second = page.take_slot(), page.take_slot()
     assert (first, second) == (0, 1)
     os.pwrite(page.descriptor, struct.pack("<QQ", 30, 5), 256)
     os.pwrite(page.descriptor, struct.pack("<QQ", 60, 6), 256 + 8 * 16)
-    assert [page.held_bytes(number) for number in (0, 1)] == [90, 11]
+    assert page.held_bytes() == [90, 11]
     page.return_slot(0)
-    assert [page.held_bytes(number) for number in (0, 1)] == [60, 6]
+    assert page.held_bytes() == [60, 6]
     assert field(page, 256) == 0
     assert page.take_slot() == 0
     page.close()
 
 
 def test_slots_run_out() -> None:
-    page = SharePage([1])
+    page = SharePage.make([1])
     assert [page.take_slot() for _ in range(SLOTS)] == list(range(SLOTS))
     assert page.take_slot() is None
     page.close()
 
 
 def test_a_worker_cannot_shrink_the_page() -> None:
-    page = SharePage([1])
+    page = SharePage.make([1])
     with pytest.raises(PermissionError):
         os.ftruncate(page.descriptor, 0)
     with pytest.raises(PermissionError):
@@ -59,4 +59,4 @@ def test_a_worker_cannot_shrink_the_page() -> None:
 @pytest.mark.parametrize("count", [0, 17])
 def test_the_number_of_devices_is_bounded(count: int) -> None:
     with pytest.raises(ValueError, match="devices"):
-        SharePage([1] * count)
+        SharePage.make([1] * count)

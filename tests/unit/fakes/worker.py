@@ -64,7 +64,19 @@ class Page:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, 0)
 
 
-def serve(control: socket.socket, identity: str) -> NoReturn:
+def call_agent(path: str, identity: str) -> list[socket.socket]:
+    """A control socket to the next agent, if one listens."""
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        control.connect(path)
+        control.send(json.dumps({"type": "adopt", "id": identity}).encode())
+    except OSError:
+        control.close()
+        return []
+    return [control]
+
+
+def serve(control: socket.socket, identity: str, agent_socket: str) -> NoReturn:
     control.send(json.dumps({"type": "ready", "protocol": PROTOCOL}).encode())
     data, descriptors, _, _ = socket.recv_fds(control, 32768, 4)
     if not data or json.loads(data)["type"] == "end":
@@ -79,9 +91,11 @@ def serve(control: socket.socket, identity: str) -> NoReturn:
     bulk: list[socket.socket] = []
     controls = [control]
     while True:
-        readable, _, _ = select.select([command, *controls], [], [])
-        if control in readable:
-            data, descriptors, _, _ = socket.recv_fds(control, 32768, 4)
+        if not controls and agent_socket:
+            controls = call_agent(agent_socket, identity)
+        readable, _, _ = select.select([command, *controls], [], [], 0.05)
+        if controls and controls[0] in readable:
+            data, descriptors, _, _ = socket.recv_fds(controls[0], 32768, 4)
             if not data:
                 controls = []  # the agent has gone: this one ends with its client
             elif json.loads(data)["type"] == "bulk":
@@ -119,7 +133,8 @@ def main() -> None:
     if "SOFTGPU_FAKE_STUBBORN" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    serve(socket.socket(fileno=int(options["--control-fd"])), options["--id"])
+    control = socket.socket(fileno=int(options["--control-fd"]))
+    serve(control, options["--id"], options.get("--agent-socket", ""))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""Who this GPU server is to its pool: what enrolment gave it, in one file of its state folder.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+
+from outboard.errors import ConfigurationError
+
+FILE = "identity.json"
+_NEXT = "enrol this server again: outboard join TOKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A node's name and secrets. `keys` are the controllers' public keys as last heard, in hex."""
+
+    name: str
+    token: str = field(repr=False)
+    node_key: str = field(repr=False)
+    authority_pem: str
+    controllers: tuple[str, ...]
+    keys: tuple[str, ...]
+
+    def with_keys(self, keys: tuple[str, ...]) -> Identity:
+        return replace(self, keys=keys)
+
+
+def write_identity(folder: str, identity: Identity) -> None:
+    """Put it in place in one step, readable by this user alone, on disk when this returns."""
+    path = os.path.join(folder, FILE)
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        json.dump(asdict(identity), file)
+        file.flush()
+        os.fsync(descriptor)
+    os.rename(f"{path}.new", path)
+
+
+def read_identity(folder: str) -> Identity:
+    """What enrolment left here; raises `ConfigurationError` saying what to do."""
+    path = os.path.join(folder, FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise ConfigurationError(
+                    f"{path} can be read by others than its owner: its secrets are void", _NEXT
+                )
+            record = json.load(file)
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"this server belongs to no pool yet: {path} does not exist",
+            "make a token on the controller (outboard tokens create --join node), then here:"
+            " outboard join TOKEN URL",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", _NEXT) from error
+    try:
+        identity = Identity(
+            name=record["name"],
+            token=record["token"],
+            node_key=record["node_key"],
+            authority_pem=record["authority_pem"],
+            controllers=tuple(record["controllers"]),
+            keys=tuple(record["keys"]),
+        )
+        if len(bytes.fromhex(identity.node_key)) != 32:
+            raise ValueError("node_key is not 32 bytes")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{path} is not whole: {error}", _NEXT) from error
+    return identity

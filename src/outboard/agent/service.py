@@ -1,0 +1,218 @@
+"""The agent's process: puts its parts together, and leaves the programs alone when it ends.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+from outboard import __version__
+from outboard.agent.admission import Admission
+from outboard.agent.agent import Agent
+from outboard.agent.calls import WorkerCalls
+from outboard.agent.driver import candidate_drivers
+from outboard.agent.epochs import Epochs
+from outboard.agent.gate import Gate
+from outboard.agent.identity import Identity, read_identity, write_identity
+from outboard.agent.inventory import Inventory, find_devices
+from outboard.agent.isolation import missing_isolation, raise_soft_limits, worker_environment
+from outboard.agent.link import ControllerLink
+from outboard.agent.records import Records
+from outboard.agent.reporter import Reporter
+from outboard.agent.workers import Workers
+from outboard.errors import ConfigurationError
+from outboard.native import find_native_files
+from outboard.pki.signing import KnownKeys
+
+log = logging.getLogger("outboard.agent.service")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """How an agent is run. `listen` and `address` are HOST:PORT; clients connect to `address`."""
+
+    state: str
+    runtime: str
+    listen: str
+    address: str
+    driver: str
+    warm_workers: int
+    plaintext: bool
+
+
+def run_agent(options: AgentOptions) -> int:
+    """Serve until SIGTERM. Raises `ConfigurationError` or `InventoryFailed` if it cannot start."""
+    os.umask(0o077)
+    raise_soft_limits()
+    for folder in (options.state, options.runtime):
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder {folder} cannot be made: {error.strerror}",
+                "run the agent as root, or name folders of your own: --state, --runtime",
+            ) from error
+    host, port = split_address(options.listen)
+    if not options.plaintext and not _is_loopback(host):
+        raise ConfigurationError(
+            f"the data plane would listen on {host} in the clear: this release has no TLS there",
+            "listen on loopback (--listen 127.0.0.1:7861), or accept it on a network that you"
+            " trust: --plaintext-data-plane",
+        )
+    identity = read_identity(options.state)
+    native = find_native_files()
+    native.require_worker()
+    environment = worker_environment(os.path.join(options.state, "cache"))
+    drivers = candidate_drivers(options.driver, native)
+    inventory, passed_over = find_devices(native.worker, drivers, environment, options.warm_workers)
+    for why in passed_over:
+        log.info("driver passed over: %s", why)
+    service = _Service(options, identity, inventory)
+    asyncio.run(service.run(native.worker, environment, host, port))
+    return 0
+
+
+class _Service:
+    """The parts of one agent, while it runs."""
+
+    def __init__(self, options: AgentOptions, identity: Identity, inventory: Inventory) -> None:
+        self._options = options
+        self._identity = identity
+        self._inventory = inventory
+        self._keys = KnownKeys(bytes.fromhex(key) for key in identity.keys)
+        self._workers: Workers
+
+    async def run(self, worker: str, environment: dict[str, str], host: str, port: int) -> None:
+        """Serve until a signal asks for the end."""
+        options, identity = self._options, self._identity
+        epochs = Epochs(os.path.join(options.state, "epochs"), time.time())
+        node_key = bytes.fromhex(identity.node_key)
+        agent = Agent(
+            Admission(identity.name, node_key, self._keys, epochs),
+            self._inventory.devices,
+            Records(os.path.join(options.runtime, "sessions")),
+        )
+        calls_path = os.path.join(options.runtime, "agent.sock")
+        self._workers = agent.workers = Workers(
+            worker,
+            self._inventory.driver.path,
+            self._inventory.warm_devices,
+            environment,
+            options.warm_workers,
+            agent.worker_exited,
+            calls_path,
+        )
+        agent.adopt()
+        calls = WorkerCalls(calls_path, agent.worker_called)
+        gate = Gate(host, agent.admit, port)
+        link = ControllerLink(identity.controllers, identity.authority_pem, identity.token)
+        reporter = Reporter(
+            identity.name, agent, link, self._describe(gate.address), self._health, self._learn
+        )
+        agent.on_programs = reporter.changed
+        self._workers.fill()
+        log.info(
+            "release %s, node %s, data plane on %s, driver %s, %d devices, controllers %s",
+            __version__,
+            identity.name,
+            gate.address,
+            self._inventory.driver.path,
+            len(self._inventory.devices),
+            ", ".join(identity.controllers),
+        )
+        log.info("isolation that this user cannot give: %s", "; ".join(missing_isolation()))
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        tasks = [
+            asyncio.create_task(work)
+            for work in (gate.serve(), calls.serve(), reporter.run(), stop.wait())
+        ]
+        notify("READY=1")
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        notify("STOPPING=1")
+        for task in tasks:
+            task.cancel()
+        gate.close()
+        calls.close()
+        await link.close()
+        await self._workers.close(abandon_claimed=True)
+        for task in done:
+            task.result()  # what ended by itself ended by a fault of ours: it is not hidden
+
+    def _describe(self, address: str) -> dict[str, object]:
+        """The inventory as controllers are told."""
+        inventory = self._inventory
+        return {
+            "address": self._options.address or address,
+            "hostname": socket.gethostname(),
+            "tls": "none",
+            "driver": inventory.driver.path,
+            "driver_version": inventory.driver_version,
+            "protocol": inventory.protocol,
+            "software": inventory.software,
+            "devices": [
+                {**device.to_json(), "minimum_share_bytes": device.minimum_share_bytes}
+                for device in inventory.devices
+            ],
+        }
+
+    def _health(self) -> dict[str, object]:
+        """A node whose workers do not start takes no sessions; devices are judged by the driver."""
+        failing = self._options.warm_workers > 0 and self._workers.failing
+        reason = f"workers do not start: {self._workers.last_failure}" if failing else ""
+        return {
+            "healthy": not failing,
+            "reason": reason,
+            "warm_workers": self._workers.warm_count,
+            "devices": [
+                {"index": device.index, "healthy": True, "reason": ""}
+                for device in self._inventory.devices
+            ],
+        }
+
+    def _learn(self, keys: tuple[str, ...]) -> None:
+        """Controllers came or went. Kept on disk: grants are verified while none answers."""
+        if set(keys) == set(self._identity.keys) or not keys:
+            return
+        self._keys.replace(bytes.fromhex(key) for key in keys)
+        self._identity = self._identity.with_keys(keys)
+        write_identity(self._options.state, self._identity)
+        log.info("the pool has %d controllers", len(keys))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[V6]:PORT`; raises `ConfigurationError`."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigurationError(
+            f"{address!r} is not HOST:PORT", "for example 10.0.0.5:7861, or [::]:7861"
+        )
+    return host.strip("[]"), int(port)
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it asked to be told (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+        try:
+            connection.sendto(state.encode(), "\0" + path[1:] if path[0] == "@" else path)
+        except OSError as error:
+            log.warning("systemd could not be told %s: %s", state, error.strerror)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
