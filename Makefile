@@ -67,6 +67,13 @@ sanitize: setup-test build-all ## the native suite on AddressSanitizer + UBSan a
 fuzz: setup-test build-all ## hostile bytes against the decoder and whole workers, bounded
 	@tools/fuzz.sh $(BUILD)
 
+.PHONY: soak
+soak: setup-test ## the ledger for hours: a million random operations, controllers killed for a minute
+	@OUTBOARD_LEDGER_SEEDS=$${OUTBOARD_LEDGER_SEEDS:-1000} \
+	 OUTBOARD_LEDGER_OPERATIONS=$${OUTBOARD_LEDGER_OPERATIONS:-1000000} \
+	 OUTBOARD_HAMMER_SECONDS=$${OUTBOARD_HAMMER_SECONDS:-60} \
+	 $(BIN)/python -m pytest -q -s tests/unit/ledger/test_model.py
+
 .PHONY: bench
 bench: setup-build build-all ## measure calls, bandwidth and whole programs beside native
 	@$(BIN)/python -m bench

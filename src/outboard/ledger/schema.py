@@ -249,8 +249,9 @@ requests = Table(
     Column("share_millionths", BigInteger, nullable=True),
     Column("share_bytes", BigInteger, nullable=True),
     Column("filters", sa.JSON, nullable=False, server_default="[]"),
-    _text("spread", "pack"),
+    _flag("spread"),
     _flag("same_node"),
+    _text("node"),
     _text("name"),
     _text("pool"),
     _whole("priority"),
@@ -262,7 +263,6 @@ requests = Table(
     _time("wait_until_us", nullable=True),
     _time("finished_us", nullable=True),
     _one_of("state", "waiting", "granted", "refused", "cancelled", "timed_out", "lost"),
-    _one_of("spread", "pack", "spread"),
     CheckConstraint("gpus > 0", name="gpus"),
 )
 sa.Index(

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from outboard.errors import MalformedRequest
+from outboard.model.filters import Filter
 from outboard.units import MILLION
+
+MOST_FILTERS = 32
+MOST_PRIORITY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A wish for GPUs. `id` is made by the client: a repeated request gets the same grant."""
+    """A wish for GPUs. `id` is made by the client: a repeated request gets the same grant.
+
+    `spread` asks for the emptiest devices instead of the fullest that fit; `node` for that server
+    alone; `pool` for nodes of that pool; `wanted_s` says how long it will take, if it is known.
+    """
 
     id: str
     gpus: int
@@ -51,12 +59,26 @@ class Request:
     uid: int
     pid: int
     program: str
+    user: str = ""
+    host: str | None = None
+    filters: tuple[Filter, ...] = ()
+    spread: bool = False
+    same_node: bool = False
+    node: str = ""
+    pool: str = ""
+    name: str = ""
+    priority: int = 0
+    wanted_s: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.id) != 32 or self.id.strip("0123456789abcdef"):
             raise MalformedRequest("a request's id is 32 hexadecimal digits")
         if self.gpus < 1:
             raise MalformedRequest("a request asks for at least one GPU")
+        if len(self.filters) > MOST_FILTERS:
+            raise MalformedRequest(f"a request has at most {MOST_FILTERS} filters")
+        if not -MOST_PRIORITY <= self.priority <= MOST_PRIORITY:
+            raise MalformedRequest(f"a priority is from -{MOST_PRIORITY} to {MOST_PRIORITY}")
 
 
 @dataclass(frozen=True, slots=True)

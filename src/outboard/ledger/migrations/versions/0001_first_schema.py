@@ -263,8 +263,9 @@ def _create_requests() -> None:
         sa.Column("share_millionths", sa.BigInteger(), nullable=True),
         sa.Column("share_bytes", sa.BigInteger(), nullable=True),
         sa.Column("filters", sa.JSON(), server_default="[]", nullable=False),
-        sa.Column("spread", sa.Text(), server_default="pack", nullable=False),
+        sa.Column("spread", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("same_node", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("node", sa.Text(), server_default="", nullable=False),
         sa.Column("name", sa.Text(), server_default="", nullable=False),
         sa.Column("pool", sa.Text(), server_default="", nullable=False),
         sa.Column("priority", sa.BigInteger(), server_default="0", nullable=False),
@@ -275,7 +276,6 @@ def _create_requests() -> None:
         sa.Column("seen_us", sa.BigInteger(), nullable=False),
         sa.Column("wait_until_us", sa.BigInteger(), nullable=True),
         sa.Column("finished_us", sa.BigInteger(), nullable=True),
-        sa.CheckConstraint("spread IN ('pack', 'spread')", name=op.f("ck_requests_spread")),
         sa.CheckConstraint(
             "state IN ('waiting', 'granted', 'refused', 'cancelled', 'timed_out', 'lost')",
             name=op.f("ck_requests_state"),

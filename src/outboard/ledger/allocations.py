@@ -1,0 +1,293 @@
+"""Allocations: kept by leases, ended in two steps, taken over, resized.
+
+SPDX-License-Identifier: Apache-2.0
+
+Ending has two steps since the bytes are free only once the workers that hold them are gone: first
+the allocation is *ending* and has no lease; each node's part is released when its agent says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from outboard.errors import NotFound, Stale
+from outboard.ledger import limits
+from outboard.ledger.nodes import epoch_base
+from outboard.ledger.requests import (
+    Granted,
+    Lost,
+    Terms,
+    add_granted,
+    granted_of,
+    insert_grants,
+)
+from outboard.ledger.rows import locked, pairs
+from outboard.ledger.schema import (
+    allocations,
+    devices,
+    epochs,
+    grants,
+    leases,
+    nodes,
+    sessions,
+)
+from outboard.ledger.transaction import Transaction
+from outboard.model.request import GrantedDevice
+
+# An allocation counts up in the low bits, a base is the restore's second in those above; together
+# they stay below 2**53, which every JSON reader can hold.
+_EPOCH_BITS = 20
+
+
+def renew(
+    tx: Transaction, holders: Iterable[str], programs: Mapping[str, int], terms: Terms
+) -> set[str]:
+    """Renew leases: for their holders, and for agents that say how many programs are connected.
+
+    An agent renews only while there is a program. Returns the allocations that have a lease.
+    """
+    held = set(holders)
+    names = held | set(programs)
+    alive = {row.allocation for row in locked(tx, leases, leases.c.allocation.in_(sorted(names)))}
+    renewed = alive & (held | {name for name, count in programs.items() if count})
+    tx.connection.execute(
+        leases.update()
+        .where(leases.c.allocation.in_(sorted(renewed)))
+        .values(picked_up=True, renewed_us=tx.now_us, expires_us=tx.now_us + terms.lease_us)
+    )
+    for name in sorted(alive & set(programs)):
+        tx.connection.execute(
+            leases.update().where(leases.c.allocation == name).values(programs=programs[name])
+        )
+    return alive
+
+
+def expired(tx: Transaction, most: int = 100) -> list[str]:
+    """Allocations whose lease seems over; `end_expired` judges again under the lock."""
+    statement = sa.select(leases.c.allocation).where(leases.c.expires_us < tx.now_us)
+    return list(
+        tx.connection.execute(statement.order_by(leases.c.expires_us).limit(most)).scalars()
+    )
+
+
+def overdue(tx: Transaction) -> list[tuple[str, str]]:
+    """(allocation, reason) of what has to end now: its own time is up, or its node's drain."""
+    active = allocations.c.state == "active"
+    late = sa.select(allocations.c.id).where(active, allocations.c.end_by_us < tx.now_us)
+    found = [
+        (str(name), "its longest time is up") for name in tx.connection.execute(late).scalars()
+    ]
+    drained = (
+        sa.select(grants.c.allocation, nodes.c.name)
+        .join(nodes, nodes.c.name == grants.c.node)
+        .join(allocations, allocations.c.id == grants.c.allocation)
+        .where(active, grants.c.ended_us.is_(None), nodes.c.drain_deadline_us < tx.now_us)
+        .where(nodes.c.state == "draining")
+        .distinct()
+    )
+    for allocation, node in tx.connection.execute(drained):
+        found.append((allocation, f"{node} is drained"))
+    return found
+
+
+def end_expired(tx: Transaction, allocation: str) -> bool:
+    """Begin to end an allocation if its lease is over by the clock, read under the lease's lock."""
+    row = _lock(tx, allocation)
+    rows = locked(tx, leases, leases.c.allocation == allocation)
+    if row is None or not rows or rows[0].expires_us >= tx.now_us:
+        return False
+    reason = "its lease is over" if rows[0].picked_up else "nobody picked it up"
+    return _begin_end(tx, row, "controller", reason)
+
+
+def begin_end(tx: Transaction, allocation: str, actor: str, reason: str) -> bool:
+    """No new programs from here on; returns False if it was ending already, or over."""
+    row = _lock(tx, allocation)
+    return row is not None and _begin_end(tx, row, actor, reason)
+
+
+def _begin_end(tx: Transaction, row: sa.Row[tuple[object, ...]], actor: str, reason: str) -> bool:
+    if row.state != "active":
+        return False
+    tx.connection.execute(
+        allocations.update().where(allocations.c.id == row.id).values(state="ending", reason=reason)
+    )
+    tx.connection.execute(leases.delete().where(leases.c.allocation == row.id))
+    session = _set_session(tx, str(row.id), "ending", reason)
+    tx.audit(actor, "end", session, allocation=row.id, reason=reason)
+    return True
+
+
+def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
+    """The workers of an ending allocation are gone, on one node or everywhere: free its bytes.
+
+    Returns whether that ended it. Doing it twice is doing it once.
+    """
+    row = _lock(tx, allocation)
+    if row is None or row.state != "ending":
+        return False
+    live = locked(tx, grants, (grants.c.allocation == allocation) & grants.c.ended_us.is_(None))
+    going = [grant for grant in live if node is None or grant.node == node]
+    over = len(going) == len(live)
+    less = limits.Use(len(going), sum(grant.share_bytes for grant in going), int(over))
+    subjects = limits.subjects_of(row.user_name, row.groups.split(), row.host)
+    limits.count(tx, limits.lock_counters(tx, subjects), -less)
+    for grant in _lock_devices(tx, going):
+        add_granted(tx, grant.node, grant.idx, -grant.share_bytes)
+    _end_grants(tx, row, going)
+    if over:
+        ended_us = max(tx.now_us, row.started_us)
+        tx.connection.execute(
+            allocations.update()
+            .where(allocations.c.id == allocation)
+            .values(state="ended", ended_us=ended_us)
+        )
+        _set_session(tx, allocation, "ended", row.reason)
+    return over
+
+
+def take_over(
+    tx: Transaction, allocation: str, holder_sha256: str, before_sha256: str, terms: Terms
+) -> Granted:
+    """A new holder shows the old one's secret: the epoch rises, which fences the old one off.
+
+    Raises `Stale` if the secret is not the newest, `NotFound` if the allocation is not active.
+    """
+    row = _active(tx, allocation)
+    lease = locked(tx, leases, leases.c.allocation == allocation)[0]
+    if lease.holder_sha256 == holder_sha256:
+        return granted_of(tx, str(row.request))  # said again, because the answer was lost
+    if lease.holder_sha256 != before_sha256:
+        raise Stale("somebody else has taken this session over", "start a new session")
+    tx.connection.execute(
+        leases.update()
+        .where(leases.c.allocation == allocation)
+        .values(
+            holder_sha256=holder_sha256,
+            picked_up=True,
+            renewed_us=tx.now_us,
+            expires_us=tx.now_us + terms.lease_us,
+        )
+    )
+    _raise_epoch(tx, row)
+    tx.audit(row.user_name, "takeover", allocation)
+    return granted_of(tx, str(row.request))
+
+
+def resize(tx: Transaction, allocation: str, share_bytes: Sequence[int]) -> Granted | Lost:
+    """Give each device of an active allocation another share; completely, or not at all."""
+    row = _active(tx, allocation)
+    live = locked(tx, grants, (grants.c.allocation == allocation) & grants.c.ended_us.is_(None))
+    live = sorted(live, key=lambda grant: grant.ordinal)
+    if len(share_bytes) != len(live) or min(share_bytes) <= 0:
+        raise NotFound(f"{allocation} has {len(live)} devices", "give a share for each")
+    if [grant.share_bytes for grant in live] == list(share_bytes):
+        return granted_of(tx, str(row.request))
+    more = limits.Use(0, sum(share_bytes) - sum(grant.share_bytes for grant in live), 0)
+    subjects = limits.subjects_of(row.user_name, row.groups.split(), row.host)
+    counters = limits.lock_counters(tx, subjects)
+    refused = limits.refusal(counters, more)
+    if refused is not None:
+        raise refused
+    wanted = dict(zip(((grant.node, grant.idx) for grant in live), share_bytes, strict=True))
+    ordered = _lock_devices(tx, live)
+    for grant in ordered:
+        device = tx.connection.execute(
+            sa.select(devices).where(devices.c.node == grant.node, devices.c.idx == grant.idx)
+        ).one()
+        after = device.granted_bytes - grant.share_bytes + wanted[grant.node, grant.idx]
+        if after > device.capacity_bytes:
+            return Lost(f"device {grant.idx} of {grant.node} has not that much left")
+    limits.count(tx, counters, more)
+    for grant in ordered:
+        add_granted(tx, grant.node, grant.idx, wanted[grant.node, grant.idx] - grant.share_bytes)
+    _end_grants(tx, row, live)
+    epoch = _raise_epoch(tx, row)
+    chosen = [GrantedDevice(key[0], key[1], amount) for key, amount in wanted.items()]
+    insert_grants(tx, allocation, str(row.user_name), epoch, chosen)
+    tx.audit(row.user_name, "resize", allocation, shares=list(share_bytes))
+    return granted_of(tx, str(row.request))
+
+
+def restore(tx: Transaction, reason: str, terms: Terms) -> int:
+    """Begin the ledger anew after it was put back from a backup: returns the new base of epochs.
+
+    All that is active gets an epoch above every one that was ever handed out, and a whole lease to
+    show itself; nodes take grants again as their agents reconcile.
+    """
+    newest = epoch_base(tx)
+    base = max((tx.now_us // 1_000_000) << _EPOCH_BITS, newest + (1 << _EPOCH_BITS))
+    tx.connection.execute(epochs.insert().values(base=base, reason=reason, begun_us=tx.now_us))
+    locked(tx, allocations, allocations.c.state == "active")
+    tx.connection.execute(
+        allocations.update().where(allocations.c.state != "ended").values(epoch=base + 1)
+    )
+    tx.connection.execute(leases.update().values(expires_us=tx.now_us + terms.lease_us))
+    tx.audit("controller", "restore", str(base), reason=reason)
+    tx.changed("ledger", str(base))
+    return base
+
+
+def _lock(tx: Transaction, allocation: str) -> sa.Row[tuple[object, ...]] | None:
+    rows = locked(tx, allocations, allocations.c.id == allocation)
+    return rows[0] if rows else None
+
+
+def _active(tx: Transaction, allocation: str) -> sa.Row[tuple[object, ...]]:
+    row = _lock(tx, allocation)
+    if row is None or row.state != "active":
+        raise NotFound(f"there is no active allocation {allocation}")
+    return row
+
+
+def _lock_devices(
+    tx: Transaction, rows: Sequence[sa.Row[tuple[object, ...]]]
+) -> list[sa.Row[tuple[object, ...]]]:
+    """Lock the devices of some grants; returns the grants in that order."""
+    keys = [(str(row.node), int(row.idx)) for row in rows]
+    if keys:
+        locked(tx, devices, pairs(devices.c.node, devices.c.idx, keys))
+    return sorted(rows, key=lambda row: (row.node, row.idx))
+
+
+def _end_grants(
+    tx: Transaction,
+    row: sa.Row[tuple[object, ...]],
+    going: Sequence[sa.Row[tuple[object, ...]]],
+) -> None:
+    # A clock that was set back must not make a span that ends before it begins.
+    for grant in going:
+        tx.connection.execute(
+            grants.update()
+            .where(
+                grants.c.allocation == row.id,
+                grants.c.ordinal == grant.ordinal,
+                grants.c.epoch == grant.epoch,
+            )
+            .values(ended_us=max(tx.now_us, grant.started_us))
+        )
+
+
+def _raise_epoch(tx: Transaction, row: sa.Row[tuple[object, ...]]) -> int:
+    epoch = int(row.epoch) + 1
+    tx.connection.execute(
+        allocations.update().where(allocations.c.id == row.id).values(epoch=epoch)
+    )
+    tx.changed("allocation", str(row.id))
+    return epoch
+
+
+def _set_session(tx: Transaction, allocation: str, state: str, reason: str) -> str:
+    session = tx.connection.scalar(
+        sa.select(sessions.c.id).where(sessions.c.allocation == allocation)
+    )
+    values: dict[str, object] = {"state": state, "reason": reason}
+    if state == "ended":
+        values["ended_us"] = tx.now_us
+    tx.connection.execute(
+        sessions.update().where(sessions.c.allocation == allocation).values(values)
+    )
+    tx.changed("session", str(session))
+    return str(session)
