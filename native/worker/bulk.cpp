@@ -333,6 +333,8 @@ void Bulk::send() {
       continue;
     }
     if (!outstanding) {
+      // A send that failed held no lock: the end may have been announced meanwhile.
+      if (stopping_ || ended()) return;
       changed_.wait(lock);
       idle_since = std::chrono::steady_clock::now();
       continue;

@@ -202,6 +202,18 @@ TEST_CASE("a stream whose bytes do not come holds up no other") {
   CHECK(peer.synchronize(slow) == CUDA_SUCCESS);
 }
 
+TEST_CASE("a session ends although its bulk bytes are not read") {
+  Peer peer(software_gpu());
+  peer.start();
+  const int socket = peer.open_bulk();
+  constexpr size_t bytes = 1 << 20;
+  const uint64_t address = peer.allocate(bytes);
+  peer.ask(to_host(peer.stream(), 1, address, bytes));
+  wire::BulkHeader header;  // the only piece is on its way, and fills the socket
+  REQUIRE(transport::receive_all(socket, &header, sizeof header, 20'000) == transport::Status::ok);
+  peer.finish();
+}
+
 TEST_CASE("more bytes than a stream's window, or pieces out of order, break the protocol") {
   for (const bool overrun : {true, false}) {
     Peer peer(software_gpu());
