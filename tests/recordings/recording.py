@@ -1,4 +1,4 @@
-"""Recordings of programs on real GPUs: small enough to keep, playable when the protocol has changed.
+"""Recordings of programs on real GPUs: small enough to keep, playable after the protocol changed.
 
 SPDX-License-Identifier: Apache-2.0
 
