@@ -30,6 +30,7 @@
 #include "worker/share.hpp"
 #include "worker/side_thread.hpp"
 #include "worker/streams.hpp"
+#include "worker/virtual_memory.hpp"
 
 namespace outboard::worker {
 
@@ -154,6 +155,7 @@ class Worker {
   Outbox outbox;
   Completion completion;
   Memory memory;
+  VirtualMemory virtual_memory;
   Images images;
   SideThread side;
   Bulk bulk;

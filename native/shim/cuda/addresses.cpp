@@ -40,8 +40,18 @@ bool Addresses::find(uint64_t address, Range* range) const {
 }
 
 bool Addresses::is_device(uint64_t address, uint64_t bytes, Range* range) const {
-  return find(address, range) && range->on_device() &&
-         bytes <= range->bytes - (address - range->base);
+  if (!find(address, range) || !range->on_device()) return false;
+  uint64_t held = range->bytes - (address - range->base);
+  if (bytes <= held) return true;
+  if (range->kind != MemoryKind::mapped) return false;
+  const std::shared_lock guard(mutex_);
+  for (auto next = ranges_.upper_bound(address); next != ranges_.end(); ++next) {
+    const bool joins = next->first == address + held && next->second.kind == MemoryKind::mapped;
+    if (!joins) return false;
+    held += next->second.bytes;
+    if (bytes <= held) return true;
+  }
+  return false;
 }
 
 bool Addresses::is_pinned(const void* address, uint64_t bytes) const {

@@ -17,6 +17,7 @@ enum class MemoryKind : uint8_t {
   device,      ///< cuMemAlloc
   pool,        ///< stream-ordered
   global,      ///< a module's variable
+  mapped,      ///< physical memory that the program mapped; of no context
   pinned,      ///< host memory that we allocated
   registered,  ///< the program's own host memory
 };
@@ -30,7 +31,7 @@ struct Range {
   unsigned flags = 0;  ///< of host memory
   MemoryKind kind = MemoryKind::device;
 
-  bool on_device() const { return kind <= MemoryKind::global; }
+  bool on_device() const { return kind <= MemoryKind::mapped; }
 };
 
 /// Ranges never overlap. Readers share.
@@ -41,7 +42,8 @@ class Addresses {
   bool remove(uint64_t base, MemoryKind kind, MemoryKind or_kind, Range* removed);
   /// The range that holds `address`.
   bool find(uint64_t address, Range* range) const;
-  /// True if [address, address + bytes) lies within one range of device memory.
+  /// True if [address, address + bytes) lies within one range of device memory, or within mappings
+  /// side by side; `range` is the first.
   bool is_device(uint64_t address, uint64_t bytes, Range* range) const;
   /// True if [address, address + bytes) lies within one range of pinned or registered memory.
   bool is_pinned(const void* address, uint64_t bytes) const;

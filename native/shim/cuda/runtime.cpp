@@ -32,6 +32,7 @@ constinit client::Slab<Function, 1u << 20> functions;
 constinit client::Slab<Graph, 1u << 17> graphs;
 constinit client::Slab<GraphExec, 1u << 17> graph_execs;
 constinit client::Slab<Pool, 1024> pools;
+constinit client::Slab<PhysicalMemory, 1u << 20> physical_memories;
 
 namespace {
 
