@@ -38,6 +38,10 @@ constexpr Span sanitizer_regions[] = {{0x60'0000'0000, 0x70'0000'0000},
 constinit std::mutex regions_mutex;
 uint64_t next_place[2] = {};
 
+Span span_of(Region region) {
+  return (&__tsan_init != nullptr ? sanitizer_regions : regions)[static_cast<uint32_t>(region)];
+}
+
 bool map_at(uint64_t base, uint64_t bytes) {
   void* wanted = reinterpret_cast<void*>(base);
   void* got = ::mmap(wanted, bytes, PROT_NONE,
@@ -68,9 +72,14 @@ bool reserve_window(Window* window) {
   return false;
 }
 
+Window region_window(Region region) {
+  const Span span = span_of(region);
+  return {span.begin, span.end - span.begin};
+}
+
 bool reserve_place(Region region, uint64_t bytes, uint64_t alignment, Window* window) {
   const auto index = static_cast<uint32_t>(region);
-  const Span span = (&__tsan_init != nullptr ? sanitizer_regions : regions)[index];
+  const Span span = span_of(region);
   const uint64_t size = (bytes + page_bytes - 1) & ~(page_bytes - 1);
   if (size < bytes || size > span.end - span.begin) return false;
   const std::lock_guard guard(regions_mutex);

@@ -28,6 +28,8 @@ enum class Region : uint32_t { reservations, host };
 /// used again only once the region's end is reached, so that a stale address faults. False where
 /// nothing can be had.
 bool reserve_place(Region region, uint64_t bytes, uint64_t alignment, Window* window);
+/// All of a region.
+Window region_window(Region region);
 
 /// Reserves exactly [base, base + bytes), for what the server's driver placed itself; false if
 /// taken.

@@ -22,6 +22,7 @@
 #include "worker/driver.hpp"
 #include "worker/events.hpp"
 #include "worker/graphs.hpp"
+#include "worker/host_memory.hpp"
 #include "worker/memory.hpp"
 #include "worker/modules.hpp"
 #include "worker/objects.hpp"
@@ -156,6 +157,7 @@ class Worker {
   Completion completion;
   Memory memory;
   VirtualMemory virtual_memory;
+  HostMemory host_memory;
   Images images;
   SideThread side;
   Bulk bulk;

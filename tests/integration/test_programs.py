@@ -36,6 +36,7 @@ RUNTIME_PROGRAMS = [
 ]
 DRIVER_PROGRAMS = [
     "virtualMemory",
+    "mappedMemory",
     "vectorAddDriver",
     "nvrtcModule",
     "orderTransfers",

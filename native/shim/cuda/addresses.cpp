@@ -29,6 +29,11 @@ bool Addresses::remove(uint64_t base, MemoryKind kind, MemoryKind or_kind, Range
   return true;
 }
 
+void Addresses::set_partner(uint64_t base, uint64_t alias) {
+  const std::unique_lock guard(mutex_);
+  if (const auto found = ranges_.find(base); found != ranges_.end()) found->second.partner = alias;
+}
+
 bool Addresses::find(uint64_t address, Range* range) const {
   const std::shared_lock guard(mutex_);
   auto found = ranges_.upper_bound(address);
