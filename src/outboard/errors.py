@@ -27,6 +27,7 @@ SPDX-License-Identifier: Apache-2.0
     │   ├── WaitedTooLong               waited_too_long       408   124
     │   ├── Unauthenticated             unauthenticated       401   125
     │   ├── Forbidden                   forbidden             403   125
+    │   ├── NodeRemoved                 node_removed          403   125
     │   ├── LimitReached                limit_reached         403   125
     │   ├── RateLimited                 rate_limited          429   125
     │   └── Stale                       stale                 409   125
@@ -222,6 +223,13 @@ class Forbidden(RequestError):
     """The token is good but does not allow this."""
 
     code = "forbidden"
+    http_status = 403
+
+
+class NodeRemoved(RequestError):
+    """An agent's node is no longer of this pool: it ends its sessions."""
+
+    code = "node_removed"
     http_status = 403
 
 

@@ -3,12 +3,25 @@
 SPDX-License-Identifier: Apache-2.0
 
     pool = "https://gpus.example.org:7860"   # OUTBOARD_POOL; absent: this machine's own pool
+    token = "ob_..."                         # OUTBOARD_TOKEN; the file is then its owner's alone
+    authority = "/path/to/authority.pem"     # OUTBOARD_AUTHORITY: whose certificates are trusted
 
     [embedded]                               # the pool of this machine
     driver = "auto"                          # OUTBOARD_DRIVER: auto, software, or a path
     idle = "10m"                             # OUTBOARD_POOL_IDLE: ends so long after its last use
     warm_workers = 1                         # OUTBOARD_WARM_WORKERS
     grant_lifetime = "10m"                   # OUTBOARD_GRANT_LIFETIME: renewed at half of it
+
+    [agent]                                  # a GPU server: OUTBOARD_AGENT_STATE and so on
+    state = "/var/lib/outboard/agent"        # its identity and keys
+    runtime = "/run/outboard/agent"          # what its workers need to be found again
+    listen = "0.0.0.0:7861"                  # the data plane
+    address = "gpu1.example.org:7861"        # how clients reach it; absent: name and port
+    driver = "auto"
+    warm_workers = 1
+
+    [controller]
+    state = "/var/lib/outboard/controller"   # OUTBOARD_CONTROLLER_STATE
 """
 
 from __future__ import annotations
@@ -23,10 +36,19 @@ SYSTEM_CONFIGURATION_FILE = "/etc/outboard/config.toml"
 
 _VARIABLES = {
     "pool": "OUTBOARD_POOL",
+    "token": "OUTBOARD_TOKEN",
+    "authority": "OUTBOARD_AUTHORITY",
     "embedded.driver": "OUTBOARD_DRIVER",
     "embedded.idle": "OUTBOARD_POOL_IDLE",
     "embedded.warm_workers": "OUTBOARD_WARM_WORKERS",
     "embedded.grant_lifetime": "OUTBOARD_GRANT_LIFETIME",
+    "agent.state": "OUTBOARD_AGENT_STATE",
+    "agent.runtime": "OUTBOARD_AGENT_RUNTIME",
+    "agent.listen": "OUTBOARD_AGENT_LISTEN",
+    "agent.address": "OUTBOARD_AGENT_ADDRESS",
+    "agent.driver": "OUTBOARD_AGENT_DRIVER",
+    "agent.warm_workers": "OUTBOARD_AGENT_WARM_WORKERS",
+    "controller.state": "OUTBOARD_CONTROLLER_STATE",
 }
 
 
@@ -35,6 +57,11 @@ class Settings:
 
     def __init__(self, layers: list[tuple[str, dict[str, str]]]) -> None:
         self._layers = layers
+
+    def text(self, name: str, default: str) -> str:
+        """The value of a setting, or its default."""
+        found = self.find(name)
+        return found[0] if found else default
 
     def find(self, name: str) -> tuple[str, str] | None:
         """(value, source) of a setting, or None where no layer has it."""
@@ -115,6 +142,10 @@ def _read(path: str) -> dict[str, str]:
             values.update({f"{key}.{inner}": str(given) for inner, given in value.items()})
         else:
             values[key] = str(value)
+    if "token" in values and os.stat(path).st_mode & 0o077:
+        raise ConfigurationError(
+            f"{path} holds a token and can be read by others", f"chmod 600 {path}"
+        )
     unknown = sorted(set(values) - set(_VARIABLES))
     if unknown:
         raise ConfigurationError(

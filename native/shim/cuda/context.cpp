@@ -4,7 +4,6 @@
 
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
-#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/loading.hpp"
 #include "shim/cuda/program.hpp"
@@ -78,7 +77,6 @@ void forget_objects(Context* context) {
   });
   sleep_libraries(context);
   addresses().forget(context);
-  forget_views(context);
 }
 
 CUresult create(CUcontext* out, unsigned flags, CUdevice ordinal, unsigned api_version) {
@@ -397,7 +395,7 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
       waited.emplace_back(stream, stream->progress.issued.load());
     }
   });
-  if (waited.empty()) return fetch_views();
+  if (waited.empty()) return CUDA_SUCCESS;
   client::Answer<wire::command::ContextSynchronize> answer;
   const CUresult result = call(context, wire::command::ContextSynchronize{}, &answer);
   if (result != CUDA_SUCCESS) return result;
@@ -405,7 +403,6 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
     context->server->copies().report(&stream->progress, count);
     context->server->copies().wait(&stream->progress, count);
   }
-  if (const CUresult fetched = fetch_views(); fetched != CUDA_SUCCESS) return fetched;
   return check(context);
 }
 

@@ -21,7 +21,6 @@ from outboard.agent.calls import WorkerCalls
 from outboard.agent.driver import candidate_drivers
 from outboard.agent.epochs import Epochs
 from outboard.agent.gate import Gate
-from outboard.agent.identity import Identity, read_identity, write_identity
 from outboard.agent.inventory import Inventory, find_devices
 from outboard.agent.isolation import missing_isolation, raise_soft_limits, worker_environment
 from outboard.agent.link import ControllerLink
@@ -29,6 +28,7 @@ from outboard.agent.records import Records
 from outboard.agent.reporter import Reporter
 from outboard.agent.workers import Workers
 from outboard.errors import ConfigurationError
+from outboard.model.identity import Identity, read_identity, write_identity
 from outboard.native import find_native_files
 from outboard.pki.signing import KnownKeys
 

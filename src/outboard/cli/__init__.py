@@ -10,6 +10,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _HELP = """\
 Examples:
   outboard run -n 1 -- python train.py        run a program on one GPU of the pool
@@ -25,19 +29,26 @@ Commands:
   gpus       list the pool's GPUs
   sessions   list who uses them
   pool       this machine's own pool: status, stop
+  login      use a pool elsewhere from this account
+  join       make this machine a GPU server or a client of a pool
+  agent      serve this machine's GPUs to the pool that it joined
+  controller make a pool's controller, and serve it
   version    print the release
 
 `outboard COMMAND --help` explains a command and its options.
 
 Without configuration, a pool of this machine is started for you: of its own GPUs if it has some,
-else of a software GPU, for trying out. A pool elsewhere is named by OUTBOARD_POOL, or in
-~/.config/outboard/config.toml or /etc/outboard/config.toml:  pool = "..."
+else of a software GPU, for trying out. A pool elsewhere is used after `outboard login URL`, or
+named in ~/.config/outboard/config.toml, /etc/outboard/config.toml or OUTBOARD_POOL.
 
 Exit codes: the program's own, 128+n if it was ended by signal n; Outboard's own failures are
 124 (waited too long), 125 (failed), 126 (program cannot run), 127 (program not found).
 """
 
-_COMMANDS = ("run", "gpus", "sessions", "pool", "version")
+# Each is `NAME_command` of the module `outboard.cli.NAME`.
+_COMMANDS = (
+    *("run", "gpus", "sessions", "pool", "login", "join", "agent", "controller", "version"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,27 +76,15 @@ def _dispatch(words: list[str]) -> int:
         sys.stdout.write(_HELP)
         return 0
     name, rest = words[0], words[1:]
-    if name == "run":
-        from outboard.cli.run import run_command
+    if name in ("--version", "-V"):
+        name = "version"
+    if name not in _COMMANDS:
+        return _unknown(name)
+    from importlib import import_module
 
-        return run_command(rest)
-    if name == "gpus":
-        from outboard.cli.gpus import gpus_command
-
-        return gpus_command(rest)
-    if name == "sessions":
-        from outboard.cli.sessions import sessions_command
-
-        return sessions_command(rest)
-    if name == "pool":
-        from outboard.cli.pool import pool_command
-
-        return pool_command(rest)
-    if name in ("version", "--version", "-V"):
-        from outboard.cli.version import version_command
-
-        return version_command(rest)
-    return _unknown(name)
+    command: Callable[[list[str]], int]
+    command = getattr(import_module(f"outboard.cli.{name}"), f"{name}_command")
+    return command(rest)
 
 
 def _unknown(name: str) -> int:

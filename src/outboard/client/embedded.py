@@ -27,7 +27,7 @@ def connect_embedded(runtime: str) -> PoolConnection:
     """
     path = pool_socket(runtime)
     try:
-        return PoolConnection(path)
+        return PoolConnection.over_unix(path)
     except PoolUnreachable:
         pass
     import fcntl
@@ -40,7 +40,7 @@ def connect_embedded(runtime: str) -> PoolConnection:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                return PoolConnection(path)
+                return PoolConnection.over_unix(path)
             except PoolUnreachable as error:
                 if time.monotonic() > deadline:
                     raise PoolStartFailed(error.message, error.hint) from error

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with JSON over one Unix socket, for one request at a time.
+"""HTTP/1.1 with JSON over one connection, a Unix socket's or a TLS one, one request at a time.
 
 SPDX-License-Identifier: Apache-2.0
 
@@ -19,20 +19,27 @@ _LARGEST_ANSWER_BYTES = 8 << 20
 class PoolConnection:
     """A connection to a pool. As long as it is open, the pool keeps what was granted over it."""
 
-    def __init__(self, path: str) -> None:
-        """Connect; raises `PoolUnreachable` if nobody listens."""
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, connected: socket.socket, name: str, token: str = "") -> None:
+        """`name` is the pool's address for messages; the socket is this object's from now on."""
+        self.name = name
+        self._socket = connected
         self._buffer = b""
+        self._authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+
+    @classmethod
+    def over_unix(cls, path: str) -> PoolConnection:
+        """Connect to a pool of this machine; raises `PoolUnreachable` if nobody listens."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(ANSWER_TIMEOUT_S)
-            self._socket.connect(path)
+            connection.settimeout(ANSWER_TIMEOUT_S)
+            connection.connect(path)
         except OSError as error:
-            self._socket.close()
+            connection.close()
             raise PoolUnreachable(
                 f"nobody answers at {path}: {error.strerror or error}",
                 "see whether the pool runs: outboard pool status",
             ) from error
+        return cls(connection, path)
 
     def call(
         self,
@@ -47,18 +54,20 @@ class PoolConnection:
         breaks or nothing comes within `timeout_s`.
         """
         data = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: pool\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: pool\r\n{self._authorization}"
+        if body is not None:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
         try:
             self._socket.settimeout(timeout_s)
-            self._socket.sendall(head.encode() + data)
+            self._socket.sendall(f"{head}\r\n".encode() + data)
             status, answer = self._receive()
         except TimeoutError as error:
             raise PoolUnreachable(
-                f"the pool at {self.path} does not answer", "see its log: outboard pool status"
+                f"the pool at {self.name} does not answer", "see its log: outboard pool status"
             ) from error
         except (OSError, ValueError) as error:
             raise PoolUnreachable(
-                f"the connection to the pool at {self.path} broke: {error}", "run the command again"
+                f"the connection to the pool at {self.name} broke: {error}", "run the command again"
             ) from error
         if status >= 400:
             raise error_from_problem(answer, status)
@@ -68,11 +77,12 @@ class PoolConnection:
         """Whether the pool has closed its end; never waits."""
         try:
             self._socket.settimeout(0)
-            return self._socket.recv(1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+            # Nothing is expected between two answers. (TLS has no MSG_PEEK.)
+            received = self._socket.recv(4096)
+            self._buffer += received
+            return received == b""
+        except OSError as error:
+            return not _would_block(error)
 
     def close(self) -> None:
         """Close; what was granted over this connection and not released ends with it."""
@@ -103,3 +113,8 @@ class PoolConnection:
         self._buffer += more
         if len(self._buffer) > _LARGEST_ANSWER_BYTES:
             raise ValueError("the answer is too large")
+
+
+def _would_block(error: OSError) -> bool:
+    """Whether nothing is there yet; over TLS that has an error of its own (SSL_ERROR_WANT_READ)."""
+    return isinstance(error, BlockingIOError) or type(error).__name__ == "SSLWantReadError"

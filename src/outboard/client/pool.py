@@ -6,9 +6,10 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from outboard.client.embedded import connect_embedded
-from outboard.client.http import PoolConnection
+from outboard.client.http import ANSWER_TIMEOUT_S, PoolConnection
 from outboard.directories import pool_socket, runtime_directory
 from outboard.errors import ConfigurationError, PoolEnding, PoolUnreachable
 from outboard.model.session_file import SessionFile, parse_session
@@ -18,22 +19,44 @@ _STARTS = 3
 
 
 class Granted:
-    """What a request was granted: the session, and what is worth telling about it."""
+    """What a request was granted: the session, and what is worth telling about it.
+
+    `renew_every_s` is how often the pool wants to hear of the holder; None where the connection
+    itself is the sign.
+    """
 
     def __init__(self, answer: dict[str, object]) -> None:
         self.session: SessionFile = parse_session(answer["session"])
         self.grant_expires_unix = float(str(answer["grant_expires_unix"]))
+        every = answer.get("renew_every_s")
+        self.renew_every_s = float(str(every)) if every is not None else None
         self.software = bool(answer.get("software"))
         total = answer.get("total_bytes")
         self.total_bytes = [int(value) for value in total] if isinstance(total, list) else []
 
 
 class Pool:
-    """A pool and one connection to it. `embedded` tells that it is this machine's own."""
+    """A pool and one connection to it. `embedded` tells that it is this machine's own.
 
-    def __init__(self, connection: PoolConnection, *, embedded: bool) -> None:
+    With `connect` a connection that broke is replaced: what was granted over it does not hang on
+    it, and every call may be repeated.
+    """
+
+    def __init__(
+        self,
+        connection: PoolConnection,
+        *,
+        embedded: bool,
+        connect: Callable[[], PoolConnection] | None = None,
+    ) -> None:
         self._connection = connection
+        self._connect = connect
         self.embedded = embedded
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a session outlives the connection on which it was granted."""
+        return self._connect is not None
 
     def request(
         self,
@@ -55,30 +78,49 @@ class Pool:
             "program": program,
         }
         timeout_s = None if wait_s is None else wait_s + 30
-        return Granted(self._connection.call("POST", "/v1/requests", body, timeout_s))
+        return Granted(self._call("POST", "/v1/requests", body, timeout_s))
 
     def renew(self, session: str) -> Granted:
         """A fresh grant of the same session."""
-        return Granted(self._connection.call("POST", f"/v1/sessions/{session}/renew"))
+        return Granted(self._call("POST", f"/v1/sessions/{session}/renew"))
 
     def release(self, session: str) -> None:
         """End the session; returns once its memory is free for others."""
-        self._connection.call("DELETE", f"/v1/sessions/{session}")
+        self._call("DELETE", f"/v1/sessions/{session}")
 
     def get(self, path: str) -> dict[str, object]:
         """A GET of the API."""
-        return self._connection.call("GET", path)
+        return self._call("GET", path)
 
     def stop(self, *, force: bool) -> dict[str, object]:
         """End the pool itself; with `force` also if it has sessions."""
-        return self._connection.call("POST", "/v1/stop", {"force": force})
+        return self._call("POST", "/v1/stop", {"force": force})
 
     def lost(self) -> bool:
-        """Whether the pool has closed the connection; never waits."""
-        return self._connection.closed_by_pool()
+        """Whether the pool has gone, and its sessions with it; never waits."""
+        return self._connect is None and self._connection.closed_by_pool()
 
     def close(self) -> None:
         self._connection.close()
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, object] | None = None,
+        timeout_s: float | None = ANSWER_TIMEOUT_S,
+    ) -> dict[str, object]:
+        if self._connect is not None and self._connection.closed_by_pool():
+            self._connection.close()
+            self._connection = self._connect()
+        try:
+            return self._connection.call(method, path, body, timeout_s)
+        except PoolUnreachable:
+            if self._connect is None:
+                raise
+        self._connection.close()
+        self._connection = self._connect()
+        return self._connection.call(method, path, body, timeout_s)
 
 
 def open_pool(settings: Settings, *, start: bool = True) -> Pool:
@@ -88,11 +130,11 @@ def open_pool(settings: Settings, *, start: bool = True) -> Pool:
     """
     configured = settings.find("pool")
     if configured is not None:
-        return _open_configured(*configured)
+        return _open_configured(settings, *configured)
     runtime = runtime_directory()
     if start:
         return Pool(connect_embedded(runtime), embedded=True)
-    return Pool(PoolConnection(pool_socket(runtime)), embedded=True)
+    return Pool(PoolConnection.over_unix(pool_socket(runtime)), embedded=True)
 
 
 def acquire(
@@ -118,33 +160,26 @@ def acquire(
     raise AssertionError("unreachable")
 
 
-def _open_configured(url: str, source: str) -> Pool:
+def _open_configured(settings: Settings, url: str, source: str) -> Pool:
     if url.startswith("unix:"):
         path = url.removeprefix("unix:")
         if not os.path.isabs(path):
             raise ConfigurationError(
                 f"{source}: the pool is {url!r}", "write unix: and an absolute path"
             )
-        return Pool(PoolConnection(path), embedded=False)
-    scheme, separator, rest = url.partition("://")
-    host, _, port = rest.partition("/")[0].rpartition(":")
-    if scheme != "https" or not separator or not host or not port.isdecimal():
-        raise ConfigurationError(
-            f"{source}: the pool is {url!r}",
-            "write https://HOST:PORT, or unix:/path/to/pool.sock; without it this machine's own"
-            " pool is used",
-        )
-    import socket
+        return Pool(PoolConnection.over_unix(path), embedded=False)
+    from outboard.client import remote  # ssl costs the launcher milliseconds: only where it is used
 
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
-    except OSError as error:
-        raise PoolUnreachable(
-            f"the pool {url} (from {source}) does not answer: {error.strerror or error}",
-            f"check that the controller runs and that {host} port {port} can be reached; to use"
-            " this machine's own pool, take the setting away",
-        ) from error
-    raise ConfigurationError(
-        f"{source}: release 0.1 cannot use a pool at an https address yet",
-        "use unix:/path/to/pool.sock, or take the setting away to use this machine's own pool",
-    )
+    remote.parse_url(url, source)
+    token, authority = settings.find("token"), settings.find("authority")
+    if token is None or authority is None:
+        raise ConfigurationError(
+            f"{source}: the pool is {url}, and there is no token for it",
+            f"sign in: outboard login {url}",
+        )
+    pem = remote.read_authority(*authority)
+
+    def connect() -> PoolConnection:
+        return remote.connect(url, pem, token[0], source)
+
+    return Pool(connect(), embedded=False, connect=connect)

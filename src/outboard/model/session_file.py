@@ -46,15 +46,24 @@ class SessionDevice:
 
 
 class SessionNode:
-    """One GPU server of a session: name, `host:port` of its data plane, how that is secured."""
+    """One GPU server of a session: name, `host:port` of its data plane, how that is secured.
 
-    def __init__(self, name: str, address: str, tls: str) -> None:
+    `grant` and `key` are this server's own; empty where the session's count, which are those of
+    its first server.
+    """
+
+    def __init__(self, name: str, address: str, tls: str, grant: str = "", key: str = "") -> None:
         self.name = name
         self.address = address
         self.tls = tls
+        self.grant = grant
+        self.key = key
 
     def to_json(self) -> dict[str, object]:
-        return {"name": self.name, "address": self.address, "tls": self.tls}
+        told: dict[str, object] = {"name": self.name, "address": self.address, "tls": self.tls}
+        if self.grant:
+            told |= {"grant": self.grant, "key": self.key}
+        return told
 
 
 class SessionFile:
@@ -114,9 +123,7 @@ def parse_session(document: object) -> SessionFile:
         return SessionFile(session, socket=socket)
     if form != "inline":
         raise SessionFileMalformed(f"form is {form!r}, not inline or socket", _NEXT)
-    key = _text(record, "key")
-    if len(key) != 64 or key.strip("0123456789abcdef"):
-        raise SessionFileMalformed("key is not 64 hexadecimal digits", _NEXT)
+    key = _key(record)
     nodes = [_node(item) for item in _array(record, "nodes")]
     devices = [_device(item, len(nodes)) for item in _array(record, "devices")]
     return SessionFile(session, nodes=nodes, devices=devices, grant=_text(record, "grant"), key=key)
@@ -229,7 +236,17 @@ def _node(item: object) -> SessionNode:
     port = address.rpartition(":")[2]
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise SessionFileMalformed(f"address {address!r} is not HOST:PORT", _NEXT)
-    return SessionNode(_text(record, "name"), address, _text(record, "tls"))
+    name, tls = _text(record, "name"), _text(record, "tls")
+    if "grant" not in record and "key" not in record:
+        return SessionNode(name, address, tls)
+    return SessionNode(name, address, tls, _text(record, "grant"), _key(record))
+
+
+def _key(record: dict[str, object]) -> str:
+    key = _text(record, "key")
+    if len(key) != 64 or key.strip("0123456789abcdef"):
+        raise SessionFileMalformed("key is not 64 hexadecimal digits", _NEXT)
+    return key
 
 
 def _device(item: object, node_count: int) -> SessionDevice:

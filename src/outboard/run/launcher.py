@@ -31,6 +31,7 @@ _QUIET_WAIT_S = 1.0
 _LONGEST_PROGRAM_TEXT = 200
 _PROBE_TIMEOUT_S = 3.0
 _TICK_S = 30.0
+_RETRY_S = 5.0
 
 
 class RunOptions:
@@ -114,6 +115,7 @@ class _Run:
         self._native = native
         self._path = ""
         self._told_loss = False
+        self._told_silence = False
         self._grant_expires_unix = 0.0
         self._renew_at_unix = 0.0
         self._pool: Pool
@@ -169,7 +171,10 @@ class _Run:
                 f"the session file {self._path} cannot be written: {error.strerror}",
                 "make room there, or name another folder in OUTBOARD_RUNTIME_DIR",
             ) from error
-        self._renew_at_unix = (time.time() + granted.grant_expires_unix) / 2
+        now_unix = time.time()
+        self._renew_at_unix = (now_unix + granted.grant_expires_unix) / 2
+        if granted.renew_every_s is not None:
+            self._renew_at_unix = min(self._renew_at_unix, now_unix + granted.renew_every_s)
 
     def _tell(self, granted: Granted) -> None:
         if self._pool.embedded:
@@ -199,12 +204,24 @@ class _Run:
                 " run may lose their GPU",
             )
         elif time.time() >= self._renew_at_unix:
-            try:
-                self._write(self._pool.renew(self._session))
-            except OutboardError as error:
-                self._told_loss = True
-                _say(self._options, f"session {self._session} was not renewed: {error.message}")
+            self._renew()
         return min(_TICK_S, max(0.1, self._renew_at_unix - time.time()))
+
+    def _renew(self) -> None:
+        try:
+            self._write(self._pool.renew(self._session))
+        except OutboardError as error:
+            if self._pool.resumable and error.code == PoolUnreachable.code:
+                # Programs that run do not notice, and the session lives for as long as they do.
+                if not self._told_silence:
+                    _say(self._options, f"{error.message}; trying again, the program goes on")
+                self._told_silence = True
+                self._renew_at_unix = time.time() + _RETRY_S
+                return
+            self._told_loss = True
+            _say(self._options, f"session {self._session} was not renewed: {error.message}")
+        else:
+            self._told_silence = False
 
     def _release(self) -> None:
         """Give everything back; a failure here must not hide the program's exit code."""
@@ -218,7 +235,10 @@ class _Run:
                 self._pool.release(self._session)
         except OutboardError as error:
             if error.code == PoolUnreachable.code:
-                _say(self._options, f"the pool ended before session {self._session} did")
+                what = (
+                    "does not answer: its lease will run out" if self._pool.resumable else "ended"
+                )
+                _say(self._options, f"the pool of session {self._session} {what}")
             elif error.code != "not_found":
                 _say(self._options, f"session {self._session} was not released: {error.message}")
         self._pool.close()

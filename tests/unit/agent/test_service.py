@@ -21,6 +21,7 @@ import pytest
 
 from tests.unit.conftest import HANG_GUARD_S, SOURCES, eventually, make_native
 from tests.unit.fakes import program
+from tests.unit.fakes.connected import Program
 from tests.unit.fakes.controller import TOKEN, FakeController
 
 
@@ -76,34 +77,6 @@ def agent() -> Iterator[AgentProcess]:
         made.end(signal.SIGTERM)
         made.controller.stop()
         shutil.rmtree(folder)
-
-
-class Program:
-    """A connected program of a session."""
-
-    def __init__(self, session: dict[str, Any]) -> None:
-        self.session = session
-        self.connection = program.connect(session, program.preface(session))
-        self.connection.settimeout(HANG_GUARD_S)
-        self._lines = self.connection.makefile("rb")
-        self.welcome = json.loads(self._lines.readline().removeprefix(b"OUTW"))
-
-    def say(self, line: bytes) -> bytes:
-        self.connection.sendall(line + b"\n")
-        return self._lines.readline()
-
-    def hear(self) -> bytes:
-        return self._lines.readline()
-
-    def bulk(self) -> bytes:
-        data = program.preface(self.session, purpose="bulk", worker=self.welcome["id"])
-        with program.connect(self.session, data) as connection:
-            connection.settimeout(HANG_GUARD_S)
-            return connection.recv(4096)
-
-    def close(self) -> None:
-        self._lines.close()
-        self.connection.close()
 
 
 def test_it_reports_what_is_here_with_its_own_token(agent: AgentProcess) -> None:

@@ -86,7 +86,7 @@ def test_a_malformed_request_is_refused(pool: str, body: object) -> None:
 
 
 def test_requests_follow_each_other_on_one_connection(pool: str) -> None:
-    connection = PoolConnection(pool)
+    connection = PoolConnection.over_unix(pool)
     assert connection.call("GET", "/healthz") == {"ok": True}
     with pytest.raises(NotFound):
         connection.call("GET", "/nowhere")
@@ -96,7 +96,7 @@ def test_requests_follow_each_other_on_one_connection(pool: str) -> None:
 
 def test_a_repeated_request_gets_the_same_grant(pool: str) -> None:
     body: dict[str, object] = {"id": "1" * 32, "gpus": 1, "share": {"bytes": 100 << 20}}
-    first, second = PoolConnection(pool), PoolConnection(pool)
+    first, second = PoolConnection.over_unix(pool), PoolConnection.over_unix(pool)
     one = first.call("POST", "/v1/requests", body)
     two = second.call("POST", "/v1/requests", body)
     assert one["allocation"] == two["allocation"]
@@ -106,7 +106,7 @@ def test_a_repeated_request_gets_the_same_grant(pool: str) -> None:
 
 
 def test_a_renewed_grant_is_of_the_same_session(pool: str) -> None:
-    connection = PoolConnection(pool)
+    connection = PoolConnection.over_unix(pool)
     body: dict[str, object] = {"id": "1" * 32, "gpus": 1}
     first = connection.call("POST", "/v1/requests", body)["session"]
     assert isinstance(first, dict)
@@ -118,7 +118,7 @@ def test_a_renewed_grant_is_of_the_same_session(pool: str) -> None:
 
 
 def test_an_odd_program_name_breaks_no_listing(pool: str) -> None:
-    connection = PoolConnection(pool)
+    connection = PoolConnection.over_unix(pool)
     body: dict[str, object] = {"id": "1" * 32, "gpus": 1, "program": "a\x1b[2J\nb\ud800"}
     connection.call("POST", "/v1/requests", body)
     sessions = connection.call("GET", "/v1/sessions")["sessions"]

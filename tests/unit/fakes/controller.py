@@ -17,8 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from outboard.agent.identity import Identity, write_identity
 from outboard.model.grant import Grant, data_plane_key, seal
+from outboard.model.identity import Identity, write_identity
 from outboard.model.request import GrantedDevice
 from outboard.pki.authority import Authority, write_credential
 from outboard.pki.signing import SigningKey

@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from outboard.pki.authority import Authority
 from tests.unit.conftest import Outboard, eventually
 
 
@@ -242,11 +244,18 @@ def test_a_session_file_whose_pool_has_gone_names_the_address(
 
 
 def test_a_configured_pool_that_does_not_answer_is_no_reason_for_another(
-    outboard: Outboard,
+    outboard: Outboard, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    done = outboard("run", "true", OUTBOARD_POOL=f"https://127.0.0.1:{port}")
+    authority = Authority.create("a pool", dt.datetime.now(dt.UTC)).credential.certificate_pem
+    (tmp_path / "authority.pem").write_bytes(authority)
+    done = outboard(
+        *("run", "true"),
+        OUTBOARD_POOL=f"https://127.0.0.1:{port}",
+        OUTBOARD_TOKEN="ob_00000000_" + "0" * 64 + "_" + "0" * 16,
+        OUTBOARD_AUTHORITY=str(tmp_path / "authority.pem"),
+    )
     assert done.returncode == 125
     assert f"the pool https://127.0.0.1:{port} (from OUTBOARD_POOL) does not answer" in done.stderr
     assert not (outboard.runtime / "pool.sock").exists()

@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field, replace
@@ -40,6 +41,20 @@ def write_identity(folder: str, identity: Identity) -> None:
         file.flush()
         os.fsync(descriptor)
     os.rename(f"{path}.new", path)
+
+
+def machine_mark(path: str = "/etc/machine-id") -> str:
+    """What tells this machine from its clones: a hash, since machine-id itself is to stay here."""
+    try:
+        with open(path, "rb") as file:
+            identity = file.read().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: {error.strerror}", "make one: systemd-machine-id-setup"
+        ) from error
+    if not identity:
+        raise ConfigurationError(f"{path} is empty", "make one: systemd-machine-id-setup")
+    return hashlib.sha256(b"outboard machine 1\n" + identity).hexdigest()
 
 
 def read_identity(folder: str) -> Identity:

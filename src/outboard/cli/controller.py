@@ -1,0 +1,46 @@
+"""`outboard controller`: make a pool's controller, and serve it.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from outboard.cli.parser import Parser
+from outboard.settings import load_settings
+
+CONTROLLER_STATE = "/var/lib/outboard/controller"
+
+_EXAMPLES = """\
+  sudo outboard controller init --name gpus.example.org
+  outboard controller
+"""
+
+
+def controller_command(words: list[str]) -> int:
+    """Become the controller's process, or the one that makes its files."""
+    parser = Parser("controller", "Make a pool's controller (init), or serve it.", _EXAMPLES)
+    parser.add_argument("action", nargs="?", choices=("init", "serve"), default="serve")
+    parser.add_argument("--state", metavar="FOLDER", help=f"its files ({CONTROLLER_STATE})")
+    parser.add_argument(
+        "--name", action="append", default=[], help="init: a name or address it is reached by"
+    )
+    parser.add_argument("--listen", metavar="HOST:PORT", help="init: the API's port (0.0.0.0:7860)")
+    parser.add_argument(
+        "--database", metavar="URL", help="init: postgresql://… for several controllers (SQLite)"
+    )
+    parser.add_argument("--admin", metavar="USER", help="init: the first administrator (admin)")
+    options = parser.parse_args(words)
+    state = options.state or load_settings().text("controller.state", CONTROLLER_STATE)
+    arguments = [sys.executable, "-P", "-s", "-m", "outboard.controller", options.action]
+    arguments += ["--state", state]
+    for name in options.name:
+        arguments += ["--name", name]
+    for option in ("listen", "database", "admin"):
+        value = getattr(options, option)
+        if value:
+            arguments += [f"--{option}", value]
+    sys.stdout.flush()
+    os.execv(sys.executable, arguments)

@@ -1,0 +1,82 @@
+"""`python -m outboard.controller`: makes a controller's files, or serves; `outboard controller`.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+from outboard.controller.installation import (
+    ControllerConfiguration,
+    announce,
+    create_installation,
+    first_token,
+    own_names,
+)
+from outboard.controller.server import serve
+from outboard.errors import OutboardError
+from outboard.ledger.database import Database
+
+_PORT = 7860
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m outboard.controller", description=__doc__)
+    parser.add_argument("action", choices=("init", "serve"))
+    parser.add_argument("--state", required=True)
+    parser.add_argument("--name", action="append", default=[])
+    parser.add_argument("--listen", default=f"0.0.0.0:{_PORT}")
+    parser.add_argument("--database", default="")
+    parser.add_argument("--admin", default="admin")
+    given = parser.parse_args()
+    os.umask(0o077)
+    # To stderr, where systemd adds time and unit.
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        return _init(given) if given.action == "init" else serve(given.state)
+    except OutboardError as error:
+        sys.stderr.write(f"outboard: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"outboard: {error.hint}\n")
+        return error.exit_code
+
+
+def _init(given: argparse.Namespace) -> int:
+    """Make the controller; its first token goes to stdout, once."""
+    names = tuple(dict.fromkeys([*given.name, *own_names()]))
+    port = given.listen.rpartition(":")[2]
+    first = f"[{names[0]}]" if ":" in names[0] else names[0]
+    state = os.path.abspath(given.state)
+    configuration = ControllerConfiguration(
+        name=names[0],
+        names=names,
+        listen=given.listen,
+        addresses=(f"https://{first}:{port}",),
+        database=given.database or f"sqlite:///{state}/ledger.sqlite",
+    )
+    installation = create_installation(state, configuration)
+    database = Database(configuration.database)
+    try:
+        announce(database, installation)
+        token = first_token(database, given.admin, installation.authority.mark)
+    finally:
+        database.close()
+    sys.stderr.write(
+        f"outboard: {state} is the controller {configuration.addresses[0]} now, reached as"
+        f" {', '.join(names)}\n"
+        "outboard: start it: systemctl enable --now outboard-controller, or: outboard controller\n"
+        f"outboard: then sign in as {given.admin} with this token, which is shown only now:"
+        f" outboard login {configuration.addresses[0]}\n"
+    )
+    sys.stdout.write(f"{token}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

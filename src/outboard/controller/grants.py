@@ -1,0 +1,91 @@
+"""Makes session files: a signed grant and a data-plane key for every server of an allocation.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+
+from outboard.errors import NotFound, PoolError
+from outboard.ledger import enrolment
+from outboard.ledger.schema import devices, nodes
+from outboard.ledger.transaction import Transaction
+from outboard.model.grant import LIFETIME_S, Grant, Signer, data_plane_key, seal
+from outboard.model.request import GrantedDevice
+from outboard.model.session_file import SessionDevice, SessionFile, SessionNode
+from outboard.pki.sealing import SealingKey
+
+
+class GrantMaker:
+    """One controller's signature, and the nodes' keys as the ledger keeps them."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        sealing: SealingKey,
+        lifetime_s: float = LIFETIME_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signer = signer
+        self._sealing = sealing
+        self._lifetime_s = lifetime_s
+        self._clock = clock
+
+    def session_file(
+        self,
+        tx: Transaction,
+        session: str,
+        allocation: str,
+        epoch: int,
+        chosen: Sequence[GrantedDevice],
+        uid: int,
+    ) -> tuple[SessionFile, int]:
+        """The content of a session's file with fresh grants, and when those expire (unix seconds).
+
+        `chosen` is in the order in which programs see the devices. Raises `PoolError` if a server
+        never enrolled.
+        """
+        expires_unix = int(self._clock() + self._lifetime_s)
+        names = list(dict.fromkeys(device.node for device in chosen))
+        sealed = enrolment.node_keys(tx, set(names))
+        rows = {
+            row.name: row
+            for row in tx.connection.execute(sa.select(nodes).where(nodes.c.name.in_(names)))
+        }
+        listed = []
+        for name in names:
+            if name not in sealed or name not in rows:
+                raise PoolError(
+                    f"{name} has no key in the ledger", "enrol it again: outboard join TOKEN"
+                )
+            part = tuple(device for device in chosen if device.node == name)
+            grant = Grant(session, allocation, epoch, name, part, uid, expires_unix)
+            text = seal(grant, self._signer)
+            key = data_plane_key(self._sealing.open(name, sealed[name]), text).hex()
+            row = rows[name]
+            listed.append(SessionNode(name, row.address, row.tls, text, key))
+        content = SessionFile(
+            session,
+            nodes=listed,
+            devices=[_device(tx, names.index(device.node), device) for device in chosen],
+            grant=listed[0].grant,
+            key=listed[0].key,
+        )
+        if len(listed) == 1:
+            listed[0].grant = listed[0].key = ""
+        return content, expires_unix
+
+
+def _device(tx: Transaction, node: int, granted: GrantedDevice) -> SessionDevice:
+    row = tx.connection.execute(
+        sa.select(devices.c.uuid, devices.c.name).where(
+            devices.c.node == granted.node, devices.c.idx == granted.index
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no device {granted.index} on {granted.node}")
+    return SessionDevice(node, granted.index, row.uuid, row.name, granted.share_bytes)
