@@ -4,7 +4,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <mutex>
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -21,8 +23,24 @@ extern "C" [[gnu::weak]] void __tsan_init();
 constexpr uint64_t default_base = 0x2000'0000'0000, default_bytes = 1ull << 40;
 constexpr uint64_t sanitizer_base = 0x10'0000'0000, sanitizer_bytes = 64ull << 30;
 constexpr int attempts = 64;
+constexpr uint64_t page_bytes = 4096;
 
 uint64_t next_base = 0;
+
+// Two regions after the devices' windows, for at most 16 devices.
+struct Span {
+  uint64_t begin, end;
+};
+constexpr Span regions[] = {{0x3000'0000'0000, 0x4000'0000'0000},
+                            {0x4000'0000'0000, 0x5000'0000'0000}};
+constexpr Span sanitizer_regions[] = {{0x60'0000'0000, 0x70'0000'0000},
+                                      {0x70'0000'0000, 0x80'0000'0000}};
+constinit std::mutex regions_mutex;
+uint64_t next_place[2] = {};
+
+Span span_of(Region region) {
+  return (&__tsan_init != nullptr ? sanitizer_regions : regions)[static_cast<uint32_t>(region)];
+}
 
 bool map_at(uint64_t base, uint64_t bytes) {
   void* wanted = reinterpret_cast<void*>(base);
@@ -52,6 +70,37 @@ bool reserve_window(Window* window) {
     if (errno != EEXIST) return false;
   }
   return false;
+}
+
+Window region_window(Region region) {
+  const Span span = span_of(region);
+  return {span.begin, span.end - span.begin};
+}
+
+bool reserve_place(Region region, uint64_t bytes, uint64_t alignment, Window* window) {
+  const auto index = static_cast<uint32_t>(region);
+  const Span span = span_of(region);
+  const uint64_t size = (bytes + page_bytes - 1) & ~(page_bytes - 1);
+  if (size < bytes || size > span.end - span.begin) return false;
+  const std::lock_guard guard(regions_mutex);
+  uint64_t& next = next_place[index];
+  bool wrapped = false;
+  // Past what is taken in steps of its own size: at worst the region is walked once.
+  for (;;) {
+    const uint64_t base = (std::max(next, span.begin) + alignment - 1) & ~(alignment - 1);
+    if (base > span.end - size) {
+      if (wrapped) return false;
+      wrapped = true;
+      next = span.begin;
+      continue;
+    }
+    next = base + size;
+    if (map_at(base, size)) {
+      *window = {base, size};
+      return true;
+    }
+    if (errno != EEXIST) return false;
+  }
 }
 
 void release_window(const Window& window) {

@@ -21,6 +21,16 @@ bool reserve_window(Window* window);
 /// place.
 void release_window(const Window& window);
 
+/// Where the program's own reservations lie, and where pinned memory lies that a device can reach.
+enum class Region : uint32_t { reservations, host };
+
+/// Reserves the next free place of a region, a multiple of `alignment` (a power of two). Places are
+/// used again only once the region's end is reached, so that a stale address faults. False where
+/// nothing can be had.
+bool reserve_place(Region region, uint64_t bytes, uint64_t alignment, Window* window);
+/// All of a region.
+Window region_window(Region region);
+
 /// Reserves exactly [base, base + bytes), for what the server's driver placed itself; false if
 /// taken.
 bool reserve_exactly(uint64_t base, uint64_t bytes);

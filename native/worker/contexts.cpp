@@ -120,6 +120,7 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   tables.contexts.remove(context->id);
   worker.make_current(*context);
   context->staging.unregister_all();
+  worker.host_memory.release_all(*context);
   end_driver_context(worker, *context);
   worker.memory.release_all(*context);
   worker.share.release(context->device, context->context_bytes);

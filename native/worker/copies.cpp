@@ -37,6 +37,16 @@ CUresult may_copy_to_host(Worker& worker, const Stream& stream, CUdeviceptr sour
   return worker.memory.contains(source, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+// A context of the device that the memory is on; null where none is alive.
+CUcontext context_of(const Worker& worker, const Allocation& allocation) {
+  if (allocation.context) return allocation.context->handle;
+  CUcontext found = nullptr;
+  worker.tables.contexts.each([&](const Context& context) {
+    if (context.device == allocation.device) found = context.handle;
+  });
+  return found;
+}
+
 std::unique_ptr<BulkCopy> bulk_copy(bool to_device, uint64_t id, CUdeviceptr address,
                                     uint64_t bytes) {
   auto copy = std::make_unique<BulkCopy>();
@@ -191,8 +201,11 @@ CUresult execute(Worker& worker, const wire::command::CopyOnDevice& command) {
     return worker.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, command.bytes,
                                                 stream);
   }
-  return worker.driver().cuMemcpyPeerAsync(command.destination, to->context->handle, command.source,
-                                           from->context->handle, command.bytes, stream);
+  const CUcontext to_context = context_of(worker, *to);
+  const CUcontext from_context = context_of(worker, *from);
+  if (!to_context || !from_context) return CUDA_ERROR_INVALID_CONTEXT;
+  return worker.driver().cuMemcpyPeerAsync(command.destination, to_context, command.source,
+                                           from_context, command.bytes, stream);
 }
 
 CUresult execute(Worker& worker, const wire::command::CopyOnDevice2D& command) {

@@ -3,6 +3,7 @@
 #include "worker/memory.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 #include "worker/worker.hpp"
 
@@ -131,7 +132,8 @@ CUresult Memory::allocate(const Context& context, unsigned device, uint64_t byte
 
 Allocation* Memory::begins_at(CUdeviceptr address) {
   const auto found = table_.find(address);
-  if (found == table_.end() || found->second.module || found->second.freed) return nullptr;
+  if (found == table_.end() || found->second.freed) return nullptr;
+  if (found->second.module || !found->second.context) return nullptr;
   return &found->second;
 }
 
@@ -172,14 +174,36 @@ void Memory::release_all(const Context& context) {
   for (const CUdeviceptr address : addresses) release(address);
 }
 
+bool Memory::add_mapping(unsigned device, Range range) {
+  const auto after = table_.lower_bound(range.base);
+  if (after != table_.end() && after->first - range.base < range.bytes) return false;
+  if (after != table_.begin()) {
+    const Range& before = std::prev(after)->second.range;
+    if (range.base - before.base < before.bytes) return false;
+  }
+  Allocation allocation;
+  allocation.range = range;
+  allocation.block_bytes = range.bytes;
+  allocation.device = device;
+  table_.emplace_hint(after, range.base, allocation);
+  return true;
+}
+
 const Allocation* Memory::find(CUdeviceptr address, uint64_t bytes) const {
   auto found = table_.upper_bound(address);
   if (found == table_.begin()) return nullptr;
   --found;
-  const Allocation& allocation = found->second;
-  const uint64_t offset = address - allocation.range.base;
-  if (offset > allocation.range.bytes || bytes > allocation.range.bytes - offset) return nullptr;
-  return &allocation;
+  const Allocation& first = found->second;
+  const uint64_t offset = address - first.range.base;
+  if (offset > first.range.bytes) return nullptr;
+  // Mappings that the program laid side by side are one piece of memory to it.
+  uint64_t held = first.range.bytes - offset;
+  while (held < bytes && !found->second.context) {
+    const uint64_t end = found->second.range.base + found->second.range.bytes;
+    if (++found == table_.end() || found->first != end || found->second.context) return nullptr;
+    held += found->second.range.bytes;
+  }
+  return bytes <= held ? &first : nullptr;
 }
 
 // ---- commands -----------------------------------------------------------------------------------

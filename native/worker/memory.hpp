@@ -24,9 +24,9 @@ struct Allocation {
   Range range;               ///< as the client asked for it
   uint64_t block_bytes = 0;  ///< as it was taken
   unsigned device = 0;
-  const Context* context = nullptr;
-  const Module* module = nullptr;  ///< a module's global: placed by the driver
-  bool freed = false;              ///< its free came; it goes when its context's work is done
+  const Context* context = nullptr;  ///< null: a mapping of the program's own, of no context
+  const Module* module = nullptr;    ///< a module's global: placed by the driver
+  bool freed = false;                ///< its free came; it goes when its context's work is done
 };
 
 class Memory {
@@ -51,10 +51,13 @@ class Memory {
   /// Takes a module's global into the table.
   void add_global(const Context& context, const Module& module, unsigned device, Range range);
   void remove_globals(const Module& module);
+  /// Takes a mapping that the program made into the table; false where something lies there.
+  bool add_mapping(unsigned device, Range range);
+  void remove_mapping(CUdeviceptr address) { table_.erase(address); }
   /// Frees everything of a context.
   void release_all(const Context& context);
 
-  /// Whether [address, address + bytes) lies in one allocation.
+  /// Whether [address, address + bytes) lies in one allocation, or in mappings without a gap.
   bool contains(CUdeviceptr address, uint64_t bytes) const {
     return find(address, bytes) != nullptr;
   }

@@ -55,6 +55,8 @@ Worker::Worker(const Driver& driver, std::vector<Device> session_devices, Share&
       outbox(std::move(seal)),
       completion(*this),
       memory(driver, session_share, handles(devices)),
+      virtual_memory(driver, session_share, memory),
+      host_memory(driver, memory),
       side(wake_fd),
       bulk(wake_fd),
       text(device_text) {}

@@ -22,6 +22,7 @@
 #include "worker/driver.hpp"
 #include "worker/events.hpp"
 #include "worker/graphs.hpp"
+#include "worker/host_memory.hpp"
 #include "worker/memory.hpp"
 #include "worker/modules.hpp"
 #include "worker/objects.hpp"
@@ -30,6 +31,7 @@
 #include "worker/share.hpp"
 #include "worker/side_thread.hpp"
 #include "worker/streams.hpp"
+#include "worker/virtual_memory.hpp"
 
 namespace outboard::worker {
 
@@ -154,6 +156,8 @@ class Worker {
   Outbox outbox;
   Completion completion;
   Memory memory;
+  VirtualMemory virtual_memory;
+  HostMemory host_memory;
   Images images;
   SideThread side;
   Bulk bulk;

@@ -35,6 +35,8 @@ RUNTIME_PROGRAMS = [
     "exitFromThread",
 ]
 DRIVER_PROGRAMS = [
+    "virtualMemory",
+    "mappedMemory",
     "vectorAddDriver",
     "nvrtcModule",
     "orderTransfers",
@@ -100,12 +102,12 @@ def test_program_computes_the_same_through_outboard(
 def test_an_unsupported_function_is_refused_by_name_and_the_program_goes_on(
     native: Native, direct: Direct, pool: Pool
 ) -> None:
-    program = native.program("virtualMemory", "driver")
+    program = native.program("exportedMemory", "driver")
     assert direct.run(program).returncode == 0
     refused = pool.run(program)
     assert refused.returncode == 1
     assert "CUDA_ERROR_NOT_SUPPORTED (801)" in refused.stderr
-    said = "outboard: the program called cuMemGetAllocationGranularity, which is not supported"
+    said = "outboard: the program called cuMemExportToShareableHandle, which is not supported"
     assert refused.stderr.count(said) == 1
 
 

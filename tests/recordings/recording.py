@@ -130,6 +130,17 @@ def table(commands: tuple[Command, ...]) -> dict[str, dict[str, str]]:
     return {c.name: {f.name: f.type.name for f in c.request.fields} for c in commands}
 
 
+def packed(places: list[tuple[int, int]]) -> list[int]:
+    """Sizes that put parameters at these offsets without gaps: padding counts to the one before."""
+    sizes = [size for _, size in places]
+    end = 0
+    for i, (offset, size) in enumerate(places):
+        if i > 0:
+            sizes[i - 1] += offset - end
+        end = offset + size
+    return sizes
+
+
 class Shrinker:
     """One pass to learn the kernels of each image, one to write."""
 
@@ -182,16 +193,11 @@ class Shrinker:
         """A text with the kernels that the recorded program took from an image."""
         lines = [f"// stands for {image.hex()}"]
         for name, layout in sorted(self.images.get(image, {}).items()):
-            parameters = []
-            end = 0
-            for i, (offset, size) in enumerate(zip(layout[::2], layout[1::2], strict=True)):
-                # The largest alignment that puts it where it was.
-                align = next(
-                    a for a in (64, 32, 16, 8, 4, 2, 1) if (end + a - 1) // a * a == offset
-                )
-                parameters.append(f".param .align {align} .b8 p{i}[{size}]")
-                end = offset + size
-            lines.append(f".visible .entry {name}({', '.join(parameters)}) {{ ret; }}")
+            places = list(zip(layout[::2], layout[1::2], strict=True))
+            parameters = ", ".join(
+                f".param .align 1 .b8 p{i}[{size}]" for i, size in enumerate(packed(places))
+            )
+            lines.append(f".visible .entry {name}({parameters}) {{ ret; }}")
         return "\n".join(lines).encode() + b"\n\0"
 
     def shrunk(self) -> bytes:

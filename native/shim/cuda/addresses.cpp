@@ -29,6 +29,11 @@ bool Addresses::remove(uint64_t base, MemoryKind kind, MemoryKind or_kind, Range
   return true;
 }
 
+void Addresses::set_partner(uint64_t base, uint64_t alias) {
+  const std::unique_lock guard(mutex_);
+  if (const auto found = ranges_.find(base); found != ranges_.end()) found->second.partner = alias;
+}
+
 bool Addresses::find(uint64_t address, Range* range) const {
   const std::shared_lock guard(mutex_);
   auto found = ranges_.upper_bound(address);
@@ -40,8 +45,18 @@ bool Addresses::find(uint64_t address, Range* range) const {
 }
 
 bool Addresses::is_device(uint64_t address, uint64_t bytes, Range* range) const {
-  return find(address, range) && range->on_device() &&
-         bytes <= range->bytes - (address - range->base);
+  if (!find(address, range) || !range->on_device()) return false;
+  uint64_t held = range->bytes - (address - range->base);
+  if (bytes <= held) return true;
+  if (range->kind != MemoryKind::mapped) return false;
+  const std::shared_lock guard(mutex_);
+  for (auto next = ranges_.upper_bound(address); next != ranges_.end(); ++next) {
+    const bool joins = next->first == address + held && next->second.kind == MemoryKind::mapped;
+    if (!joins) return false;
+    held += next->second.bytes;
+    if (bytes <= held) return true;
+  }
+  return false;
 }
 
 bool Addresses::is_pinned(const void* address, uint64_t bytes) const {

@@ -17,8 +17,10 @@ enum class MemoryKind : uint8_t {
   device,      ///< cuMemAlloc
   pool,        ///< stream-ordered
   global,      ///< a module's variable
+  mapped,      ///< physical memory that the program mapped; of no context
   pinned,      ///< host memory that we allocated
   registered,  ///< the program's own host memory
+  alias,       ///< what devices know registered memory by; nothing is mapped there
 };
 
 struct Range {
@@ -29,8 +31,9 @@ struct Range {
   Device* device = nullptr;
   unsigned flags = 0;  ///< of host memory
   MemoryKind kind = MemoryKind::device;
+  uint64_t partner = 0;  ///< of registered memory its alias, or 0; of an alias the memory
 
-  bool on_device() const { return kind <= MemoryKind::global; }
+  bool on_device() const { return kind <= MemoryKind::mapped; }
 };
 
 /// Ranges never overlap. Readers share.
@@ -39,11 +42,15 @@ class Addresses {
   bool add(Range range);
   /// Removes the range that begins exactly at `base` and is of one of the two kinds.
   bool remove(uint64_t base, MemoryKind kind, MemoryKind or_kind, Range* removed);
+  /// Notes the alias of the registered memory that begins at `base`.
+  void set_partner(uint64_t base, uint64_t alias);
   /// The range that holds `address`.
   bool find(uint64_t address, Range* range) const;
-  /// True if [address, address + bytes) lies within one range of device memory.
+  /// True if [address, address + bytes) lies within one range of device memory, or within mappings
+  /// side by side; `range` is the first.
   bool is_device(uint64_t address, uint64_t bytes, Range* range) const;
-  /// True if [address, address + bytes) lies within one range of pinned or registered memory.
+  /// True if [address, address + bytes) lies within one range of pinned or registered memory, as
+  /// the program or as devices know it.
   bool is_pinned(const void* address, uint64_t bytes) const;
   /// Whether any pinned or registered byte lies in [address, address + bytes).
   bool overlaps(uint64_t address, uint64_t bytes) const;

@@ -4,6 +4,7 @@
 
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/loading.hpp"
 #include "shim/cuda/program.hpp"
@@ -77,6 +78,7 @@ void forget_objects(Context* context) {
   });
   sleep_libraries(context);
   addresses().forget(context);
+  forget_views(context);
 }
 
 CUresult create(CUcontext* out, unsigned flags, CUdevice ordinal, unsigned api_version) {
@@ -395,7 +397,7 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
       waited.emplace_back(stream, stream->progress.issued.load());
     }
   });
-  if (waited.empty()) return CUDA_SUCCESS;
+  if (waited.empty()) return fetch_views();
   client::Answer<wire::command::ContextSynchronize> answer;
   const CUresult result = call(context, wire::command::ContextSynchronize{}, &answer);
   if (result != CUDA_SUCCESS) return result;
@@ -403,6 +405,7 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
     context->server->copies().report(&stream->progress, count);
     context->server->copies().wait(&stream->progress, count);
   }
+  if (const CUresult fetched = fetch_views(); fetched != CUDA_SUCCESS) return fetched;
   return check(context);
 }
 

@@ -1,6 +1,7 @@
 // Events: records by the stream's count, so that what is known complete is answered here.
 // SPDX-License-Identifier: Apache-2.0
 #include "generated/shim_api.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
 namespace outboard::shim {
@@ -98,7 +99,7 @@ CUresult cuEventQuery(CUevent hEvent) {
   Event* event = nullptr;
   if (const CUresult result = enter(hEvent, &event); result != CUDA_SUCCESS) return result;
   if (const CUresult result = check_event_unsafe(event); result != CUDA_SUCCESS) return result;
-  if (known_complete(event)) return CUDA_SUCCESS;
+  if (known_complete(event)) return fetch_views();
   Stream* stream = stream_of(event);
   const uint64_t count = event->count.load();
   client::Answer<wire::command::EventQuery> answer;
@@ -106,14 +107,14 @@ CUresult cuEventQuery(CUevent hEvent) {
       call(event->context, wire::command::EventQuery{.event = event->head.id()}, &answer);
   if (result != CUDA_SUCCESS || stream == nullptr) return result;
   event->context->server->copies().report(&stream->progress, count);
-  return stream->progress.complete.load() >= count ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  return stream->progress.complete.load() >= count ? fetch_views() : CUDA_ERROR_NOT_READY;
 }
 
 CUresult cuEventSynchronize(CUevent hEvent) {
   Event* event = nullptr;
   if (const CUresult result = enter(hEvent, &event); result != CUDA_SUCCESS) return result;
   if (const CUresult result = check_event_unsafe(event); result != CUDA_SUCCESS) return result;
-  if (known_complete(event)) return CUDA_SUCCESS;
+  if (known_complete(event)) return fetch_views();
   Stream* stream = stream_of(event);
   const uint64_t count = event->count.load();
   client::Answer<wire::command::EventSynchronize> answer;
@@ -126,6 +127,7 @@ CUresult cuEventSynchronize(CUevent hEvent) {
       return CUDA_ERROR_DEVICE_UNAVAILABLE;
     }
   }
+  if (const CUresult fetched = fetch_views(); fetched != CUDA_SUCCESS) return fetched;
   return check(event->context);
 }
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
 namespace outboard::shim {
@@ -29,15 +30,30 @@ CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_byt
     span += (area.height - 1) * area.pitch;
   }
   Range range;
-  if (!addresses().is_device(area.base, span, &range)) return CUDA_ERROR_INVALID_VALUE;
+  Reach reach(stream);
+  const bool on_host = !addresses().is_device(area.base, span, &range);
+  if (on_host && !addresses().is_pinned(reinterpret_cast<const void*>(area.base), span)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  return send(stream, wire::command::Fill{.stream = stream->head.id(),
-                                          .destination = area.base,
-                                          .pitch = area.height > 1 ? area.pitch : 0,
-                                          .value = value,
-                                          .element_bytes = element_bytes,
-                                          .width = area.width,
-                                          .height = area.height});
+  if (on_host) {
+    // Registered memory may be named as the program knows it.
+    uint64_t base = area.base;
+    if (range.kind == MemoryKind::registered) base = alias_of(base);
+    if (base == 0) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (const CUresult result = reach.add(base); result != CUDA_SUCCESS) return result;
+    area.base = base;
+  }
+  const CUresult result =
+      send(stream, wire::command::Fill{.stream = stream->head.id(),
+                                       .destination = area.base,
+                                       .pitch = area.height > 1 ? area.pitch : 0,
+                                       .value = value,
+                                       .element_bytes = element_bytes,
+                                       .width = area.width,
+                                       .height = area.height});
+  reach.sent();
+  return result;
 }
 
 CUresult fill(Area area, uint32_t value, uint32_t element_bytes) {

@@ -4,6 +4,7 @@
 
 #include "base/log.hpp"
 #include "generated/shim_api.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
 namespace outboard::shim {
@@ -230,8 +231,13 @@ CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream) {
   const GraphExec* executable = find(hGraphExec);
   if (executable == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  return send(stream, wire::command::GraphLaunch{.stream = stream->head.id(),
-                                                 .executable = executable->head.id()});
+  Reach reach(stream);
+  if (const CUresult result = reach.add_captured(); result != CUDA_SUCCESS) return result;
+  const CUresult result = send(
+      stream,
+      wire::command::GraphLaunch{.stream = stream->head.id(), .executable = executable->head.id()});
+  reach.sent();
+  return result;
 }
 
 CUresult cuGraphUpload(CUgraphExec hGraphExec, CUstream hStream) {

@@ -1,22 +1,19 @@
 // Pinned host memory: ours, or the program's own; it lives in this process and is only marked here.
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/mman.h>
-
-#include "base/log.hpp"
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
 namespace outboard::shim {
 namespace {
 
+constexpr uint64_t page_bytes = 4096;
+
 constexpr unsigned allocate_flags =
     CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
 constexpr unsigned register_flags =
     CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP | CU_MEMHOSTREGISTER_READ_ONLY;
-constexpr size_t page_bytes = 4096;
-
-size_t whole_pages(size_t bytes) { return (bytes + page_bytes - 1) & ~(page_bytes - 1); }
 
 CUresult allocate(void** out, size_t bytes, unsigned flags) {
   Context* context = nullptr;
@@ -27,9 +24,8 @@ CUresult allocate(void** out, size_t bytes, unsigned flags) {
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
   // Not locked: over a network nothing reads it by physical address, and the limit on locked memory
   // is often a few MiB.
-  void* memory = ::mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
+  void* memory = make_visible_memory(bytes);
+  if (memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   Range range;
   range.base = reinterpret_cast<uint64_t>(memory);
   range.bytes = bytes;
@@ -66,7 +62,8 @@ CUresult cuMemFreeHost(void* p) {
   if (!addresses().remove(range.base, MemoryKind::pinned, MemoryKind::pinned, nullptr)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  ::munmap(p, whole_pages(range.bytes));
+  end_views(range.base);
+  free_visible_memory(p, range.bytes);
   return CUDA_SUCCESS;
 }
 
@@ -97,21 +94,26 @@ CUresult cuMemHostUnregister(void* p) {
   }
   if (range.context->trouble.load() == 0) shim::cuCtxSynchronize_v2(handle(range.context));
   range.context->server->bulk().drain();
-  addresses().remove(range.base, MemoryKind::registered, MemoryKind::registered, nullptr);
+  addresses().remove(range.base, MemoryKind::registered, MemoryKind::registered, &range);
+  if (range.partner != 0) {
+    addresses().remove(range.partner, MemoryKind::alias, MemoryKind::alias, nullptr);
+    end_views(range.partner);
+    const uint64_t shift = range.partner % page_bytes;
+    free_visible_memory(reinterpret_cast<void*>(range.partner - shift), range.bytes + shift);
+  }
   return CUDA_SUCCESS;
 }
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* pdptr, void* p, unsigned int Flags) {
   Context* context = nullptr;
   if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
-  if (pdptr == nullptr || Flags != 0) return CUDA_ERROR_INVALID_VALUE;
-  if (!addresses().is_pinned(p, 1)) return CUDA_ERROR_INVALID_VALUE;
-  static const char said[] = "mapped";
-  say_once(
-      said,
-      "the program asks for a device's view of its host memory, which a GPU over the network does "
-      "not have; it gets CUDA_ERROR_NOT_SUPPORTED (copy instead)");
-  return CUDA_ERROR_NOT_SUPPORTED;
+  const auto address = reinterpret_cast<uint64_t>(p);
+  Range range;
+  if (pdptr == nullptr || Flags != 0 || !addresses().find(address, &range) || range.on_device()) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  *pdptr = range.kind == MemoryKind::registered ? alias_of(address) : address;
+  return *pdptr != 0 ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 CUresult cuMemHostGetFlags(unsigned int* pFlags, void* p) {

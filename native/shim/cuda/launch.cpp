@@ -6,6 +6,7 @@
 
 #include "base/log.hpp"
 #include "generated/shim_api.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/parameters.hpp"
 
@@ -60,6 +61,17 @@ CUresult check_limits(const Function* function, const Device* device, const Shap
   return CUDA_SUCCESS;
 }
 
+// Host memory that the kernel's parameters name.
+CUresult reach_parameters(Reach* reach, const Function* function, void** parameters,
+                          const std::byte* buffer) {
+  if (buffer != nullptr) return reach->add_words(buffer, function->parameters_bytes);
+  for (uint32_t i = 0; i < function->parameter_count; ++i) {
+    const CUresult result = reach->add_words(parameters[i], function->parameters[i].bytes);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
 CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** parameters, void** extra,
                 uint32_t flags, AttributeBytes attributes) {
   Context* context = nullptr;
@@ -89,6 +101,12 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
   if (result = note_work(stream); result != CUDA_SUCCESS) [[unlikely]]
     return result;
 
+  Reach reach(stream);
+  if (visible_window.bytes != 0) [[unlikely]] {
+    result = reach_parameters(&reach, function, parameters, buffer);
+    if (result != CUDA_SUCCESS) return result;
+  }
+
   wire::command::Launch command;
   command.stream = stream->head.id();
   command.function = function->head.id();
@@ -110,6 +128,7 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
         writer.field(attributes.data(), attributes.size());
         write_parameters(writer, function, parameters, buffer);
       }));
+  reach.sent();
   if (result == CUDA_SUCCESS && blocking() && !is_captured(stream)) [[unlikely]] {
     return shim::cuStreamSynchronize(hStream);
   }

@@ -136,6 +136,17 @@ struct Pool {
   std::atomic<uint64_t> used{0}, used_high{0};
 };
 
+/// A CUmemGenericAllocationHandle. It lives while the program has a handle of it or a mapping.
+/// Under the lock of virtual memory.
+struct PhysicalMemory {
+  client::SlotHead head;
+  Device* device = nullptr;
+  CUmemAllocationProp properties{};
+  uint64_t bytes = 0;
+  unsigned handles = 0;
+  unsigned mappings = 0;
+};
+
 extern client::Slab<Context, 2048> contexts;
 extern client::Slab<Stream, 1u << 17> streams;
 extern client::Slab<Event, 1u << 20> events;
@@ -144,6 +155,7 @@ extern client::Slab<Function, 1u << 20> functions;
 extern client::Slab<Graph, 1u << 17> graphs;
 extern client::Slab<GraphExec, 1u << 17> graph_execs;
 extern client::Slab<Pool, 1024> pools;
+extern client::Slab<PhysicalMemory, 1u << 20> physical_memories;
 
 inline CUcontext handle(Context* object) { return reinterpret_cast<CUcontext>(object); }
 inline CUstream handle(Stream* object) { return reinterpret_cast<CUstream>(object); }

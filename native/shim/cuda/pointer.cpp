@@ -4,6 +4,7 @@
 
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
 namespace outboard::shim {
@@ -28,8 +29,10 @@ CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, cons
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       return put<unsigned>(out, device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST);
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-      return device ? put<CUdeviceptr>(out, address) : CUDA_ERROR_INVALID_VALUE;
+      return put<CUdeviceptr>(out,
+                              range.kind == MemoryKind::registered ? alias_of(address) : address);
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
+      if (range.kind == MemoryKind::alias) address = range.partner + (address - range.base);
       return device ? CUDA_ERROR_INVALID_VALUE : put(out, address);
     case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
       return CUDA_ERROR_NOT_SUPPORTED;
@@ -48,7 +51,7 @@ CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, cons
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
       return put<size_t>(out, range.bytes);
     case CU_POINTER_ATTRIBUTE_MAPPED:
-      return put<unsigned>(out, device ? 1 : 0);
+      return put<unsigned>(out, 1);
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
       return put<uint64_t>(out, 0);
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:

@@ -11,6 +11,7 @@
 #include "client/threads.hpp"
 #include "generated/protocol.hpp"
 #include "generated/shim_api.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
 namespace outboard::shim {
@@ -98,11 +99,13 @@ class HostFunctions {
       call.server->copies().report(&call.stream->progress, call.before);
       call.server->copies().wait(&call.stream->progress, call.before);
     }
+    fetch_views();
     if (call.function != nullptr) {
       call.function(call.data);
     } else {
       call.callback(call.stream_handle, CUDA_SUCCESS, call.data);
     }
+    refresh_views();
   }
 
   std::mutex mutex_;

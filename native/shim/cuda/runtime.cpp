@@ -32,6 +32,7 @@ constinit client::Slab<Function, 1u << 20> functions;
 constinit client::Slab<Graph, 1u << 17> graphs;
 constinit client::Slab<GraphExec, 1u << 17> graph_execs;
 constinit client::Slab<Pool, 1024> pools;
+constinit client::Slab<PhysicalMemory, 1u << 20> physical_memories;
 
 namespace {
 
@@ -39,7 +40,6 @@ namespace {
 // attributes say.
 constexpr CUdevice_attribute absent[] = {
     CU_DEVICE_ATTRIBUTE_INTEGRATED,
-    CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY,
     CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY,
     CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS,
     CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST,

@@ -32,6 +32,8 @@ struct Device {
   std::atomic<bool> active{false};
   std::atomic<unsigned> primary_flags{0};
   Pool* pool = nullptr;
+  std::atomic<uint64_t> granularity[2] =
+      {};  ///< of physical memory, minimum and recommended; 0: ask
 
   int attribute(CUdevice_attribute which) const { return attributes[which]; }
 };

@@ -6,6 +6,7 @@
 
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/program.hpp"
 #include "shim/cuda/waiting.hpp"
@@ -157,7 +158,10 @@ CUresult cuStreamSynchronize(CUstream hStream) {
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
   if (const CUresult result = check_stream_unsafe(stream); result != CUDA_SUCCESS) return result;
-  return is_idle(stream) ? CUDA_SUCCESS : wait_all(stream);
+  if (!is_idle(stream)) {
+    if (const CUresult result = wait_all(stream); result != CUDA_SUCCESS) return result;
+  }
+  return fetch_views();
 }
 
 CUresult cuStreamQuery(CUstream hStream) {
@@ -166,14 +170,14 @@ CUresult cuStreamQuery(CUstream hStream) {
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
   if (const CUresult result = check_stream_unsafe(stream); result != CUDA_SUCCESS) return result;
-  if (is_idle(stream)) return CUDA_SUCCESS;
+  if (is_idle(stream)) return fetch_views();
   const uint64_t count = stream->progress.issued.load();
   client::Answer<wire::command::StreamQuery> answer;
   const CUresult result =
       call(context, wire::command::StreamQuery{.stream = stream->head.id()}, &answer);
   if (result != CUDA_SUCCESS) return result;
   context->server->copies().report(&stream->progress, count);
-  return stream->progress.complete.load() >= count ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  return stream->progress.complete.load() >= count ? fetch_views() : CUDA_ERROR_NOT_READY;
 }
 
 CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags) {

@@ -6,6 +6,7 @@
 
 #include "base/log.hpp"
 #include "shim/cuda/addresses.hpp"
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/waiting.hpp"
 
@@ -131,8 +132,13 @@ CUresult upload(Stream* stream, uint64_t to, const void* from, size_t bytes, Whe
 CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t bytes, When when) {
   if (bytes == 0) return CUDA_SUCCESS;
   Range range;
-  if (from == nullptr || !addresses().is_device(to, bytes, &range)) return CUDA_ERROR_INVALID_VALUE;
+  if (from == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (!addresses().is_device(to, bytes, &range)) {
+    return find_host(&to) ? copy_any(stream, to, reinterpret_cast<uint64_t>(from), bytes, when)
+                          : CUDA_ERROR_INVALID_VALUE;
+  }
   if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = settle_views(from, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   const bool early = when == When::queued || may_return_early(stream);
   uint64_t count = 0;
@@ -148,19 +154,29 @@ CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t by
 CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, When when) {
   if (bytes == 0) return CUDA_SUCCESS;
   Range range;
-  if (to == nullptr || !addresses().is_device(from, bytes, &range)) return CUDA_ERROR_INVALID_VALUE;
+  if (to == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (!addresses().is_device(from, bytes, &range)) {
+    return find_host(&from) ? copy_any(stream, reinterpret_cast<uint64_t>(to), from, bytes, when)
+                            : CUDA_ERROR_INVALID_VALUE;
+  }
   if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = settle_views(to, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  return when == When::queued && addresses().is_pinned(to, bytes)
-             ? read_later(stream, to, from, bytes)
-             : read_now(stream, to, from, bytes);
+  if (when == When::queued && addresses().is_pinned(to, bytes)) {
+    return read_later(stream, to, from, bytes);
+  }
+  const CUresult result = read_now(stream, to, from, bytes);
+  return result == CUDA_SUCCESS ? fetch_views() : result;
 }
 
 CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes) {
   if (bytes == 0) return CUDA_SUCCESS;
   Range target, source;
   if (!addresses().is_device(to, bytes, &target) || !addresses().is_device(from, bytes, &source)) {
-    return CUDA_ERROR_INVALID_VALUE;
+    // Memory of the program's that devices reach counts as theirs.
+    const bool known = (find_host(&to) || addresses().is_device(to, bytes, &target)) &&
+                       (find_host(&from) || addresses().is_device(from, bytes, &source));
+    return known ? copy_any(stream, to, from, bytes, When::queued) : CUDA_ERROR_INVALID_VALUE;
   }
   if (target.device->server != source.device->server) return CUDA_ERROR_NOT_SUPPORTED;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -172,6 +188,8 @@ CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes
 CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When when) {
   if (bytes == 0) return CUDA_SUCCESS;
   Range range;
+  find_host(&to);
+  find_host(&from);
   const bool to_gpu = addresses().find(to, &range) && range.on_device();
   const bool from_gpu = addresses().find(from, &range) && range.on_device();
   auto* host_to = reinterpret_cast<void*>(to);
@@ -192,6 +210,8 @@ CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When
     if (result != CUDA_SUCCESS) return result;
     if (const CUresult settled = settle(stream, before); settled != CUDA_SUCCESS) return settled;
   }
+  if (const CUresult result = settle_views(host_from, bytes); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = settle_views(host_to, bytes); result != CUDA_SUCCESS) return result;
   std::memmove(host_to, host_from, bytes);
   return CUDA_SUCCESS;
 }

@@ -63,6 +63,18 @@ void note_upload(Stream* stream, uint64_t count) {
   context->upload_count.store(count);
 }
 
+CUresult finish_uploads(const client::Server* server) {
+  CUresult result = CUDA_SUCCESS;
+  contexts.for_each([&](const Context* context) {
+    if (context->server != server || context->destroyed.load()) return;
+    const uint64_t count = context->upload_count.load();
+    Stream* stream = context->upload_stream.load();
+    if (count == 0 || stream == nullptr || stream->progress.complete.load() >= count) return;
+    if (const CUresult waited = wait_all(stream); waited != CUDA_SUCCESS) result = waited;
+  });
+  return result;
+}
+
 CUresult await_upload_slow(Stream* stream) {
   Context* context = stream->context;
   uint64_t count = context->upload_count.load();

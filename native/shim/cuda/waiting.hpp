@@ -26,6 +26,9 @@ bool may_return_early(Stream* stream);
 /// A plain copy, command number `count` of its stream, has returned early.
 void note_upload(Stream* stream, uint64_t count);
 
+/// Waits for the plain copies to the server that returned early: their memory is about to go.
+CUresult finish_uploads(const client::Server* server);
+
 /// Before work on any stream.
 CUresult await_upload_slow(Stream* stream);
 inline CUresult await_upload(Stream* stream) {

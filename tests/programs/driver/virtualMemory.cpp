@@ -47,9 +47,46 @@ int main(int argc, char** argv) {
   program.expect(cuMemcpyDtoH(&unread, address + granularity, 4) == CUDA_ERROR_INVALID_VALUE,
                  "what is not mapped cannot be copied from");
   program.save(moved);
-  CHECK(cuMemUnmap(address, granularity));
+
+  // Handles, what they say, and what is refused.
+  CUmemGenericAllocationHandle again = 0;
+  CUmemAllocationProp told{};
+  unsigned long long allowed = 0;
+  void* seen = reinterpret_cast<void*>(address + 3 * granularity + 64);
+  CHECK(cuMemRetainAllocationHandle(&again, seen));
+  CHECK(cuMemGetAllocationPropertiesFromHandle(&told, again));
+  program.expect(told.type == properties.type && told.location.id == properties.location.id,
+                 "a handle tells what its memory was made as");
+  CHECK(cuMemRelease(again));
+  CHECK(cuMemGetAccess(&allowed, &properties.location, address));
+  program.expect(allowed == CU_MEM_ACCESS_FLAGS_PROT_READWRITE, "access is told as it was set");
+  program.expect(cuMemMap(address, granularity, 0, pieces[1], 0) == CUDA_ERROR_INVALID_VALUE,
+                 "what is mapped is not mapped over");
+  program.expect(cuMemMap(address + 2 * granularity, granularity, granularity, pieces[1], 0) ==
+                     CUDA_ERROR_INVALID_VALUE,
+                 "a mapping lies within its memory");
+  program.expect(cuMemUnmap(address + 3 * granularity, granularity / 2) == CUDA_ERROR_INVALID_VALUE,
+                 "a mapping goes as a whole");
+  program.expect(cuMemAddressFree(address, 4 * granularity) == CUDA_ERROR_INVALID_VALUE,
+                 "addresses with mappings are not freed");
+  program.expect(cuMemCreate(&again, granularity + 1, &properties, 0) == CUDA_ERROR_INVALID_VALUE,
+                 "physical memory comes in granules");
+
+  // A released handle's memory lives as long as it is mapped; a plain upload is in it at once.
+  const std::vector<int> sent(granularity / sizeof(int), 99);
+  CHECK(cuMemcpyHtoD(address + 3 * granularity, sent.data(), granularity));
   CHECK(cuMemUnmap(address + 3 * granularity, granularity));
-  for (CUmemGenericAllocationHandle piece : pieces) CHECK(cuMemRelease(piece));
+  CHECK(cuMemMap(address + 2 * granularity, granularity, 0, pieces[1], 0));
+  CHECK(cuMemSetAccess(address + 2 * granularity, granularity, &access, 1));
+  CHECK(cuMemRelease(pieces[1]));
+  program.expect(
+      cuMemMap(address + granularity, granularity, 0, pieces[1], 0) == CUDA_ERROR_INVALID_VALUE,
+      "a released handle maps nothing");
+  program.expect(download(address + 2 * granularity, sent.size()) == sent,
+                 "an upload before the unmapping is in the memory");
+  CHECK(cuMemUnmap(address, granularity));
+  CHECK(cuMemUnmap(address + 2 * granularity, granularity));
+  CHECK(cuMemRelease(pieces[0]));
   CHECK(cuMemAddressFree(address, 4 * granularity));
   return program.finish();
 }

@@ -1,0 +1,355 @@
+// Views of host memory: making them, keeping them alike, ending them.
+// SPDX-License-Identifier: Apache-2.0
+#include "shim/cuda/device_view.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <utility>
+
+#include "base/log.hpp"
+#include "shim/cuda/addresses.hpp"
+#include "shim/cuda/guard.hpp"
+#include "shim/cuda/waiting.hpp"
+#include "wire/changes.hpp"
+
+namespace outboard::shim {
+
+constinit client::Window visible_window;
+constinit std::atomic<uint32_t> views_in_use{0};
+
+namespace {
+
+constexpr uint64_t page_bytes = 4096;
+constexpr uint64_t large_page_bytes = 2 << 20;
+
+/// Commands of this stream up to `count` may change the memory.
+struct Use {
+  uint64_t stream = 0;
+  uint64_t count = UINT64_MAX;  ///< until the command is sent
+};
+
+// What the server is known to hold; zeros that cost nothing until they differ.
+class Known {
+ public:
+  explicit Known(size_t bytes) : bytes_(bytes) {
+    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    data_ = memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
+  }
+  ~Known() {
+    if (data_ != nullptr) ::munmap(data_, bytes_);
+  }
+  Known(const Known&) = delete;
+  Known& operator=(const Known&) = delete;
+  std::byte* data() const { return data_; }
+
+ private:
+  size_t bytes_;
+  std::byte* data_;
+};
+
+struct View {
+  client::Server* server = nullptr;
+  const Context* home = nullptr;  ///< the context that it is registered in at the server
+  uint64_t base = 0;              ///< as devices know it
+  std::span<std::byte> memory;    ///< the program's
+  std::unique_ptr<Known> known;
+  bool captured = false;
+  std::vector<Use> uses;
+};
+
+struct Views {
+  std::mutex mutex;  ///< held during trips: views are rare, and theirs must not cross
+  std::map<std::pair<client::Server*, uint64_t>, View> all;
+};
+
+Views& views() {
+  static auto* const instance = new Views;
+  return *instance;
+}
+
+std::byte* bytes_at(uint64_t address) { return reinterpret_cast<std::byte*>(address); }
+
+CUresult send_changes(View& view) {
+  std::vector<std::byte> changes;
+  for (uint64_t offset = 0; offset < view.memory.size();) {
+    changes.clear();
+    offset = wire::find_changes(view.memory, view.known->data(), offset, &changes);
+    if (changes.empty()) continue;
+    const client::Result result = view.server->connection().send(
+        wire::command::HostWrite{.address = view.base, .changes = changes}, 0);
+    if (result != client::result::success) return to_cuda(result);
+  }
+  return CUDA_SUCCESS;
+}
+
+// A view whose context died has nothing to tell; the context itself says what happened.
+CUresult fetch_changes(View& view) {
+  for (uint64_t offset = 0; offset < view.memory.size();) {
+    client::Answer<wire::command::HostRead> answer;
+    view.server->connection().call(wire::command::HostRead{.address = view.base, .offset = offset},
+                                   0, &answer);
+    if (answer.result == client::result::lost) return CUDA_ERROR_DEVICE_UNAVAILABLE;
+    if (answer.result != client::result::success) return CUDA_SUCCESS;
+    if (answer.reply.next <= offset ||
+        !wire::apply_changes(answer.reply.changes, view.memory, view.known->data())) {
+      return CUDA_ERROR_UNKNOWN;
+    }
+    offset = answer.reply.next;
+  }
+  return CUDA_SUCCESS;
+}
+
+bool is_over(const Use& use) {
+  const Stream* stream = streams.find_id(use.stream);
+  return stream == nullptr || (use.count != UINT64_MAX && stream->progress.complete >= use.count);
+}
+
+// With the lock held. What is over when the changes are asked for is over for good.
+CUresult fetch(View& view) {
+  if (view.uses.empty()) return CUDA_SUCCESS;
+  std::vector<Use> rest;
+  std::copy_if(view.uses.begin(), view.uses.end(), std::back_inserter(rest),
+               [](const Use& use) { return !is_over(use); });
+  const CUresult result = fetch_changes(view);
+  view.uses = std::move(rest);
+  if (view.uses.empty()) views_in_use.fetch_sub(1);
+  return result;
+}
+
+void drop_uses(View& view) {
+  if (!view.uses.empty()) views_in_use.fetch_sub(1);
+  view.uses.clear();
+}
+
+CUresult open_view(Stream* stream, const Range& range, View* view) {
+  view->server = stream->context->server;
+  view->home = stream->context;
+  view->base = range.base;
+  view->memory = {bytes_at(range.kind == MemoryKind::alias ? range.partner : range.base),
+                  range.bytes};
+  view->known = std::make_unique<Known>(range.bytes);
+  if (view->known->data() == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  client::Answer<wire::command::HostMap> answer;
+  const CUresult result =
+      call(stream->context, wire::command::HostMap{.address = range.base, .bytes = range.bytes},
+           &answer);
+  if (result == CUDA_SUCCESS) return result;
+  static const char said[] = "view";
+  say_once(said,
+           "a command reaches host memory at 0x%llx, which the server cannot keep a copy of; the "
+           "command fails (copy the memory instead)",
+           static_cast<unsigned long long>(range.base));
+  return result;
+}
+
+// Copies on their way into pinned memory come before what reaches it; a captured stream has none.
+CUresult wait_for_reads(const client::Server* server) {
+  CUresult result = CUDA_SUCCESS;
+  streams.for_each([&](Stream* stream) {
+    if (stream->context->server != server || stream->progress.copies_pending.load() == 0) return;
+    if (const CUresult waited = wait_all(stream); waited != CUDA_SUCCESS) result = waited;
+  });
+  return result;
+}
+
+}  // namespace
+
+void* make_visible_memory(size_t bytes) {
+  const uint64_t alignment = bytes >= large_page_bytes ? large_page_bytes : page_bytes;
+  client::Window place;
+  if (!client::reserve_place(client::Region::host, bytes, alignment, &place)) return nullptr;
+  auto* memory = reinterpret_cast<void*>(place.base);
+  if (::mprotect(memory, place.bytes, PROT_READ | PROT_WRITE) != 0) {
+    client::release_window(place);
+    return nullptr;
+  }
+  visible_window = client::region_window(client::Region::host);
+  return memory;
+}
+
+void free_visible_memory(void* memory, size_t bytes) {
+  ::munmap(memory, (bytes + page_bytes - 1) & ~(page_bytes - 1));
+}
+
+uint64_t alias_of(uint64_t registered) {
+  const std::lock_guard guard(views().mutex);
+  Range range;
+  if (!addresses().find(registered, &range) || range.kind != MemoryKind::registered) return 0;
+  if (range.partner == 0) {
+    // At the same place within its page, on which programs build alignment.
+    const uint64_t shift = range.base % page_bytes;
+    client::Window place;
+    if (!client::reserve_place(client::Region::host, range.bytes + shift, page_bytes, &place)) {
+      return 0;
+    }
+    visible_window = client::region_window(client::Region::host);
+    Range alias = range;
+    alias.base = place.base + shift;
+    alias.kind = MemoryKind::alias;
+    alias.partner = range.base;
+    addresses().add(alias);
+    addresses().set_partner(range.base, alias.base);
+    range.partner = alias.base;
+  }
+  return range.partner + (registered - range.base);
+}
+
+bool find_host(uint64_t* address) {
+  Range range;
+  if (!addresses().find(*address, &range) || range.on_device()) return false;
+  if (range.kind == MemoryKind::alias) *address = range.partner + (*address - range.base);
+  return true;
+}
+
+CUresult Reach::add_visible(uint64_t address) {
+  Range range;
+  if (!addresses().find(address, &range)) return CUDA_SUCCESS;
+  if (range.kind != MemoryKind::pinned && range.kind != MemoryKind::alias) return CUDA_SUCCESS;
+  return add_view(range.base);
+}
+
+CUresult Reach::add_view(uint64_t base) {
+  if (std::find(views_.begin(), views_.end(), base) != views_.end()) return CUDA_SUCCESS;
+  client::Server* server = stream_->context->server;
+  const bool captured = is_captured(stream_);
+  if (!captured) {
+    if (const CUresult result = wait_for_reads(server); result != CUDA_SUCCESS) return result;
+  }
+  const std::lock_guard guard(views().mutex);
+  auto found = views().all.find({server, base});
+  if (found == views().all.end()) {
+    Range range;
+    View view;
+    if (!addresses().find(base, &range)) return CUDA_SUCCESS;
+    if (const CUresult result = open_view(stream_, range, &view); result != CUDA_SUCCESS) {
+      return result;
+    }
+    found = views().all.emplace(std::pair(server, base), std::move(view)).first;
+  }
+  View& view = found->second;
+  if (const CUresult result = send_changes(view); result != CUDA_SUCCESS) return result;
+  if (captured) {
+    view.captured = true;
+    return CUDA_SUCCESS;
+  }
+  if (view.uses.empty()) views_in_use.fetch_add(1);
+  view.uses.push_back({stream_->head.id(), UINT64_MAX});
+  views_.push_back(base);
+  return CUDA_SUCCESS;
+}
+
+CUresult Reach::add_words(const void* parameter, size_t bytes) {
+  const auto* at = static_cast<const std::byte*>(parameter);
+  for (size_t offset = 0; offset + sizeof(uint64_t) <= bytes; ++offset) {
+    uint64_t word = 0;
+    std::memcpy(&word, at + offset, sizeof word);
+    if (const CUresult result = add(word); result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult Reach::add_captured() {
+  if (visible_window.bytes == 0) return CUDA_SUCCESS;
+  std::vector<uint64_t> bases;
+  {
+    const std::lock_guard guard(views().mutex);
+    for (const auto& [key, view] : views().all) {
+      if (view.captured && view.server == stream_->context->server) bases.push_back(view.base);
+    }
+  }
+  for (const uint64_t base : bases) {
+    if (const CUresult result = add_view(base); result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+// The command is among those issued by now; that others came between only makes it wait longer.
+void Reach::note_sent() {
+  const std::lock_guard guard(views().mutex);
+  const uint64_t count = stream_->progress.issued.load();
+  for (const uint64_t base : views_) {
+    const auto found = views().all.find({stream_->context->server, base});
+    if (found == views().all.end()) continue;
+    std::vector<Use>& uses = found->second.uses;
+    Use now{stream_->head.id(), count};
+    // One entry for a stream is enough: its latest.
+    std::erase_if(uses, [&](const Use& use) {
+      return use.stream == now.stream && (use.count == UINT64_MAX || use.count <= count);
+    });
+    uses.push_back(now);
+  }
+}
+
+CUresult fetch_views_slow() {
+  const std::lock_guard guard(views().mutex);
+  CUresult result = CUDA_SUCCESS;
+  for (auto& [key, view] : views().all) {
+    if (const CUresult fetched = fetch(view); fetched != CUDA_SUCCESS) result = fetched;
+  }
+  return result;
+}
+
+CUresult refresh_views_slow() {
+  const std::lock_guard guard(views().mutex);
+  for (auto& [key, view] : views().all) {
+    if (view.uses.empty()) continue;
+    if (const CUresult result = send_changes(view); result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult settle_views_slow(const void* memory, size_t bytes) {
+  const auto* begin = static_cast<const std::byte*>(memory);
+  std::vector<uint64_t> used_by;
+  {
+    const std::lock_guard guard(views().mutex);
+    for (const auto& [key, view] : views().all) {
+      const std::byte* end = view.memory.data() + view.memory.size();
+      if (begin >= end || view.memory.data() >= begin + bytes) continue;
+      for (const Use& use : view.uses) used_by.push_back(use.stream);
+    }
+  }
+  if (used_by.empty()) return CUDA_SUCCESS;
+  for (const uint64_t id : used_by) {
+    Stream* stream = streams.find_id(id);
+    if (stream == nullptr || is_captured(stream)) continue;
+    if (const CUresult result = wait_all(stream); result != CUDA_SUCCESS) return result;
+  }
+  return fetch_views_slow();
+}
+
+void end_views(uint64_t base) {
+  const std::lock_guard guard(views().mutex);
+  for (auto next = views().all.begin(); next != views().all.end();) {
+    View& view = next->second;
+    if (view.base != base) {
+      ++next;
+      continue;
+    }
+    fetch(view);
+    drop_uses(view);
+    view.server->connection().send(wire::command::HostUnmap{.address = base}, 0);
+    next = views().all.erase(next);
+  }
+}
+
+void forget_views(const Context* context) {
+  const std::lock_guard guard(views().mutex);
+  for (auto next = views().all.begin(); next != views().all.end();) {
+    if (next->second.home != context) {
+      ++next;
+      continue;
+    }
+    drop_uses(next->second);
+    next = views().all.erase(next);
+  }
+}
+
+}  // namespace outboard::shim

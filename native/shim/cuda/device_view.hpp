@@ -1,0 +1,88 @@
+// Host memory as devices see it: copies at the server of what kernels reach, kept alike.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pinned memory has one address for the program and for devices; memory that the program registers
+// has another one for devices, its alias. When a command first names such an address, the server
+// gets memory there. From then on what the program changed is sent before each command that reaches
+// the memory, and what the device changed comes back when the program has waited for the command,
+// which is when CUDA lets it look. A device that finds the address by itself, in other memory,
+// faults unless a command had named it before.
+#pragma once
+
+#include <cuda.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "client/windows.hpp"
+#include "shim/cuda/objects.hpp"
+
+namespace outboard::shim {
+
+/// Where all addresses lie that devices could know host memory by; empty until there is one.
+extern client::Window visible_window;
+/// Views that commands on their way may change.
+extern std::atomic<uint32_t> views_in_use;
+
+/// Memory of the program's that devices can be given the address of: page-aligned, filled with
+/// zeros; null: none to be had.
+void* make_visible_memory(size_t bytes);
+void free_visible_memory(void* memory, size_t bytes);
+/// The address of registered memory for devices, made if need be; 0: none to be had.
+uint64_t alias_of(uint64_t registered);
+/// Where the program's own bytes are that `address` means, if it means host memory.
+bool find_host(uint64_t* address);
+
+/// What one command reaches of host memory. Each `add` comes before the command, sent() after it.
+class Reach {
+ public:
+  explicit Reach(Stream* stream) : stream_(stream) {}
+
+  /// Makes the memory at `address` alike at the server; any other address is none of its business.
+  CUresult add(uint64_t address) {
+    return visible_window.contains(address) ? add_visible(address) : CUDA_SUCCESS;
+  }
+  /// Every eight bytes of a kernel's parameter that could be such an address.
+  CUresult add_words(const void* parameter, size_t bytes);
+  /// What the captured commands of the process reach: a graph may hold them.
+  CUresult add_captured();
+  void sent() {
+    if (!views_.empty()) note_sent();
+  }
+
+ private:
+  CUresult add_visible(uint64_t address);
+  CUresult add_view(uint64_t base);
+  void note_sent();
+
+  Stream* stream_;
+  std::vector<uint64_t> views_;
+};
+
+/// The program has waited for something: what devices changed in its memory comes back.
+CUresult fetch_views_slow();
+inline CUresult fetch_views() {
+  return views_in_use.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS : fetch_views_slow();
+}
+/// The program, waited for by the device, may have changed its memory (a host function).
+CUresult refresh_views_slow();
+inline CUresult refresh_views() {
+  return views_in_use.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS : refresh_views_slow();
+}
+
+/// A copy will read or write these bytes of the program's: what commands on their way change of
+/// them comes first.
+CUresult settle_views_slow(const void* memory, size_t bytes);
+inline CUresult settle_views(const void* memory, size_t bytes) {
+  return views_in_use.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS
+                                                           : settle_views_slow(memory, bytes);
+}
+
+/// The memory that devices know by `base` goes; nothing uses it any more.
+void end_views(uint64_t base);
+/// The context's views went with it.
+void forget_views(const Context* context);
+
+}  // namespace outboard::shim
