@@ -266,5 +266,27 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* out, CUfunction f, int
                                                      size_t shared) {
   return cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(out, f, block, shared, 0);
 }
+CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t* out, CUfunction, int, int) {
+  if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *out = 48 << 10;
+  return CUDA_SUCCESS;
+}
+CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, CUfunction,
+                                                   CUoccupancyB2DSize, size_t, int, unsigned int) {
+  if (grid == nullptr || block == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *grid = 108;
+  *block = 1024;
+  return CUDA_SUCCESS;
+}
+CUresult cuOccupancyMaxActiveClusters(int* out, CUfunction, const CUlaunchConfig*) {
+  if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *out = 16;
+  return CUDA_SUCCESS;
+}
+CUresult cuOccupancyMaxPotentialClusterSize(int* out, CUfunction, const CUlaunchConfig*) {
+  if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *out = 8;
+  return CUDA_SUCCESS;
+}
 
 }  // extern "C"

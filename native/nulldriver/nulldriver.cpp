@@ -134,11 +134,6 @@ CUresult cuInit(unsigned int flags) {
 CUresult cuDriverGetVersion(int* out) { return put(out, 13000); }
 CUresult cuGetErrorName(CUresult, const char** out) { return put<const char*>(out, "CUDA_ERROR"); }
 CUresult cuGetErrorString(CUresult, const char** out) { return put<const char*>(out, "error"); }
-CUresult cuGetExportTable(const void** table, const CUuuid*) {
-  if (table != nullptr) *table = nullptr;
-  return CUDA_ERROR_NOT_FOUND;
-}
-
 CUresult cuDeviceGetCount(int* out) { return ready() ? ready() : put(out, 1); }
 CUresult cuDeviceGet(CUdevice* out, int ordinal) {
   if (ready()) return ready();
