@@ -8,11 +8,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/fds.hpp"
+#include "base/log.hpp"
 #include "base/sha256.hpp"
 #include "client/json.hpp"
 #include "transport/tcp.hpp"
@@ -22,6 +24,8 @@ namespace {
 
 constexpr size_t max_file_bytes = 64u << 10;
 constexpr int ticket_timeout_ms = 10'000;
+// The request of the machine's service, which is there for as long as the service is installed.
+constexpr const char* installed_service = "/etc/systemd/system/outboard@default.service.d";
 
 std::string error_text(int code) {
   char text[128];
@@ -57,8 +61,24 @@ bool read_devices(const Json& list, size_t nodes, std::vector<SessionDevice>* de
   return devices->size() <= 256;
 }
 
-// One request, one line back; the service knows who asks by SO_PEERCRED.
-bool ask_socket(const std::string& path, std::string* line, std::string* reason) {
+constexpr const char* machine_folder = "/run/outboard/";
+constexpr const char* not_running =
+    "the GPU service of this machine is not running; see why: outboard status";
+constexpr const char* not_for_this_user =
+    "the GPU service here is for another user; ask who administers this machine";
+
+// What the service says before it answers: one line for people, while it waits for a GPU.
+// Returns how long its answer may take from now on.
+int show_notice(const Json& line) {
+  std::string notice;
+  uint64_t wait_s = 0;
+  json_string(line, "notice", &notice);
+  json_unsigned(line, "wait_s", &wait_s);
+  say("%s", notice.c_str());
+  return ticket_timeout_ms + static_cast<int>(std::min<uint64_t>(wait_s, 86'400)) * 1000;
+}
+
+bool connect_to(const std::string& path, UniqueFd* fd, std::string* reason) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
@@ -66,49 +86,70 @@ bool ask_socket(const std::string& path, std::string* line, std::string* reason)
     return false;
   }
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd || ::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
-    *reason = "nobody answers on " + path + " (" + error_text(errno) +
-              "); see whether the client service runs: systemctl status 'outboard@*'";
-    return false;
+  *fd = UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (*fd && ::connect(fd->get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) {
+    return true;
   }
-  char request[] = "{\"version\":1,\"want\":\"ticket\"}\n";
-  iovec part{request, sizeof request - 1};
+  *reason = errno == EACCES ? not_for_this_user : not_running;
+  return false;
+}
+
+// One request; notices, then one line back. The service knows who asks by SO_PEERCRED.
+bool ask_socket(const std::string& path, Want want, Json* answer, std::string* reason) {
+  UniqueFd fd;
+  if (!connect_to(path, &fd, reason)) return false;
+  const std::string request = std::string("{\"version\":1,\"want\":\"") +
+                              (want == Want::ticket ? "ticket" : "inventory") + "\"}\n";
+  iovec part{const_cast<char*>(request.data()), request.size()};
   if (transport::send_all(fd.get(), {&part, 1}) != transport::Status::ok) {
-    *reason = "the client service closed the connection";
+    *reason = "the GPU service closed the connection; see why: outboard status";
     return false;
   }
-  char piece[4096];
-  while (line->find('\n') == std::string::npos && line->size() < max_file_bytes) {
-    size_t count = 0;
-    if (transport::receive_some(fd.get(), std::as_writable_bytes(std::span(piece)), &count,
-                                ticket_timeout_ms) != transport::Status::ok) {
-      *reason = "the client service on " + path + " gave no ticket";
-      return false;
+  std::string text;
+  int timeout_ms = ticket_timeout_ms;
+  for (;;) {
+    const size_t end = text.find('\n');
+    if (end == std::string::npos) {
+      char piece[4096];
+      size_t count = 0;
+      if (text.size() >= max_file_bytes ||
+          transport::receive_some(fd.get(), std::as_writable_bytes(std::span(piece)), &count,
+                                  timeout_ms) != transport::Status::ok) {
+        *reason = "the GPU service gave no ticket; see why: outboard status";
+        return false;
+      }
+      text.append(piece, count);
+      continue;
     }
-    line->append(piece, count);
+    *answer = Json::parse(text.substr(0, end), nullptr, false);
+    if (!answer->is_object() || !answer->contains("notice")) return true;
+    timeout_ms = show_notice(*answer);
+    text.erase(0, end + 1);
   }
-  line->resize(line->find('\n') == std::string::npos ? 0 : line->find('\n'));
-  return !line->empty();
 }
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
 std::string find_path(std::string* reason) {
   if (const char* named = ::secure_getenv("OUTBOARD_SESSION"); named != nullptr && *named != 0) {
-    if (!exists(named)) {
-      *reason =
-          std::string("OUTBOARD_SESSION names ") + named +
-          ", which is not there (the session has ended); start again with: outboard run -- COMMAND";
-      return {};
-    }
-    return named;
+    if (exists(named)) return named;
+    *reason = std::string(named).starts_with(machine_folder)
+                  ? std::string("no GPUs: ") + not_running
+                  : std::string("OUTBOARD_SESSION names ") + named +
+                        ", which is not there (the session has ended); start again with: outboard "
+                        "run -- COMMAND";
+    return {};
   }
-  const std::string user = "/run/user/" + std::to_string(::geteuid()) + "/outboard/session.json";
-  if (exists(user)) return user;
-  const std::string machine = "/run/outboard/default/session.json";
-  if (exists(machine)) return machine;
-  *reason = "no GPU session here; start the program with: outboard run -- COMMAND";
+  const std::string uid = std::to_string(::geteuid());
+  // A user's own service, what the machine holds for this user alone, what it holds for everybody.
+  for (const std::string& path : {"/run/user/" + uid + "/outboard/session.json",
+                                  std::string(machine_folder) + "users/" + uid + ".json",
+                                  std::string(machine_folder) + "default/session.json"}) {
+    if (exists(path)) return path;
+  }
+  *reason = exists(installed_service)
+                ? std::string("no GPUs: ") + not_running
+                : "no GPU session here; start the program with: outboard run -- COMMAND";
   return {};
 }
 
@@ -118,6 +159,10 @@ bool read_checked_file(const std::string& path, uint64_t uid, std::string* text,
                        std::string* reason) {
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   struct stat info;
+  if (!fd && errno == EACCES && path.starts_with(machine_folder)) {
+    *reason = not_for_this_user;
+    return false;
+  }
   if (!fd || ::fstat(fd.get(), &info) != 0) {
     *reason = "cannot read " + path + " (" + error_text(errno) + ")";
     return false;
@@ -151,9 +196,8 @@ bool read_checked_file(const std::string& path, uint64_t uid, std::string* text,
   return true;
 }
 
-bool parse_session(const std::string& text, bool private_file, Session* session,
-                   std::string* socket, std::string* reason) {
-  const Json document = Json::parse(text, nullptr, false);
+static bool parse_document(const Json& document, bool private_file, Session* session,
+                           std::string* socket, std::string* reason) {
   uint64_t version = 0;
   std::string form;
   if (!document.is_object() || !json_unsigned(document, "version", &version)) {
@@ -191,7 +235,12 @@ bool parse_session(const std::string& text, bool private_file, Session* session,
   return true;
 }
 
-bool read_session(Session* session, SessionError* error) {
+bool parse_session(const std::string& text, bool private_file, Session* session,
+                   std::string* socket, std::string* reason) {
+  return parse_document(Json::parse(text, nullptr, false), private_file, session, socket, reason);
+}
+
+bool read_session(Session* session, SessionError* error, Want want) {
   const std::string path = find_path(&error->reason);
   if (path.empty()) return false;
   session->path = path;
@@ -206,12 +255,11 @@ bool read_session(Session* session, SessionError* error) {
     return false;
   }
   if (socket.empty()) return true;
-  std::string line;
-  if (!ask_socket(socket, &line, &reason)) {
+  Json answer;
+  if (!ask_socket(socket, want, &answer, &reason)) {
     error->reason = "no GPUs: " + reason;
     return false;
   }
-  const Json answer = Json::parse(line, nullptr, false);
   if (answer.is_object() && answer.contains("error")) {
     std::string message, hint;
     json_string(answer, "message", &message);
@@ -221,10 +269,11 @@ bool read_session(Session* session, SessionError* error) {
   }
   // What came over the socket was readable by nobody else.
   std::string again;
-  if (!parse_session(line, true, session, &again, &reason) || !again.empty()) {
+  if (!parse_document(answer, true, session, &again, &reason) || !again.empty()) {
     error->reason = "no GPUs: the client service's answer cannot be used: " + reason;
     return false;
   }
+  session->from_service = true;
   return true;
 }
 

@@ -26,6 +26,7 @@ struct SessionDevice {
 struct Session {
   std::string path;
   std::string name;
+  bool from_service = false;  ///< the grant is a ticket: for this process, once, within a minute
   std::string grant;
   std::array<uint8_t, 32> key{};
   std::vector<SessionNode> nodes;
@@ -37,8 +38,12 @@ struct SessionError {
   std::string reason;
 };
 
+/// What a service is asked for: `inventory` never makes it allocate, and may come without a grant
+/// that is of use.
+enum class Want { ticket, inventory };
+
 /// Finds the file (docs/internals/session.md §1), follows the `socket` form, checks everything.
-bool read_session(Session* session, SessionError* error);
+bool read_session(Session* session, SessionError* error, Want want = Want::ticket);
 
 /// The parts of read_session, for tests: the checks on the file itself, and on its text.
 bool read_checked_file(const std::string& path, uint64_t uid, std::string* text, bool* private_file,

@@ -30,7 +30,12 @@ SPDX-License-Identifier: Apache-2.0
     │   ├── NodeRemoved                 node_removed          403   125
     │   ├── LimitReached                limit_reached         403   125
     │   ├── RateLimited                 rate_limited          429   125
+    │   ├── SessionEnded                session_ended         410   125
     │   └── Stale                       stale                 409   125
+    ├── ServiceError                    service               503   125
+    │   ├── ServiceNotRunning           service_not_running   503   125
+    │   ├── ServiceRunning              service_running       409   125
+    │   └── ServiceWithoutGpus          service_without_gpus  503   125
     ├── LedgerError                     ledger                500   125
     │   ├── LedgerLocked                ledger_locked         503   125
     │   └── DatabaseUnavailable         database_unavailable  503   125
@@ -247,11 +252,44 @@ class RateLimited(RequestError):
     http_status = 429
 
 
+class SessionEnded(RequestError):
+    """An administrator has ended the session; its holder must not start the next one by itself."""
+
+    code = "session_ended"
+    http_status = 410
+
+
 class Stale(RequestError):
     """What the caller holds is not the newest: somebody else has taken it over."""
 
     code = "stale"
     http_status = 409
+
+
+class ServiceError(OutboardError):
+    """The client service of this machine could not do its part."""
+
+    code = "service"
+    http_status = 503
+
+
+class ServiceNotRunning(ServiceError):
+    """Nobody answers where the service should."""
+
+    code = "service_not_running"
+
+
+class ServiceRunning(ServiceError):
+    """A service of that name runs already."""
+
+    code = "service_running"
+    http_status = 409
+
+
+class ServiceWithoutGpus(ServiceError):
+    """The service runs and has no GPU to give."""
+
+    code = "service_without_gpus"
 
 
 class LedgerError(OutboardError):

@@ -11,6 +11,7 @@ SPDX-License-Identifier: Apache-2.0
     idle = "10m"                             # OUTBOARD_POOL_IDLE: ends so long after its last use
     warm_workers = 1                         # OUTBOARD_WARM_WORKERS
     grant_lifetime = "10m"                   # OUTBOARD_GRANT_LIFETIME: renewed at half of it
+    lease = "3m"                             # OUTBOARD_LEASE: renewed at a sixth of it
 
     [agent]                                  # a GPU server: OUTBOARD_AGENT_STATE and so on
     state = "/var/lib/outboard/agent"        # its identity and keys
@@ -42,6 +43,7 @@ _VARIABLES = {
     "embedded.idle": "OUTBOARD_POOL_IDLE",
     "embedded.warm_workers": "OUTBOARD_WARM_WORKERS",
     "embedded.grant_lifetime": "OUTBOARD_GRANT_LIFETIME",
+    "embedded.lease": "OUTBOARD_LEASE",
     "agent.state": "OUTBOARD_AGENT_STATE",
     "agent.runtime": "OUTBOARD_AGENT_RUNTIME",
     "agent.listen": "OUTBOARD_AGENT_LISTEN",
@@ -92,6 +94,11 @@ class Settings:
     def grant_lifetime_s(self) -> float:
         """How long a grant admits new connections after it was issued."""
         return max(1.0, self._duration_s("embedded.grant_lifetime", 600.0))
+
+    @property
+    def lease_s(self) -> float:
+        """How long a session that its holder renews lives after the last renewal."""
+        return max(1.0, self._duration_s("embedded.lease", 180.0))
 
     @property
     def warm_workers(self) -> int:

@@ -65,6 +65,16 @@ nvmlReturn_t connect(uint32_t node) {
   const auto count = static_cast<uint32_t>(
       std::count_if(self.devices.begin(), self.devices.end(),
                     [node](const Device& device) { return device.node == node; }));
+  if (self.session.from_service) {
+    // Its ticket is of a minute only, and the service may have been in standby when it gave it.
+    client::Session fresh;
+    client::SessionError error;
+    if (client::read_session(&fresh, &error, client::Want::inventory) &&
+        fresh.devices.size() == self.devices.size() &&
+        fresh.nodes.size() == self.session.nodes.size()) {
+      self.session = std::move(fresh);
+    }
+  }
   client::Result result = client::result::success;
   std::string reason;
   client::Server* server = client::Server::open(self.session, node, count, owner, &result, &reason);
@@ -101,7 +111,7 @@ nvmlReturn_t open_session() {
   if (self.pid == ::getpid()) return NVML_SUCCESS;
   client::Session session;
   client::SessionError error;
-  if (!client::read_session(&session, &error)) {
+  if (!client::read_session(&session, &error, client::Want::inventory)) {
     static const char said[] = "session";
     say_once(said, "%s", error.reason.c_str());
     return NVML_ERROR_DRIVER_NOT_LOADED;

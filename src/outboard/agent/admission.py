@@ -9,6 +9,7 @@ from outboard.agent.epochs import Epochs
 from outboard.agent.preface import Nonces, Preface, verify_proof
 from outboard.errors import Refusal
 from outboard.model.grant import Grant, Verifier, data_plane_key, unseal
+from outboard.model.ticket import Ticket, ticket_part
 
 NEXT = "start a new session: outboard run -n 1 -- COMMAND"
 
@@ -22,6 +23,7 @@ class Admission:
         self._verifier = verifier
         self._epochs = epochs
         self._nonces = Nonces()
+        self._used_tickets: dict[str, float] = {}
 
     def grant_of(self, preface: Preface, now_unix: float) -> Grant:
         """The grant that this connection may use; raises `Refusal`, and says why.
@@ -35,9 +37,13 @@ class Admission:
             raise Refusal("grant", f"the grant is for {grant.node}, this is {self._node}", NEXT)
         verify_proof(data_plane_key(self._node_key, preface.grant), preface, now_unix)
         self._nonces.use(preface.nonce, now_unix)
+        ticket = ticket_part(preface.grant)
+        if ticket is not None and preface.purpose == "command":
+            self._use_ticket(ticket, now_unix)
         if self._epochs.ended(grant.allocation):
             raise ended()
         if preface.purpose == "bulk":
+            # It joins a program that was let in; a renewal or takeover since must not break that.
             return grant
         if grant.expires_unix < now_unix:
             raise Refusal("expired", "the grant has expired: nobody renewed it", NEXT)
@@ -56,6 +62,19 @@ class Admission:
                 "make room on the server's disk",
             ) from error
         return grant
+
+    def _use_ticket(self, ticket: Ticket, now_unix: float) -> None:
+        """A ticket opens one process's command connection, once; bulk ones name its worker."""
+        if ticket.expires_unix < now_unix:
+            raise Refusal("expired", "the ticket has expired", "run the program again")
+        if ticket.nonce in self._used_tickets:
+            raise Refusal("grant", "the ticket was used before", "run the program again")
+        # In the order of their use, so about that of their expiry: the old ones are in front.
+        for old, expires_unix in list(self._used_tickets.items())[:64]:
+            if expires_unix >= now_unix:
+                break
+            del self._used_tickets[old]
+        self._used_tickets[ticket.nonce] = ticket.expires_unix
 
     def end(self, allocation: str, epoch: int, until_unix: float, now_unix: float) -> None:
         """Refuse the allocation's grants from now on; `until_unix` is when the last expires."""

@@ -33,6 +33,8 @@ Commands:
   join       make this machine a GPU server or a client of a pool
   agent      serve this machine's GPUs to the pool that it joined
   controller make a pool's controller, and serve it
+  status     why there are GPUs here or why not, and what to do
+  service    GPUs for a whole machine or a user: install, run, wait
   version    print the release
 
 `outboard COMMAND --help` explains a command and its options.
@@ -47,7 +49,8 @@ Exit codes: the program's own, 128+n if it was ended by signal n; Outboard's own
 
 # Each is `NAME_command` of the module `outboard.cli.NAME`.
 _COMMANDS = (
-    *("run", "gpus", "sessions", "pool", "login", "join", "agent", "controller", "version"),
+    *("run", "gpus", "sessions", "pool", "login", "join", "agent", "controller", "service"),
+    *("status", "version"),
 )
 
 

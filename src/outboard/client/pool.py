@@ -33,6 +33,9 @@ class Granted:
         self.software = bool(answer.get("software"))
         total = answer.get("total_bytes")
         self.total_bytes = [int(value) for value in total] if isinstance(total, list) else []
+        self.epoch = int(str(answer.get("epoch", 0)))
+        self.lease_s = float(str(answer.get("lease_s", 180)))
+        self.programs = int(str(answer.get("programs", 0)))
 
 
 class Pool:
@@ -65,9 +68,11 @@ class Pool:
         wait_s: float | None,
         program: str,
         request_id: str,
+        holder_sha256: str = "",
     ) -> Granted:
         """Ask for GPUs; held until `release` or until this object's connection ends.
 
+        With `holder_sha256`, the hash of a secret, it is held by renewals with that secret instead.
         `share` is `{}`, `{"millionths": n}` or `{"bytes": n}`; `wait_s` None waits without limit.
         """
         body: dict[str, object] = {
@@ -77,12 +82,20 @@ class Pool:
             "wait_s": wait_s,
             "program": program,
         }
+        if holder_sha256:
+            body["holder_sha256"] = holder_sha256
         timeout_s = None if wait_s is None else wait_s + 30
         return Granted(self._call("POST", "/v1/requests", body, timeout_s))
 
-    def renew(self, session: str) -> Granted:
-        """A fresh grant of the same session."""
-        return Granted(self._call("POST", f"/v1/sessions/{session}/renew"))
+    def renew(self, session: str, holder: str = "") -> Granted:
+        """A fresh grant of the same session; raises `Stale` if another holder has it."""
+        body: dict[str, object] | None = {"holder": holder} if holder else None
+        return Granted(self._call("POST", f"/v1/sessions/{session}/renew", body))
+
+    def take_over(self, session: str, holder: str, holder_sha256: str) -> Granted:
+        """Become the holder of a session whose last holder's secret is known."""
+        body: dict[str, object] = {"holder": holder, "holder_sha256": holder_sha256}
+        return Granted(self._call("POST", f"/v1/sessions/{session}/takeover", body))
 
     def release(self, session: str) -> None:
         """End the session; returns once its memory is free for others."""

@@ -13,7 +13,7 @@ from outboard import __version__
 from outboard.controller.controller import Controller
 from outboard.controller.http import Connection, HttpRequest, Peer
 from outboard.errors import MalformedRequest, NotFound, SessionsActive
-from outboard.model.request import Request, Session, Share
+from outboard.model.request import Request, Session, Share, is_holder_hash
 
 Route = Callable[[HttpRequest, Connection], Awaitable[tuple[int, object]]]
 
@@ -38,6 +38,7 @@ class Api:
             ("GET", "/v1/sessions"): self._sessions,
             ("POST", "/v1/requests"): self._request,
             ("POST", "/v1/sessions/{id}/renew"): self._renew,
+            ("POST", "/v1/sessions/{id}/takeover"): self._take_over,
             ("DELETE", "/v1/sessions/{id}"): self._end,
             ("POST", "/v1/stop"): self._stop_pool,
         }
@@ -98,19 +99,34 @@ class Api:
 
     async def _request(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
         session = await self._controller.request(_request_from(request.body, connection.peer))
-        connection.on_close.append(lambda: self._controller.holder_lost(session.id))
+        if not session.lease.holder_sha256:
+            connection.on_close.append(lambda: self._controller.holder_lost(session.id))
         return 201, {**self._grant(session), **self._described_grant(session)}
 
     async def _renew(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
-        return 200, self._grant(self._controller.active_session(request.path.split("/")[3]))
+        holder = str(_body(request).get("holder", ""))
+        return 200, self._grant(self._controller.renew(request.path.split("/")[3], holder))
+
+    async def _take_over(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        body = _body(request)
+        holder, new = str(body.get("holder", "")), str(body.get("holder_sha256", ""))
+        if not is_holder_hash(new):
+            raise MalformedRequest("holder_sha256 is not 64 hexadecimal digits")
+        session = self._controller.take_over(request.path.split("/")[3], holder, new)
+        return 200, {**self._grant(session), **self._described_grant(session)}
 
     async def _end(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
         session = self._controller.active_session(request.path.split("/")[3])
-        await self._controller.end(session, "released")
+        reason = _body(request).get("reason")
+        if reason is None:
+            await self._controller.end(session, "released")
+        else:
+            reason = _printable(str(reason)[:200])
+            await self._controller.end_by_administrator(session, reason)
         return 200, {"session": session.id}
 
     async def _stop_pool(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
-        body = request.body if isinstance(request.body, dict) else {}
+        body = _body(request)
         count = len(self._controller.ledger.sessions)
         if count and body.get("force") is not True:
             raise SessionsActive(
@@ -123,7 +139,12 @@ class Api:
 
     def _grant(self, session: Session) -> dict[str, object]:
         content, expires_unix = self._controller.session_file(session)
-        return {"session": content.to_json(), "grant_expires_unix": expires_unix}
+        return {
+            "session": content.to_json(),
+            "grant_expires_unix": expires_unix,
+            "lease_s": self._controller.lease_s,
+            "programs": session.lease.programs,
+        }
 
     def _described_grant(self, session: Session) -> dict[str, object]:
         node = self._controller.ledger.nodes[session.allocation.devices[0].node]
@@ -163,11 +184,15 @@ class Api:
         }
 
 
+def _body(request: HttpRequest) -> dict[str, object]:
+    return request.body if isinstance(request.body, dict) else {}
+
+
 def _request_from(body: object, peer: Peer) -> Request:
     """The request in a body; uid and pid are the kernel's word, not the client's."""
     if not isinstance(body, dict):
         raise MalformedRequest("the body is not an object")
-    unknown = set(body) - {"id", "gpus", "share", "wait_s", "program"}
+    unknown = set(body) - {"id", "gpus", "share", "wait_s", "program", "holder_sha256"}
     if unknown:
         raise MalformedRequest(f"unknown field {', '.join(sorted(unknown))}")
     share = body.get("share") or {}
@@ -184,6 +209,7 @@ def _request_from(body: object, peer: Peer) -> Request:
         uid=peer.uid,
         pid=peer.pid,
         program=_printable(str(body.get("program", ""))[:200]),
+        holder_sha256=str(body.get("holder_sha256", "")),
     )
 
 

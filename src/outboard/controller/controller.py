@@ -6,15 +6,17 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from outboard.controller.ledger import Ledger
-from outboard.errors import NotFound, PoolBusy, PoolEnding, WaitedTooLong
+from outboard.errors import NotFound, PoolBusy, PoolEnding, SessionEnded, Stale, WaitedTooLong
 from outboard.model.grant import Grant, Signer, data_plane_key, seal
 from outboard.model.request import Request, Session, SessionState
 from outboard.model.session_file import SessionDevice, SessionFile, SessionNode
@@ -22,6 +24,8 @@ from outboard.scheduler.placement import Busy, place
 from outboard.units import format_duration
 
 log = logging.getLogger("outboard.controller")
+
+_MOST_REMEMBERED_ENDS = 256
 
 
 class Node(Protocol):
@@ -55,6 +59,7 @@ class Controller:
         node_key: bytes,
         signer: Signer,
         grant_lifetime_s: float,
+        lease_s: float,
         on_change: Callable[[], None],
     ) -> None:
         self.ledger = ledger
@@ -63,6 +68,8 @@ class Controller:
         self._node_key = node_key
         self._signer = signer
         self._grant_lifetime_s = grant_lifetime_s
+        self.lease_s = lease_s
+        self._ended_by: deque[tuple[str, str]] = deque(maxlen=_MOST_REMEMBERED_ENDS)
         self._queue: deque[Waiting] = deque()
         self._ends: dict[str, asyncio.Task[None]] = {}
         self._on_change = on_change
@@ -152,13 +159,48 @@ class Controller:
         return content, expires_unix
 
     def active_session(self, session_id: str) -> Session:
-        """The session of that name; raises `NotFound` if it is unknown or ending."""
+        """The session of that name; raises `NotFound` if it is unknown or ending, `SessionEnded`
+        if an administrator ended it."""
+        for ended, reason in self._ended_by:
+            if ended == session_id:
+                raise SessionEnded(
+                    f"session {session_id} was ended by an administrator: {reason}",
+                    "ask who runs the pool; then start it again",
+                )
         session = self.ledger.sessions.get(session_id)
         if session is None or session.state is not SessionState.ACTIVE:
             raise NotFound(
                 f"there is no session {session_id}", "see what there is: outboard sessions"
             )
         return session
+
+    def renew(self, session_id: str, holder: str) -> Session:
+        """The session, whose lease begins anew if a secret holds it; raises `Stale` for another
+        holder's."""
+        session = self.active_session(session_id)
+        if session.lease.holder_sha256:
+            _check_holder(session, holder)
+            self._hold(session)
+        return session
+
+    def take_over(self, session_id: str, holder: str, holder_sha256: str) -> Session:
+        """A new holder shows the old one's secret: the epoch rises, the old one is fenced off.
+
+        Programs that run go on.
+        """
+        session = self.active_session(session_id)
+        _check_holder(session, holder)
+        allocation = session.allocation
+        session.allocation = replace(allocation, epoch=allocation.epoch + 1)
+        session.lease.holder_sha256 = holder_sha256
+        self._hold(session)
+        log.info("session %s: taken over, epoch %d", session.id, session.allocation.epoch)
+        return session
+
+    async def end_by_administrator(self, session: Session, reason: str) -> None:
+        """End a session so that its holder is told, and does not begin another by itself."""
+        self._ended_by.append((session.id, reason))
+        await self.end(session, f"ended by an administrator: {reason}")
 
     async def end(self, session: Session, reason: str) -> None:
         """End a session and return once its memory is free for others."""
@@ -221,9 +263,34 @@ class Controller:
                 request.pid,
                 request.program,
             )
+            if session.lease.holder_sha256:
+                self._hold(session)
             waiting.granted.set_result(session)
         for behind in list(self._queue)[1:]:
             behind.reason = f"{len(self._queue) - 1} requests wait, first come, first served"
+
+    def _hold(self, session: Session) -> None:
+        """Begin the lease of a holder with a secret anew."""
+        loop = asyncio.get_running_loop()
+        first = session.lease.expires_s == 0.0
+        session.lease.held = True
+        session.lease.expires_s = loop.time() + self.lease_s
+        if first:
+            loop.call_at(session.lease.expires_s, self._look_at_lease, session)
+
+    def _look_at_lease(self, session: Session) -> None:
+        """End what was not renewed, unless programs are connected; else look again later."""
+        if session.state is not SessionState.ACTIVE:
+            return
+        loop = asyncio.get_running_loop()
+        again_s = session.lease.expires_s
+        if again_s <= loop.time():
+            if session.lease.held:
+                log.info("session %s: its holder has not renewed it", session.id)
+            session.lease.held = False
+            again_s = loop.time() + self.lease_s
+            self._end_if_abandoned(session)
+        loop.call_at(again_s, self._look_at_lease, session)
 
     def _end_if_abandoned(self, session: Session) -> None:
         if not session.lease.alive and session.state is SessionState.ACTIVE:
@@ -247,3 +314,12 @@ class Controller:
         log.info("session %s is over", session.id)
         self._serve_queue()
         self._on_change()
+
+
+def _check_holder(session: Session, holder: str) -> None:
+    digest = hashlib.sha256(holder.encode()).hexdigest()
+    if not hmac.compare_digest(digest, session.lease.holder_sha256):
+        raise Stale(
+            f"session {session.id} has another holder: it was taken over",
+            "stop this one; the other goes on with the session",
+        )

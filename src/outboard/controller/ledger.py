@@ -60,9 +60,8 @@ class Ledger:
         self._granted_bytes = counters
         allocation = Allocation(f"a-{os.urandom(4).hex()}", request.id, 1, devices)
         session_id = f"s-{os.urandom(4).hex()}"
-        session = Session(
-            session_id, request, allocation, Lease(held=True), SessionState.ACTIVE, now_unix
-        )
+        lease = Lease(held=True, holder_sha256=request.holder_sha256)
+        session = Session(session_id, request, allocation, lease, SessionState.ACTIVE, now_unix)
         self.sessions[session_id] = session
         return session
 

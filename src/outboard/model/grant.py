@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from outboard.errors import Refusal
 from outboard.model.request import GrantedDevice
+from outboard.model.ticket import grant_part, ticket_key
 
 VERSION = 1
 LIFETIME_S = 600
@@ -90,11 +91,11 @@ def seal(grant: Grant, signer: Signer) -> str:
 
 
 def unseal(text: str, verifier: Verifier) -> Grant:
-    """The grant behind a text whose signature holds; raises `Refusal` with code `grant`.
+    """The grant behind a grant's or ticket's text; raises `Refusal` with code `grant`.
 
     Expiry and epoch are the caller's to judge: they need a clock and a memory.
     """
-    head, _, tail = text.partition(".")
+    head, _, tail = grant_part(text).partition(".")
     try:
         payload, signature = _decode(head), _decode(tail)
     except ValueError:
@@ -112,11 +113,16 @@ def unseal(text: str, verifier: Verifier) -> Grant:
         ) from None
 
 
-def data_plane_key(node_key: bytes, grant: str) -> bytes:
-    """The 32 bytes that client and agent both have: HKDF of the node's key, bound to the grant."""
+def data_plane_key(node_key: bytes, text: str) -> bytes:
+    """The 32 bytes that client and agent both have: HKDF of the node's key, bound to the grant.
+
+    `text` is the grant's, or that of a ticket, whose key follows from its grant's.
+    """
+    grant = grant_part(text)
     salt = hashlib.sha256(grant.encode()).digest()
     extracted = hmac.digest(salt, node_key, "sha256")
-    return hmac.digest(extracted, b"outboard data plane 1\x01", "sha256")
+    key = hmac.digest(extracted, b"outboard data plane 1\x01", "sha256")
+    return key if text == grant else ticket_key(key, text)
 
 
 def _grant_from(record: dict[str, Any]) -> Grant:

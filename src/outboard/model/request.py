@@ -44,12 +44,19 @@ class Share:
         return (capacity_bytes * self.millionths // MILLION) >> 20 << 20
 
 
+def is_holder_hash(text: str) -> bool:
+    """Whether this is a SHA-256 in hexadecimal digits."""
+    return len(text) == 64 and not text.strip("0123456789abcdef")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A wish for GPUs. `id` is made by the client: a repeated request gets the same grant.
 
     `spread` asks for the emptiest devices instead of the fullest that fit; `node` for that server
     alone; `pool` for nodes of that pool; `wanted_s` says how long it will take, if it is known.
+    `holder_sha256` is the hash of a secret of the holder, who renews with it; without one, the
+    connection of the request holds the lease.
     """
 
     id: str
@@ -69,6 +76,7 @@ class Request:
     name: str = ""
     priority: int = 0
     wanted_s: float | None = None
+    holder_sha256: str = ""
 
     def __post_init__(self) -> None:
         if len(self.id) != 32 or self.id.strip("0123456789abcdef"):
@@ -79,6 +87,8 @@ class Request:
             raise MalformedRequest(f"a request has at most {MOST_FILTERS} filters")
         if not -MOST_PRIORITY <= self.priority <= MOST_PRIORITY:
             raise MalformedRequest(f"a priority is from -{MOST_PRIORITY} to {MOST_PRIORITY}")
+        if not is_holder_hash(self.holder_sha256) and self.holder_sha256:
+            raise MalformedRequest("holder_sha256 is not 64 hexadecimal digits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +119,15 @@ class SessionState(Enum):
 
 @dataclass(slots=True)
 class Lease:
-    """Who keeps the allocation alive: the holder's connection, or programs that outlive it."""
+    """Who keeps the allocation alive: the holder, or programs that outlive it.
+
+    The holder is a connection, or whoever has the secret behind `holder_sha256` and renews in time.
+    """
 
     held: bool
     programs: int = 0
+    holder_sha256: str = ""
+    expires_s: float = 0.0  # on the event loop's clock, where the holder has a secret
 
     @property
     def alive(self) -> bool:

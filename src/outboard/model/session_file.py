@@ -182,7 +182,12 @@ def find_session_file() -> str | None:
     named = os.environ.get("OUTBOARD_SESSION")
     if named:
         return named
-    for path in (f"/run/user/{os.getuid()}/outboard/session.json", MACHINE_SESSION_FILE):
+    uid = os.getuid()
+    for path in (
+        f"/run/user/{uid}/outboard/session.json",
+        f"/run/outboard/users/{uid}.json",
+        MACHINE_SESSION_FILE,
+    ):
         if os.path.exists(path):
             return path
     return None

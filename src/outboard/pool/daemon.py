@@ -113,6 +113,7 @@ class Pool:
             node_key,
             signer,
             self._settings.grant_lifetime_s,
+            self._settings.lease_s,
             self._changed,
         )
         agent.on_programs = self._controller.programs_changed

@@ -1,0 +1,113 @@
+"""What a service leaves where programs look: its session file, its environment, its socket.
+
+SPDX-License-Identifier: Apache-2.0
+
+The session file of a service holds names alone and never changes while the service is installed, so
+that it can be written once, with root's rights, before the service runs without them.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from outboard.errors import ServiceRunning
+from outboard.model.session_file import SessionFile, write_session_file
+from outboard.service.folders import SYSTEM_ROOT, USERS_FOLDER, ServiceFolders
+from outboard.service.options import ServiceOptions
+
+_BACKLOG = 128
+
+
+def publish_session(folders: ServiceFolders, options: ServiceOptions) -> None:
+    """Write the session file; a private one belongs to its user and shows itself to no other."""
+    os.makedirs(folders.folder, mode=0o755, exist_ok=True)
+    content = SessionFile(f"service-{folders.name}", socket=folders.socket)
+    write_session_file(folders.session_file, content)
+    if options.for_user and os.geteuid() == 0:
+        entry = pwd.getpwnam(options.for_user)
+        os.chmod(folders.session_file, 0o400)
+        os.chown(folders.session_file, entry.pw_uid, entry.pw_gid)
+        os.makedirs(os.path.join(SYSTEM_ROOT, USERS_FOLDER), mode=0o755, exist_ok=True)
+        _replace_link(folders.session_file, users_link(entry.pw_uid))
+
+
+def unpublish(folders: ServiceFolders) -> None:
+    """Take everything away that varies. What was never there is no failure."""
+    for path in (folders.session_file, folders.environment_file, folders.socket):
+        _unlink_if_there(path)
+    users = os.path.join(SYSTEM_ROOT, USERS_FOLDER)
+    for name in os.listdir(users) if folders.system and os.path.isdir(users) else ():
+        path = os.path.join(users, name)
+        if os.path.islink(path) and os.readlink(path) == folders.session_file:
+            _unlink_if_there(path)
+
+
+def users_link(uid: int) -> str:
+    """Where a user's programs find the service that the machine holds for him alone."""
+    return os.path.join(SYSTEM_ROOT, USERS_FOLDER, f"{uid}.json")
+
+
+@contextmanager
+def publish(folders: ServiceFolders, options: ServiceOptions) -> Iterator[socket.socket]:
+    """The listening socket and the session file of a service that systemd does not run."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with listener:
+        if _answers(folders.socket):
+            raise ServiceRunning(
+                f"a service {folders.name} already answers on {folders.socket}",
+                f"stop it ({folders.systemctl('stop')}), or name another with --name",
+            )
+        _unlink_if_there(folders.socket)
+        mask = os.umask(0o777)
+        try:
+            listener.bind(folders.socket)
+        finally:
+            os.umask(mask)
+        uid, gid, mode = socket_access(options)
+        if os.geteuid() == 0:
+            os.chown(folders.socket, uid, gid)
+        os.chmod(folders.socket, mode if folders.system else 0o600)
+        listener.listen(_BACKLOG)
+        try:
+            publish_session(folders, options)
+            yield listener
+        finally:
+            unpublish(folders)
+
+
+def socket_access(options: ServiceOptions) -> tuple[int, int, int]:
+    """(uid, gid, mode) of the socket: everybody's, one group's, or one user's."""
+    if options.for_user:
+        entry = pwd.getpwnam(options.for_user)
+        return entry.pw_uid, entry.pw_gid, 0o600
+    if options.group:
+        return 0, grp.getgrnam(options.group).gr_gid, 0o660
+    return os.geteuid(), os.getegid(), 0o666
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _replace_link(target: str, path: str) -> None:
+    temporary = f"{path}.{os.getpid()}"
+    _unlink_if_there(temporary)
+    os.symlink(target, temporary)
+    os.rename(temporary, path)
+
+
+def _unlink_if_there(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
