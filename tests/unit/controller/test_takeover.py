@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from outboard.client.http import connect_unix
+from outboard.client.http import PoolConnection
 from outboard.client.pool import Pool
 from outboard.errors import MalformedRequest, NotFound, SessionEnded, Stale
 from tests.unit.conftest import Outboard, eventually
@@ -30,7 +30,7 @@ def path(shared_outboard: Outboard) -> str:
 
 @pytest.fixture
 def pool(path: str) -> Iterator[Pool]:
-    with_connection = Pool(connect_unix(path), embedded=True)
+    with_connection = Pool(PoolConnection.over_unix(path), embedded=True)
     yield with_connection
     with_connection.close()
 
@@ -44,7 +44,7 @@ def obtain(pool: Pool, secret: str) -> str:
 def test_a_held_session_outlives_its_connection(path: str, pool: Pool) -> None:
     session = obtain(pool, "one")
     pool.close()
-    again = Pool(connect_unix(path), embedded=True)
+    again = Pool(PoolConnection.over_unix(path), embedded=True)
     assert again.renew(session, "one").lease_s == 180
     again.release(session)
     again.close()
@@ -76,7 +76,7 @@ def test_nobody_renews_or_takes_over_without_the_secret(pool: Pool) -> None:
 
 def test_a_holder_is_told_that_an_administrator_ended_it(path: str, pool: Pool) -> None:
     session = obtain(pool, "one")
-    connection = connect_unix(path)
+    connection = PoolConnection.over_unix(path)
     connection.call("DELETE", f"/v1/sessions/{session}", {"reason": "maintenance"})
     with pytest.raises(SessionEnded, match="maintenance"):
         pool.renew(session, "one")
@@ -85,7 +85,7 @@ def test_a_holder_is_told_that_an_administrator_ended_it(path: str, pool: Pool) 
 
 def test_a_lease_that_nobody_renews_ends(outboard: Outboard) -> None:
     assert outboard("gpus", OUTBOARD_LEASE="1s").returncode == 0
-    pool = Pool(connect_unix(str(outboard.runtime / "pool.sock")), embedded=True)
+    pool = Pool(PoolConnection.over_unix(str(outboard.runtime / "pool.sock")), embedded=True)
     session = obtain(pool, "one")
     eventually(lambda: pool.get("/v1/sessions")["sessions"] == [], "the lease has run out")
     with pytest.raises(NotFound):
