@@ -20,6 +20,7 @@ SPDX-License-Identifier: Apache-2.0
     │   ├── MalformedRequest            malformed_request     400   125
     │   ├── NotFound                    not_found             404   125
     │   ├── TooManyGpus                 too_many_gpus         422   125
+    │   ├── NothingMatches              nothing_matches       422   125
     │   ├── ShareTooLarge               share_too_large       422   125
     │   ├── ShareTooSmall               share_too_small       422   125
     │   ├── PoolBusy                    busy                  409   125
@@ -178,6 +179,13 @@ class TooManyGpus(RequestError):
     """More GPUs than the pool has."""
 
     code = "too_many_gpus"
+    http_status = 422
+
+
+class NothingMatches(RequestError):
+    """Too few GPUs of the pool are what the request's filters ask for."""
+
+    code = "nothing_matches"
     http_status = 422
 
 

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outboard.errors import RequestError, ShareTooLarge, ShareTooSmall, TooManyGpus
+from outboard.errors import (
+    NothingMatches,
+    RequestError,
+    ShareTooLarge,
+    ShareTooSmall,
+    TooManyGpus,
+)
+from outboard.model.filters import parse_filter
 from outboard.model.request import GrantedDevice, Share
-from outboard.scheduler.placement import Busy, DeviceState, Placement, place
+from outboard.scheduler.placement import Busy, DeviceState, Placement, Rules, place
 
 MIB = 1 << 20
 
@@ -127,3 +134,82 @@ def test_what_no_state_could_grant_is_refused(
 ) -> None:
     with pytest.raises(kind, match=said):
         place([device(0), device(1, capacity_mib=512)], gpus, share)
+
+
+def nodes_of(outcome: Placement | Busy) -> list[str]:
+    assert isinstance(outcome, Placement), outcome
+    return [chosen.node for chosen in outcome.devices]
+
+
+def test_a_share_does_not_break_a_whole_gpu_while_a_broken_one_fits() -> None:
+    # The whole one is the better fit, being smaller.
+    devices = [device(0, capacity_mib=512), device(1, granted_mib=100)]
+    outcome = place(devices, 1, Share(amount_bytes=500 * MIB))
+    assert outcome == Placement((GrantedDevice("a", 1, 500 * MIB),))
+
+
+def test_spread_takes_the_emptiest_of_different_servers() -> None:
+    devices = [device(0), device(1), device(0, node="b", granted_mib=10), device(0, node="c")]
+    outcome = place(devices, 3, Share(amount_bytes=100 * MIB), Rules(spread=True))
+    assert sorted(nodes_of(outcome)) == ["a", "b", "c"]
+
+
+def test_same_node_waits_rather_than_to_span_servers() -> None:
+    devices = [device(0), device(1, granted_mib=1000), device(0, node="b")]
+    outcome = place(devices, 2, Share(amount_bytes=500 * MIB), Rules(same_node=True))
+    assert outcome == Busy("no server has 2 such GPUs free at once")
+    with pytest.raises(TooManyGpus, match="no server of this pool has more than 2"):
+        place(devices, 3, Share(amount_bytes=MIB * 10), Rules(same_node=True))
+
+
+def test_closed_devices_are_busy_and_say_why() -> None:
+    closed = DeviceState("a", 0, "GPU", 100 * MIB, 0, MIB, closed="drained: new fan")
+    outcome = place([closed], 1, Share())
+    assert outcome == Busy("1 of 1 such GPUs are closed: a: drained: new fan")
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("device.name=H100", True),
+        ("device.name!=H100", False),
+        ("device.memory>=16G", True),
+        ("device.memory<=16G", False),
+        ("server.cuda-version>=12.8", True),
+        ("server.cuda-version>=13.1", False),
+        ("server.cuda-version=13", True),
+        ("label.zone=a", True),
+        ("label.rack=1", False),
+        ("label.rack!=1", True),
+    ],
+)
+def test_filters_choose_devices(text: str, fits: bool) -> None:
+    facts = {
+        "device.name": "H100",
+        "device.memory": "80G",
+        "server.cuda-version": "13.0",
+        "label.zone": "a",
+    }
+    devices = [device(0), DeviceState("b", 0, "H100", 1024 * MIB, 0, MIB, facts=facts)]
+    rules = Rules(filters=(parse_filter("device.name=H100"), parse_filter(text)))
+    if fits:
+        assert nodes_of(place(devices, 1, Share(), rules)) == ["b"]
+    else:
+        with pytest.raises(NothingMatches, match="0 of the pool's 2 GPUs"):
+            place(devices, 1, Share(), rules)
+
+
+def test_a_server_or_a_pool_can_be_named() -> None:
+    devices = [device(0), device(0, node="b"), DeviceState("c", 0, "GPU", MIB, 0, 1, pool="x")]
+    assert nodes_of(place(devices, 1, Share(), Rules(node="b"))) == ["b"]
+    assert nodes_of(place(devices, 1, Share(), Rules(pool="x"))) == ["c"]
+    with pytest.raises(NothingMatches, match="on z"):
+        place(devices, 1, Share(), Rules(node="z"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "device.name", "x=1", "device.name>=1", "device.memory>=much", "label.a="]
+)
+def test_what_is_no_filter_is_refused(text: str) -> None:
+    with pytest.raises(RequestError):
+        parse_filter(text)
