@@ -64,6 +64,16 @@ def renew(
     return alive
 
 
+def state_of(tx: Transaction, allocation: str) -> str:
+    """active, ending or ended."""
+    state = tx.connection.scalar(
+        sa.select(allocations.c.state).where(allocations.c.id == allocation)
+    )
+    if state is None:
+        raise NotFound(f"there is no allocation {allocation}")
+    return str(state)
+
+
 def expired(tx: Transaction, most: int = 100) -> list[str]:
     """Allocations whose lease seems over; `end_expired` judges again under the lock."""
     statement = sa.select(leases.c.allocation).where(leases.c.expires_us < tx.now_us)

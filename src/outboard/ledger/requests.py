@@ -94,6 +94,11 @@ def submit(tx: Transaction, request: Request) -> Ask:
     return before
 
 
+def exists(tx: Transaction, identity: str) -> bool:
+    """Whether this request was submitted before."""
+    return _find(tx, identity) is not None
+
+
 def find_request(tx: Transaction, identity: str) -> Ask:
     """The request; raises `NotFound`."""
     found = _find(tx, identity)

@@ -38,6 +38,13 @@ class FairShare:
         if abs(self._rates[user]) < 1e-9:  # what sums of fractions leave over
             self._rates[user] = 0.0
 
+    def remember(self, user: str, gpus: float, begun_us: int, ended_us: int, now_us: int) -> None:
+        """Add a use of the past, as much of it as is not forgotten by now."""
+        start = math.exp(-max(0, now_us - begun_us) / self._decay_us)
+        end = math.exp(-max(0, now_us - ended_us) / self._decay_us)
+        value = self._value(user, now_us) + gpus * self._decay_us * (end - start)
+        self._values[user] = (value, now_us)
+
     def rank(self, user: str, more_gpus: float, now_us: int) -> float:
         """What the user has used, by the user's weight; who has the least comes first.
 

@@ -1,0 +1,143 @@
+"""What the API answers about requests and grants, with the session file that makes them usable.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from outboard.controller import views
+from outboard.controller.actor import Actor
+from outboard.controller.service import Service, SessionMaker
+from outboard.errors import NotFound
+from outboard.ledger.requests import Ask, Granted, granted_devices
+from outboard.ledger.schema import devices, nodes
+from outboard.ledger.transaction import Transaction
+from outboard.model.request import GrantedDevice
+
+RENEWALS_OF_A_LEASE = 6
+
+
+class Answers:
+    """Builds answers. `held` says what a session's programs hold, as its agents reported it."""
+
+    def __init__(
+        self,
+        service: Service,
+        maker: SessionMaker,
+        held: Callable[[str], list[int] | None],
+    ) -> None:
+        self._service = service
+        self._maker = maker
+        self.held = held
+
+    @property
+    def renew_every_s(self) -> float:
+        """How often a holder is to renew: 30 s of 180, and soon enough to pick its grant up."""
+        terms = self._service.terms
+        return min(terms.lease_us / RENEWALS_OF_A_LEASE, terms.pickup_us / 3) / 1_000_000
+
+    async def granted(self, made: Granted) -> dict[str, Any]:
+        """A grant; raises `NotFound` if it has ended since."""
+        if made.state != "active":
+            raise NotFound(
+                f"session {made.session} has ended", "ask again: outboard run -n 1 -- COMMAND"
+            )
+
+        def read(tx: Transaction) -> dict[str, Any]:
+            row = views.find_session(tx, made.session)
+            return self._session(tx, row, made.devices)
+
+        return await self._service.read(read)
+
+    async def session(self, row: sa.Row[tuple[object, ...]]) -> dict[str, Any]:
+        """An active session's file with fresh grants."""
+
+        def read(tx: Transaction) -> dict[str, Any]:
+            return self._session(tx, row, granted_devices(tx, str(row.allocation)))
+
+        return await self._service.read(read)
+
+    def require_active(self, row: sa.Row[tuple[object, ...]]) -> None:
+        """Raises `NotFound` for a session that is ending or over."""
+        if row.state != "active" or row.allocation is None:
+            raise NotFound(
+                f"session {row.id} is over: {row.reason or row.state}",
+                "start a new one: outboard run -n 1 -- COMMAND",
+            )
+
+    def asked(self, ask: Ask) -> dict[str, Any]:
+        """A request that has no grant."""
+        request_id = ask.request.id
+        standing = self._service.standings.get(request_id)
+        return {
+            "request": request_id,
+            "state": ask.state,
+            "position": standing.position if standing else None,
+            "reason": self.reason(request_id, ask),
+            "starts": views.iso(standing.starts_us) if standing else None,
+        }
+
+    def reason(self, request_id: str, ask: Ask) -> str:
+        """Why a request waits, or ended without a grant."""
+        standing = self._service.standings.get(request_id)
+        return ask.reason or (standing.reason if standing else "it was not looked at yet")
+
+    def queue(self, asks: Sequence[Ask], actor: Actor) -> list[dict[str, Any]]:
+        """The queue as one may see it, next first."""
+        listed = []
+        for ask in asks:
+            request = ask.request
+            own = actor.sees_all or request.user == actor.user
+            listed.append(
+                {
+                    **self.asked(ask),
+                    "user": request.user,
+                    "gpus": request.gpus,
+                    "share_millionths": request.share.millionths,
+                    "share_bytes": request.share.amount_bytes,
+                    "priority": request.priority,
+                    "since": views.iso(ask.created_us),
+                    "name": request.name if own else "",
+                    "program": request.program if own else "",
+                }
+            )
+        return sorted(listed, key=lambda one: (one["position"] or 1 << 30, one["since"]))
+
+    def _session(
+        self,
+        tx: Transaction,
+        row: sa.Row[tuple[object, ...]],
+        chosen: tuple[GrantedDevice, ...],
+    ) -> dict[str, Any]:
+        content, expires_unix = self._maker.session_file(
+            tx, str(row.id), str(row.allocation), int(row.epoch), chosen, int(row.uid)
+        )
+        names = [one.node for one in chosen]
+        software = tx.connection.scalar(
+            sa.select(sa.func.count())
+            .select_from(nodes)
+            .where(nodes.c.name.in_(names), nodes.c.software)
+        )
+        return {
+            "session": content.to_json(),
+            "request": row.request,
+            "state": "granted",
+            "grant_expires_unix": expires_unix,
+            "renew_every_s": self.renew_every_s,
+            "allocation": row.allocation,
+            "epoch": row.epoch,
+            "software": bool(software),
+            "total_bytes": [_total_bytes(tx, one) for one in chosen],
+        }
+
+
+def _total_bytes(tx: Transaction, granted: GrantedDevice) -> int:
+    statement = sa.select(devices.c.total_bytes).where(
+        devices.c.node == granted.node, devices.c.idx == granted.index
+    )
+    return int(tx.connection.scalar(statement) or 0)

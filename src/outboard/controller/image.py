@@ -1,0 +1,285 @@
+"""The pool as the scheduler sees it: kept in memory, brought up to date from the change table.
+
+SPDX-License-Identifier: Apache-2.0
+
+It may be behind the ledger. Nothing depends on its being right: a grant is judged again by the
+ledger's counters, and who was wrong reads again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from outboard.ledger.changes import Change
+from outboard.ledger.nodes import epoch_base
+from outboard.ledger.requests import Terms, waiting_requests
+from outboard.ledger.schema import allocations, devices, grants, nodes, requests, users
+from outboard.ledger.transaction import Transaction
+from outboard.model.request import GrantedDevice
+from outboard.scheduler.fairness import HALF_LIFE_US, FairShare
+from outboard.scheduler.placement import DeviceState, Key
+from outboard.scheduler.queue import Running, Waiting
+
+_REMEMBERED_US = 5 * HALF_LIFE_US
+
+
+@dataclass(slots=True)
+class Picture:
+    """What one reading of the ledger found; `complete` replaces all that was known."""
+
+    complete: bool
+    now_us: int
+    devices: dict[Key, DeviceState] = field(default_factory=dict)
+    waiting: dict[str, Waiting] | None = None
+    running: dict[str, tuple[str, Running]] | None = None
+    fair: FairShare | None = None
+    weights: dict[str, int] = field(default_factory=dict)
+
+
+class Image:
+    """The newest picture, with what this controller is granting at this moment.
+
+    Belongs to the event loop; pictures are read in other threads.
+    """
+
+    def __init__(self, fair: FairShare | None = None) -> None:
+        self.devices: dict[Key, DeviceState] = {}
+        self.waiting: dict[str, Waiting] = {}
+        self.running: dict[str, tuple[str, Running]] = {}
+        self.fair = fair or FairShare()
+        self._pending: dict[Key, int] = {}
+
+    def take_in(self, picture: Picture) -> None:
+        """Know what the picture shows."""
+        if picture.complete:
+            self.devices = picture.devices
+        else:
+            self.devices.update(picture.devices)
+        if picture.waiting is not None:
+            self.waiting = picture.waiting
+        if picture.running is not None:
+            self._take_running(picture.running, picture.now_us)
+        if picture.fair is not None:
+            self.fair = picture.fair
+        if picture.weights:
+            self.fair.weights = picture.weights
+
+    def states(self) -> list[DeviceState]:
+        """Every device, with what is being granted counted as granted."""
+        if not self._pending:
+            return list(self.devices.values())
+        return [
+            device if device.key not in self._pending else _with(device, self._pending[device.key])
+            for device in self.devices.values()
+        ]
+
+    def hold(self, chosen: Iterable[GrantedDevice], sign: int = 1) -> None:
+        """Count bytes as granted while a transaction grants them; with -1, no more."""
+        for device in chosen:
+            key = device.node, device.index
+            amount = self._pending.get(key, 0) + sign * device.share_bytes
+            if amount:
+                self._pending[key] = amount
+            else:
+                self._pending.pop(key, None)
+
+    def gpus(self, chosen: Iterable[GrantedDevice]) -> float:
+        """How many GPUs some shares are together."""
+        total = 0.0
+        for one in chosen:
+            device = self.devices.get((one.node, one.index))
+            if device is not None:
+                total += one.share_bytes / max(1, device.capacity_bytes)
+        return total
+
+    def _take_running(self, running: dict[str, tuple[str, Running]], now_us: int) -> None:
+        for name in self.running.keys() - running.keys():
+            user, one = self.running[name]
+            self.fair.end(user, self.gpus(one.devices), now_us)
+        for name in running.keys() - self.running.keys():
+            user, one = running[name]
+            self.fair.begin(user, self.gpus(one.devices), now_us)
+        self.running = running
+
+
+def read_all(tx: Transaction, terms: Terms) -> Picture:
+    """Everything, for a controller that starts."""
+    picture = Picture(complete=True, now_us=tx.now_us)
+    picture.devices = _devices(tx, terms, None)
+    _read_requests(tx, picture)
+    _read_running(tx, picture)
+    picture.fair = _fair(tx, picture.devices)
+    picture.weights = picture.fair.weights
+    return picture
+
+
+def read_devices(tx: Transaction, terms: Terms) -> Picture:
+    """All devices and nodes: from time to time, since silence leaves no change."""
+    picture = Picture(complete=True, now_us=tx.now_us)
+    picture.devices = _devices(tx, terms, None)
+    return picture
+
+
+def read_changed(tx: Transaction, terms: Terms, changed: Sequence[Change]) -> Picture:
+    """What the changes are about."""
+    picture = Picture(complete=False, now_us=tx.now_us)
+    kinds = {change.kind for change in changed}
+    names = {change.subject for change in changed if change.kind == "node"}
+    for change in changed:
+        if change.kind == "device":
+            names.add(change.subject.rpartition("/")[0])
+    if "ledger" in kinds:
+        picture = read_devices(tx, terms)
+    elif names:
+        picture.devices = _devices(tx, terms, sorted(names))
+    if "request" in kinds:
+        _read_requests(tx, picture)
+    if kinds & {"session", "allocation"}:
+        _read_running(tx, picture)
+    if "user" in kinds:
+        picture.weights = _weights(tx)
+    return picture
+
+
+def _devices(tx: Transaction, terms: Terms, names: list[str] | None) -> dict[Key, DeviceState]:
+    listed = [column for column in nodes.c if column.name not in ("key_sealed", "telemetry")]
+    of_nodes, of_devices = sa.select(*listed), sa.select(devices)
+    if names is not None:
+        of_nodes = of_nodes.where(nodes.c.name.in_(names))
+        of_devices = of_devices.where(devices.c.node.in_(names))
+    base = epoch_base(tx)
+    servers = {row.name: row for row in tx.connection.execute(of_nodes)}
+    closed = {name: _closed(row, tx.now_us, base, terms) for name, row in servers.items()}
+    facts = {name: _facts(row) for name, row in servers.items()}
+    found = {}
+    for row in tx.connection.execute(of_devices.where(devices.c.state != "removed")):
+        server = servers[row.node]
+        found[row.node, row.idx] = DeviceState(
+            node=row.node,
+            index=row.idx,
+            name=row.name,
+            capacity_bytes=row.capacity_bytes,
+            granted_bytes=row.granted_bytes,
+            minimum_share_bytes=row.minimum_share_bytes,
+            pool=server.pool,
+            closed=closed[row.node] or _device_closed(row),
+            facts={
+                **facts[row.node],
+                "device.id": row.uuid,
+                "device.name": row.name,
+                "device.memory": str(row.total_bytes >> 20),
+            },
+        )
+    return found
+
+
+def _closed(row: sa.Row[tuple[object, ...]], now_us: int, base: int, terms: Terms) -> str:
+    """Why a server takes nothing new."""
+    if row.state != "ready":
+        return f"{row.state}: {row.state_reason}" if row.state_reason else str(row.state)
+    if not row.healthy:
+        return f"unhealthy: {row.health_reason}"
+    if row.reconciled_base < base:
+        return "its agent has not been heard of since the ledger was restored"
+    if terms.silent_us is not None and row.seen_us < now_us - terms.silent_us:
+        return "its agent is silent"
+    return ""
+
+
+def _device_closed(row: sa.Row[tuple[object, ...]]) -> str:
+    if row.state != "ready":
+        return f"{row.state}: {row.state_reason}" if row.state_reason else str(row.state)
+    return "" if row.healthy else f"unhealthy: {row.health_reason}"
+
+
+def _facts(row: sa.Row[tuple[object, ...]]) -> dict[str, str]:
+    labels = row.labels if isinstance(row.labels, dict) else {}
+    facts = {
+        "server.name": row.name,
+        "server.addr": row.address.rpartition(":")[0],
+        "server.hostname": row.hostname or row.name,
+        "server.cuda-version": f"{row.driver_version // 1000}.{row.driver_version % 1000 // 10}",
+        **{f"label.{name}": str(value) for name, value in labels.items()},
+    }
+    if "driver-version" in labels:
+        facts["server.driver-version"] = str(labels["driver-version"])
+    return facts
+
+
+def _with(device: DeviceState, more_bytes: int) -> DeviceState:
+    return DeviceState(
+        device.node,
+        device.index,
+        device.name,
+        device.capacity_bytes,
+        device.granted_bytes + more_bytes,
+        device.minimum_share_bytes,
+        device.pool,
+        device.closed,
+        device.facts,
+    )
+
+
+def _read_requests(tx: Transaction, picture: Picture) -> None:
+    picture.waiting = {
+        ask.request.id: Waiting(ask.request, ask.created_us) for ask in waiting_requests(tx)
+    }
+
+
+def _read_running(tx: Transaction, picture: Picture) -> None:
+    """What has not ended, with when it will, where its user said so or a limit does."""
+    statement = (
+        sa.select(
+            grants.c.allocation,
+            grants.c.node,
+            grants.c.idx,
+            grants.c.share_bytes,
+            allocations.c.user_name,
+            allocations.c.started_us,
+            allocations.c.end_by_us,
+            requests.c.wanted_us,
+        )
+        .join(allocations, allocations.c.id == grants.c.allocation)
+        .join(requests, requests.c.id == allocations.c.request)
+        .where(grants.c.ended_us.is_(None))
+        .order_by(grants.c.allocation, grants.c.ordinal)
+    )
+    held: dict[str, list[GrantedDevice]] = {}
+    known: dict[str, tuple[str, int | None]] = {}
+    for row in tx.connection.execute(statement):
+        held.setdefault(row.allocation, []).append(
+            GrantedDevice(row.node, row.idx, row.share_bytes)
+        )
+        ends = [row.end_by_us] if row.end_by_us is not None else []
+        ends += [row.started_us + row.wanted_us] if row.wanted_us is not None else []
+        known[row.allocation] = (row.user_name, min(ends, default=None))
+    picture.running = {
+        name: (known[name][0], Running(tuple(chosen), known[name][1]))
+        for name, chosen in held.items()
+    }
+
+
+def _weights(tx: Transaction) -> dict[str, int]:
+    return {
+        row.name: row.weight
+        for row in tx.connection.execute(sa.select(users.c.name, users.c.weight))
+    }
+
+
+def _fair(tx: Transaction, known: dict[Key, DeviceState]) -> FairShare:
+    """Lately's use, from the grants that have ended; what runs is added as it is taken in."""
+    fair = FairShare(_weights(tx))
+    statement = (
+        sa.select(grants)
+        .where(grants.c.ended_us > tx.now_us - _REMEMBERED_US)
+        .order_by(grants.c.started_us)
+    )
+    for row in tx.connection.execute(statement):
+        device = known.get((row.node, row.idx))
+        if device is not None:
+            gpus = row.share_bytes / max(1, device.capacity_bytes)
+            fair.remember(row.user_name, gpus, row.started_us, row.ended_us, tx.now_us)
+    return fair

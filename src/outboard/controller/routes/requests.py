@@ -1,0 +1,212 @@
+"""Requests and sessions: what people and services do with a pool.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations here.
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+
+from outboard.controller import views
+from outboard.controller.actor import Actor
+from outboard.controller.bodies import RequestBody, ResizeBody, TakeOverBody
+from outboard.controller.parts import Here, User
+from outboard.errors import Forbidden, PoolBusy
+from outboard.ledger import allocations, requests
+from outboard.ledger.requests import Ask, Granted, Lost
+from outboard.scheduler.placement import Busy, Placement, Rules, place
+from outboard.scheduler.queue import explain
+
+LONGEST_HOLD_S = 25.0
+
+RequestId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+SessionId = Annotated[str, Path(pattern="^s-[0-9a-f]{8,32}$")]
+Hold = Annotated[float, Query(ge=0, le=60)]
+Reason = Annotated[str, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+request_routes = APIRouter(tags=["requests"])
+
+
+@request_routes.post("/v1/requests", status_code=201)
+async def submit(here: Here, body: RequestBody, actor: User, response: Response) -> dict[str, Any]:
+    """Ask for GPUs. 201 with the grant, or 202 while it waits: then ask for the request.
+
+    Repeating it with the same id is safe, and gets the same grant.
+    """
+    request = body.request(_user_of(actor, body.user), actor.host)
+    if body.dry_run:
+        response.status_code = 200
+        states = here.service.image.states()
+        outcome = place(states, request.gpus, request.share, Rules.of(request))
+        return _dry_run(outcome)
+    hold_s = LONGEST_HOLD_S if body.hold_s is None else min(body.hold_s, LONGEST_HOLD_S)
+    if body.wait_s is not None:
+        hold_s = min(hold_s, body.wait_s)
+    found = await here.service.request(request, hold_s)
+    if isinstance(found, Ask) and found.state == "waiting" and body.wait_s == 0:
+        reason = here.answers.reason(request.id, found)
+        if await _give_up(here, request.id, reason):
+            raise PoolBusy(
+                f"the pool is busy: {reason}",
+                "wait for it (leave --no-wait out), ask for less (-p 0.25), or see who has it:"
+                " outboard sessions",
+            )
+        found = await here.service.follow(request.id, 0.0, actor.owns)
+    return await _told(here, found, response)
+
+
+@request_routes.get("/v1/requests/{id}")
+async def follow(
+    here: Here,
+    id: RequestId,  # noqa: A002 -- the path's name
+    actor: User,
+    response: Response,
+    hold_s: Hold = 0.0,
+) -> dict[str, Any]:
+    """How a request stands, waiting for its grant at most `hold_s`: its client's sign."""
+    found = await here.service.follow(id, min(hold_s, LONGEST_HOLD_S), actor.sees)
+    return await _told(here, found, response)
+
+
+@request_routes.delete("/v1/requests/{id}")
+async def cancel(here: Here, id: RequestId, actor: User) -> dict[str, Any]:  # noqa: A002
+    """Stop waiting. What was granted already is not ended by this."""
+    ask = await here.service.read(lambda tx: requests.find_request(tx, id))
+    actor.require_sight(actor.owns(ask.request.user, ask.request.host), f"request {id}")
+    done = await here.service.write(
+        lambda tx: requests.finish(tx, id, "cancelled", f"by {actor.name}")
+    )
+    return {"request": id, "cancelled": done}
+
+
+@request_routes.get("/v1/requests/{id}/explain")
+async def why(here: Here, id: RequestId, actor: User) -> dict[str, Any]:  # noqa: A002
+    """Why a request waits, or was placed as it was."""
+    ask = await here.service.read(lambda tx: requests.find_request(tx, id))
+    actor.require_sight(actor.sees(ask.request.user, ask.request.host), f"request {id}")
+    now_us = await here.service.read(lambda tx: tx.now_us)
+    standing = here.service.standings.get(id) if ask.state == "waiting" else None
+    states = here.service.image.states()
+    lines = explain(standing, ask.request, states, now_us) if ask.state == "waiting" else []
+    return {"request": id, "state": ask.state, "reason": ask.reason, "lines": lines}
+
+
+@request_routes.get("/v1/queue")
+async def queue(here: Here, actor: User) -> dict[str, Any]:
+    """Who waits for what, next first; others' programs are not shown to users."""
+    asks = await here.service.read(requests.waiting_requests)
+    return {"waiting": here.answers.queue(asks, actor)}
+
+
+async def _told(here: Here, found: Granted | Ask, response: Response) -> dict[str, Any]:
+    if isinstance(found, Granted):
+        return await here.answers.granted(found)
+    response.status_code = 202 if found.state == "waiting" else 200
+    return here.answers.asked(found)
+
+
+session_routes = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+
+@session_routes.get("")
+async def listed(here: Here, actor: User) -> dict[str, Any]:
+    """The sessions that have not ended: one's own, or all for those who may read."""
+    whose = None if actor.sees_all else actor.user
+    found = await here.service.read(lambda tx: views.list_sessions(tx, whose, here.answers.held))
+    return {"sessions": found}
+
+
+@session_routes.get("/{id}")
+async def one(here: Here, id: SessionId, actor: User) -> dict[str, Any]:  # noqa: A002
+    """One session, also after its end."""
+    row = await here.service.read(lambda tx: views.find_session(tx, id))
+    actor.require_sight(actor.sees(str(row.user_name), row.host), f"session {id}")
+    found = await here.service.read(lambda tx: views.list_sessions(tx, None, here.answers.held, id))
+    return found[0]
+
+
+@session_routes.post("/{id}/renew")
+async def renew(here: Here, id: SessionId, actor: User) -> dict[str, Any]:  # noqa: A002
+    """The holder lives: the lease goes on, with a fresh grant."""
+    row = await _own(here, id, actor)
+    answer = await here.answers.session(row)
+    here.service.keeper.note_renewal(str(row.allocation))
+    return answer
+
+
+@session_routes.post("/{id}/takeover")
+async def take_over(here: Here, id: SessionId, body: TakeOverBody, actor: User) -> dict[str, Any]:  # noqa: A002
+    """A new holder with the old one's secret: the epoch rises, the old one is fenced off."""
+    row = await _own(here, id, actor)
+    made = await here.service.write(
+        lambda tx: allocations.take_over(
+            tx, str(row.allocation), body.holder, body.before, here.service.terms
+        )
+    )
+    return await here.answers.granted(made)
+
+
+@session_routes.post("/{id}/resize")
+async def resize(here: Here, id: SessionId, body: ResizeBody, actor: User) -> dict[str, Any]:  # noqa: A002
+    """Another share of each device; all of it or nothing."""
+    row = await _own(here, id, actor)
+    made = await here.service.write(
+        lambda tx: allocations.resize(tx, str(row.allocation), body.share_bytes)
+    )
+    if isinstance(made, Lost):
+        raise PoolBusy(made.reason, "ask for less, or wait until others have ended")
+    return await here.answers.granted(made)
+
+
+@session_routes.delete("/{id}")
+async def end(
+    here: Here,
+    id: SessionId,  # noqa: A002
+    actor: User,
+    response: Response,
+    reason: Reason = "released",
+    hold_s: Hold = LONGEST_HOLD_S,
+) -> dict[str, Any]:
+    """End a session; 200 once its memory is free for others, 202 while its workers end."""
+    row = await here.service.read(lambda tx: views.find_session(tx, id))
+    actor.require_sight(actor.owns(str(row.user_name), row.host), f"session {id}")
+    if row.allocation is None:
+        return {"session": id, "state": "ended"}
+    hold_s = min(hold_s, LONGEST_HOLD_S)
+    state = await here.service.end(str(row.allocation), actor.name, reason, hold_s)
+    response.status_code = 200 if state == "ended" else 202
+    return {"session": id, "state": state}
+
+
+async def _own(here: Here, session: str, actor: Actor) -> Any:
+    row = await here.service.read(lambda tx: views.find_session(tx, session))
+    actor.require_sight(actor.owns(str(row.user_name), row.host), f"session {session}")
+    here.answers.require_active(row)
+    return row
+
+
+async def _give_up(here: Here, request_id: str, reason: str) -> bool:
+    return await here.service.write(lambda tx: requests.finish(tx, request_id, "timed_out", reason))
+
+
+def _user_of(actor: Actor, named: str) -> str:
+    """Whom a request is for: oneself, or whom a client host's service vouches for."""
+    if actor.user:
+        if named and named != actor.user and not actor.has("admin"):
+            raise Forbidden(f"you are {actor.user}, and cannot ask for {named}")
+        return named or actor.user
+    if actor.host and actor.has("service") and named:
+        return named
+    raise Forbidden("this token names no user", "sign in: outboard login URL")
+
+
+def _dry_run(outcome: Placement | Busy) -> dict[str, Any]:
+    if isinstance(outcome, Busy):
+        return {"dry_run": True, "fits": False, "reason": outcome.reason, "devices": []}
+    chosen = [
+        {"node": one.node, "index": one.index, "share_bytes": one.share_bytes}
+        for one in outcome.devices
+    ]
+    return {"dry_run": True, "fits": True, "reason": "", "devices": chosen}

@@ -1,0 +1,369 @@
+"""The controller of a pool of several machines: requests, queue, leases, over the shared ledger.
+
+SPDX-License-Identifier: Apache-2.0
+
+Everything of the ledger runs in threads; the image, the queue and who waits for what belong to the
+event loop. Any number of controllers may serve one PostgreSQL: each plans for the whole queue, and
+the ledger lets each request be granted once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from outboard.controller.image import Image, Picture, read_all, read_changed, read_devices
+from outboard.controller.keeper import Keeper
+from outboard.errors import DatabaseUnavailable, LimitReached, NotFound, OutboardError, RequestError
+from outboard.ledger import allocations, requests
+from outboard.ledger.changes import Change, ChangeReader
+from outboard.ledger.database import Database
+from outboard.ledger.requests import Ask, Granted, Lost, Terms
+from outboard.ledger.transaction import Transaction
+from outboard.model.request import GrantedDevice, Request
+from outboard.model.session_file import SessionFile
+from outboard.scheduler.placement import Placement, Rules, place
+from outboard.scheduler.queue import Plan, Running, Standing, plan
+
+log = logging.getLogger("outboard.controller")
+
+Result = TypeVar("Result")
+Sight = Callable[[str, str | None], bool]  # of (user, host)
+
+_ATTEMPTS = 4
+_LEAST_PAUSE_S = 0.02
+_FEED_BACKLOG = 1000
+
+
+class SessionMaker(Protocol):
+    """Makes what a client needs to use a grant."""
+
+    def session_file(
+        self,
+        tx: Transaction,
+        session: str,
+        allocation: str,
+        epoch: int,
+        chosen: Sequence[GrantedDevice],
+        uid: int,
+    ) -> tuple[SessionFile, int]:
+        """A session's file with fresh grants, and when those expire (unix seconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often things are done, in seconds; all of them settings."""
+
+    keep_s: float = 5.0
+    feed_s: float = 0.5
+    reload_s: float = 10.0
+    grace_s: float = 30.0
+
+
+class Service:
+    """One controller. `start` before use, `close` after; methods belong to the event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        terms: Terms,
+        pace: Pace = Pace(),
+        on_ending: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_ending` is called when something began to end: agents are to be told."""
+        self.database = database
+        self.terms = terms
+        self.image = Image()
+        self.keeper = Keeper(database, terms, pace.grace_s)
+        self.standings: dict[str, Standing] = {}
+        self.trouble = ""
+        self._pace = pace
+        self._on_ending = on_ending
+        self._reader = ChangeReader()
+        self._reserved: dict[str, tuple[tuple[str, int], ...]] = {}
+        self._done: list[tuple[GrantedDevice, ...]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._poked = asyncio.Event()
+        self._news = asyncio.Condition()
+        self._listeners: set[asyncio.Queue[Change | None]] = set()
+        self._executor = ThreadPoolExecutor(8, thread_name_prefix="ledger")
+
+    async def start(self) -> None:
+        """Read the ledger, then keep up with it."""
+
+        def read(tx: Transaction) -> tuple[ChangeReader, Picture]:
+            return ChangeReader.from_now(tx), read_all(tx, self.terms)
+
+        self._reader, picture = await self.run(lambda: self.database.read(read))
+        self.image.take_in(picture)
+        for work in (self._feed_for_ever, self._keep_for_ever, self._reload_for_ever):
+            self._tasks.append(asyncio.get_running_loop().create_task(work()))
+
+    async def close(self) -> None:
+        """Stop; what clients were promised is in the ledger, and goes on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for queue in self._listeners:
+            queue.put_nowait(None)
+        with contextlib.suppress(OutboardError):
+            await self.run(self.keeper.flush)
+        self._executor.shutdown()
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run something that blocks."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def read(self, work: Callable[[Transaction], Result]) -> Result:
+        """Read the ledger."""
+        return await self.run(lambda: self.database.read(work))
+
+    async def write(self, work: Callable[[Transaction], Result]) -> Result:
+        """Change the ledger; what follows from it is looked at at once."""
+        result = await self.run(lambda: self.database.write(work))
+        self._poked.set()
+        return result
+
+    # --- requests --------------------------------------------------------------------------------
+
+    async def request(self, request: Request, hold_s: float) -> Granted | Ask:
+        """Submit a request and wait for its grant at most `hold_s`; repeating it is safe.
+
+        Raises a `RequestError` for what can never be granted, or what a limit forbids at all.
+        """
+        for _ in range(_ATTEMPTS):
+            chosen, refusal = self._choose(request)
+            with self._holding(chosen) as done:
+                outcome = await self.write(lambda tx: self._submit(tx, request, chosen, refusal))  # noqa: B023
+                done(outcome)
+            if isinstance(outcome, Ask):
+                return await self.follow(request.id, hold_s, _anyone)
+            if isinstance(outcome, Granted):
+                return outcome
+            self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
+        await self.write(lambda tx: requests.submit(tx, request))
+        return await self.follow(request.id, hold_s, _anyone)
+
+    async def follow(self, request_id: str, hold_s: float, may_see: Sight) -> Granted | Ask:
+        """Where a request stands, waiting for its grant at most `hold_s`; a sign of its client.
+
+        Raises `NotFound` if it is none of the caller's business.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + hold_s
+        while True:
+            found = await self.read(lambda tx: _outcome(tx, request_id, may_see))
+            self.keeper.note_sign(request_id)
+            left_s = deadline - loop.time()
+            if isinstance(found, Granted) or found.state != "waiting" or left_s <= 0:
+                if isinstance(found, Granted) and found.state == "active":
+                    self.keeper.note_renewal(found.allocation)
+                return found
+            await self._changed(
+                lambda: request_id not in self.image.waiting, min(left_s, self._pace.keep_s)
+            )
+
+    async def end(self, allocation: str, actor: str, reason: str, hold_s: float) -> str:
+        """Begin to end an allocation and wait until it is over, at most `hold_s`; its state."""
+        if await self.write(lambda tx: allocations.begin_end(tx, allocation, actor, reason)):
+            self._on_ending()
+        deadline = asyncio.get_running_loop().time() + hold_s
+        while True:
+            state = await self.read(lambda tx: allocations.state_of(tx, allocation))
+            left_s = deadline - asyncio.get_running_loop().time()
+            if state == "ended" or left_s <= 0:
+                return state
+            await self._changed(lambda: allocation not in self.image.running, min(left_s, 1.0))
+
+    def listen(self) -> asyncio.Queue[Change | None]:
+        """A queue of every change from now on; None is the end."""
+        queue: asyncio.Queue[Change | None] = asyncio.Queue(_FEED_BACKLOG)
+        self._listeners.add(queue)
+        return queue
+
+    def unlisten(self, queue: asyncio.Queue[Change | None]) -> None:
+        self._listeners.discard(queue)
+
+    def poke(self) -> None:
+        """Something was written: look at it now."""
+        self._poked.set()
+
+    @contextlib.contextmanager
+    def _holding(self, chosen: tuple[GrantedDevice, ...]) -> Iterator[Callable[[object], None]]:
+        """Count devices as granted while a transaction grants them; told of a grant, until the
+        image has read it."""
+        kept: list[bool] = []
+        self.image.hold(chosen)
+        try:
+            yield lambda outcome: kept.append(isinstance(outcome, Granted))
+        finally:
+            if any(kept):
+                self._done.append(chosen)
+            else:
+                self.image.hold(chosen, -1)
+
+    def _choose(self, request: Request) -> tuple[tuple[GrantedDevice, ...], RequestError | None]:
+        """Devices for a request that needs not queue; or why it can never have any."""
+        try:
+            states = self.image.states()
+            outcome = place(states, request.gpus, request.share, Rules.of(request))
+        except RequestError as error:
+            return (), error
+        if self.image.waiting or not isinstance(outcome, Placement):
+            return (), None
+        return outcome.devices, None
+
+    def _submit(
+        self,
+        tx: Transaction,
+        request: Request,
+        chosen: tuple[GrantedDevice, ...],
+        refusal: RequestError | None,
+    ) -> Granted | Ask | Lost:
+        if refusal is not None and not requests.exists(tx, request.id):
+            raise refusal
+        ask = requests.submit(tx, request)
+        if ask.state == "waiting" and chosen:
+            try:
+                return requests.grant(tx, request.id, chosen, self.terms)
+            except LimitReached:
+                return ask  # it waits until its user has ended something
+        return ask
+
+    # --- the loops -------------------------------------------------------------------------------
+
+    async def _feed_for_ever(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.feed_s):
+                    await self._poked.wait()
+            self._poked.clear()
+            await self._guarded(self._feed())
+            await asyncio.sleep(_LEAST_PAUSE_S)
+
+    async def _feed(self) -> None:
+        """Take in what has changed, grant what can be, wake who waits for it."""
+        done, self._done = self._done, []
+        try:
+            changed, picture = await self.read(self._read_feed)
+            self.image.take_in(picture)
+        finally:
+            # What was being granted when this began is in the picture by now, or was not granted.
+            for chosen in done:
+                self.image.hold(chosen, -1)
+        if self.image.waiting and (changed or done):
+            await self._plan()
+        if changed:
+            async with self._news:
+                self._news.notify_all()
+            for queue in list(self._listeners):
+                self._tell(queue, changed)
+
+    def _read_feed(self, tx: Transaction) -> tuple[list[Change], Picture]:
+        changed = self._reader.read(tx)
+        return changed, read_changed(tx, self.terms, changed)
+
+    def _tell(self, queue: asyncio.Queue[Change | None], changed: list[Change]) -> None:
+        try:
+            for change in changed:
+                queue.put_nowait(change)
+        except asyncio.QueueFull:
+            # A client that does not read is cut off: it begins anew and misses nothing.
+            self._listeners.discard(queue)
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+    async def _plan(self) -> None:
+        """One pass over the queue."""
+        now_us = await self.read(lambda tx: tx.now_us)
+        running: list[Running] = [one for _, one in self.image.running.values()]
+        made: Plan = plan(
+            self.image.states(),
+            self.image.waiting.values(),
+            running,
+            self.image.fair,
+            now_us,
+            self._reserved,
+        )
+        self._reserved, self.standings = dict(made.reserved), dict(made.standings)
+        for request, placement in made.grants:
+            await self._grant_waiting(request, placement)
+        for request_id, error in made.refusals.items():
+            text = f"{error.message}; {error.hint}"
+            await self.write(
+                lambda tx, r=request_id, text=text: requests.finish(tx, r, "refused", text)  # type: ignore[misc]
+            )
+            self.image.waiting.pop(request_id, None)
+
+    async def _grant_waiting(self, request: Request, placement: Placement) -> None:
+        try:
+            with self._holding(placement.devices) as done:
+                outcome = await self.write(
+                    lambda tx: requests.grant(tx, request.id, placement.devices, self.terms)
+                )
+                done(outcome)
+        except LimitReached as error:
+            self.standings[request.id] = Standing(0, error.message)
+            return
+        except NotFound:
+            outcome = Lost("it waits no more")
+        if isinstance(outcome, Granted):
+            self.image.waiting.pop(request.id, None)
+        else:
+            self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
+
+    async def _keep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._pace.keep_s)
+            await self._guarded(self._keep())
+
+    async def _keep(self) -> None:
+        if await self.run(self.keeper.keep):
+            self._on_ending()
+
+    async def _reload_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._pace.reload_s)
+            await self._guarded(self._reload())
+
+    async def _reload(self) -> None:
+        self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
+        if self.image.waiting:
+            await self._plan()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A loop outlives its database: what failed is tried again the next time."""
+        try:
+            await work
+            self.trouble = ""
+        except DatabaseUnavailable as error:
+            self.trouble = error.message
+            await asyncio.sleep(self._pace.feed_s)
+        except Exception:
+            log.exception("the controller's work failed; it goes on")
+            await asyncio.sleep(self._pace.feed_s)
+
+    async def _changed(self, condition: Callable[[], bool], at_most_s: float) -> None:
+        """Wait for news that make it true, or for so long."""
+        async with self._news:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(at_most_s):
+                    await self._news.wait_for(condition)
+
+
+def _anyone(_user: str, _host: str | None) -> bool:
+    """For who has shown already that the request is theirs."""
+    return True
+
+
+def _outcome(tx: Transaction, request_id: str, may_see: Sight) -> Granted | Ask:
+    found = requests.find_request(tx, request_id)
+    if not may_see(found.request.user, found.request.host):
+        raise NotFound(f"there is no request {request_id}")
+    return requests.granted_of(tx, request_id) if found.state == "granted" else found

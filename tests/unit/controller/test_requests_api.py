@@ -1,0 +1,252 @@
+"""Asking, waiting, keeping, giving back: the API as a launcher and a service use it.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import pytest
+
+from tests.unit.controller.deployment import MIB, Client, Deployment, eventually
+
+
+def test_a_grant_has_what_a_program_needs(ann: Client) -> None:
+    status, answer = ann.request(gpus=2, share={"bytes": 100 * MIB}, program="python x")
+    assert status == 201
+    session = answer["session"]
+    assert [device["share_bytes"] for device in session["devices"]] == [100 * MIB] * 2
+    assert answer["grant_expires_unix"] > 0
+    assert answer["renew_every_s"] == 1.0
+    assert (answer["software"], answer["total_bytes"]) == (True, [1025 * MIB] * 2)
+    listed = ann.call("GET", "/v1/sessions")[1]["sessions"]
+    assert [one["program"] for one in listed] == ["python x"]
+    status, renewed = ann.call("POST", f"/v1/sessions/{session['session']}/renew")
+    assert (status, renewed["session"]) == (200, session)
+    assert ann.call("DELETE", f"/v1/sessions/{session['session']}")[1]["state"] == "ended"
+    devices = ann.call("GET", "/v1/devices")[1]["devices"]
+    assert [device["granted_bytes"] for device in devices] == [0, 0]
+
+
+def test_a_repeated_request_gets_the_same_grant(ann: Client, bob: Client) -> None:
+    body = {"id": os.urandom(16).hex(), "gpus": 1}
+    first = ann.call("POST", "/v1/requests", body)[1]
+    second = ann.call("POST", "/v1/requests", body)[1]
+    assert first["allocation"] == second["allocation"]
+    assert ann.call("GET", "/v1/status")[1]["sessions"] == 1
+    status, problem = bob.call("POST", "/v1/requests", body)
+    assert (status, problem["code"]) == (403, "forbidden")
+
+
+def test_repeated_requests_at_the_same_moment_are_one(ann: Client, deployment: Deployment) -> None:
+    body = {"id": os.urandom(16).hex(), "gpus": 1}
+    answers: list[dict[str, Any]] = []
+
+    def ask() -> None:
+        client = Client(deployment.url, ann.token)
+        answers.append(client.call("POST", "/v1/requests", body)[1])
+        client.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({answer["allocation"] for answer in answers}) == 1
+    assert ann.call("GET", "/v1/status")[1]["sessions"] == 1
+
+
+def test_who_waits_is_told_why_and_gets_what_becomes_free(ann: Client, bob: Client) -> None:
+    first = ann.granted(gpus=2)
+    status, waiting = bob.request(gpus=1)
+    assert (status, waiting["state"]) == (202, "waiting")
+    eventually(
+        lambda: (
+            bob.call("GET", f"/v1/requests/{waiting['request']}")[1]["reason"]
+            == "0 of the 1 GPUs asked for are free"
+        ),
+        "the queue was looked at",
+    )
+    queue = bob.call("GET", "/v1/queue")[1]["waiting"]
+    assert [(one["position"], one["user"]) for one in queue] == [(1, "bob")]
+    lines = bob.call("GET", f"/v1/requests/{waiting['request']}/explain")[1]["lines"]
+    assert lines[-1] == "n1 GPU 1: 0 MiB are free, 1024 MiB are asked for"
+    ann.call("DELETE", f"/v1/sessions/{first}")
+    status, answer = bob.call("GET", f"/v1/requests/{waiting['request']}?hold_s=20")
+    assert (status, answer["state"]) == (200, "granted")
+
+
+def test_who_will_not_wait_is_refused(ann: Client, bob: Client) -> None:
+    ann.granted(gpus=2)
+    status, problem = bob.request(wait_s=0.0)
+    assert (status, problem["code"]) == (409, "busy")
+    assert bob.call("GET", "/v1/queue")[1]["waiting"] == []
+
+
+def test_a_client_that_is_silent_loses_its_place_and_its_grant(ann: Client) -> None:
+    session = ann.granted(gpus=2)
+    _, waiting = ann.request()
+    state = lambda: ann.call("GET", f"/v1/sessions/{session}")[1]  # noqa: E731
+    eventually(lambda: state()["state"] == "ended", "the grant that nobody picked up ended")
+    assert state()["reason"] == "nobody picked it up"
+    # Looking at a request is a sign of its client; the queue shows it without one.
+    eventually(lambda: not ann.call("GET", "/v1/queue")[1]["waiting"], "the request is gone")
+    found = ann.call("GET", f"/v1/requests/{waiting['request']}")[1]
+    assert found["state"] in ("lost", "granted")
+
+
+def test_a_renewed_lease_outlives_its_length(ann: Client) -> None:
+    session = ann.granted()
+    first = ann.call("GET", f"/v1/sessions/{session}")[1]["lease_expires"]
+    ann.call("POST", f"/v1/sessions/{session}/renew")
+    eventually(
+        lambda: ann.call("GET", f"/v1/sessions/{session}")[1]["lease_expires"] > first,
+        "the renewal was written",
+    )
+
+
+def test_a_dry_run_takes_nothing(ann: Client) -> None:
+    status, answer = ann.request(dry_run=True, gpus=2)
+    assert (status, answer["fits"], len(answer["devices"])) == (200, True, 2)
+    assert ann.call("GET", "/v1/status")[1]["sessions"] == 0
+
+
+def test_a_cancelled_request_waits_no_more(ann: Client, bob: Client) -> None:
+    ann.granted(gpus=2)
+    _, waiting = bob.request()
+    assert bob.call("DELETE", f"/v1/requests/{waiting['request']}")[1]["cancelled"] is True
+    found = bob.call("GET", f"/v1/requests/{waiting['request']}")[1]
+    assert found["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"gpus": 3}, "too_many_gpus"),
+        ({"share": {"bytes": 2048 * MIB}}, "share_too_large"),
+        ({"share": {"bytes": 1}}, "share_too_small"),
+        ({"server": "n9"}, "nothing_matches"),
+        (
+            {"filters": [{"key": "device.name", "operator": "=", "value": "H100"}]},
+            "nothing_matches",
+        ),
+        ({"filters": [{"key": "device.memory", "operator": ">=", "value": "x"}]}, "malformed"),
+        ({"gpus": 0}, "malformed"),
+        ({"share": {"bytes": 1, "millionths": 1}}, "malformed"),
+        ({"id": "x"}, "malformed"),
+        ({"more": 1}, "malformed"),
+    ],
+)
+def test_what_can_never_be_is_refused_at_once(ann: Client, more: dict[str, Any], code: str) -> None:
+    status, problem = ann.request(**more)
+    assert status in (400, 422)
+    assert problem["code"].startswith(code)
+    assert set(problem) == {"type", "title", "status", "detail", "code", "hint", "request_id"}
+
+
+def test_a_limit_is_named_and_what_is_over_it_waits(admin: Client, ann: Client) -> None:
+    path = "/v1/limits/user/ann/gpus"
+    assert admin.call("PUT", path, {"value": 1})[0] == 200
+    status, problem = ann.request(gpus=2)
+    assert (status, problem["code"]) == (403, "limit_reached")
+    assert problem["detail"] == "the limit on GPUs at once of user ann is 1"
+    session = ann.granted(gpus=1)
+    status, waiting = ann.request(gpus=1)
+    assert status == 202
+    eventually(
+        lambda: (
+            "the limit on GPUs at once of user ann is 1"
+            in ann.call("GET", f"/v1/requests/{waiting['request']}")[1]["reason"]
+        ),
+        "the limit is the reason",
+    )
+    ann.call("DELETE", f"/v1/sessions/{session}")
+    granted = ann.call("GET", f"/v1/requests/{waiting['request']}?hold_s=20")[1]
+    assert granted["state"] == "granted"
+
+
+def test_a_take_over_fences_the_last_holder_off(ann: Client) -> None:
+    session = ann.granted()
+    one, two = "1" * 64, "2" * 64
+    path = f"/v1/sessions/{session}/takeover"
+    assert ann.call("POST", path, {"holder": one})[1]["epoch"] == 2
+    assert ann.call("POST", path, {"holder": two, "before": one})[1]["epoch"] == 3
+    status, problem = ann.call("POST", path, {"holder": "3" * 64, "before": one})
+    assert (status, problem["code"]) == (409, "stale")
+
+
+def test_a_resize_is_all_or_nothing(ann: Client) -> None:
+    session = ann.granted(share={"bytes": 100 * MIB})
+    path = f"/v1/sessions/{session}/resize"
+    grown = ann.call("POST", path, {"share_bytes": [300 * MIB]})[1]
+    assert grown["session"]["devices"][0]["share_bytes"] == 300 * MIB
+    status, problem = ann.call("POST", path, {"share_bytes": [3000 * MIB]})
+    assert (status, problem["code"]) == (409, "busy")
+    used = [one["granted_bytes"] for one in ann.call("GET", "/v1/devices")[1]["devices"]]
+    assert sorted(used) == [0, 300 * MIB]
+
+
+def test_a_drained_server_takes_nothing_new_and_is_empty_at_the_deadline(
+    admin: Client, ann: Client
+) -> None:
+    session = ann.granted()
+    body = {"reason": "new fan", "deadline_s": 0.0}
+    assert admin.call("POST", "/v1/nodes/n1/drain", body)[0] == 200
+    eventually(
+        lambda: ann.call("GET", f"/v1/sessions/{session}")[1]["reason"] == "n1 is drained",
+        "the session ended",
+    )
+    status, waiting = ann.request()
+    assert status == 202
+    admin.call("POST", "/v1/nodes/n1/resume")
+    answer = ann.call("GET", f"/v1/requests/{waiting['request']}?hold_s=20")[1]
+    assert answer["state"] == "granted"
+
+
+def test_usage_is_the_same_by_user_and_by_device(admin: Client, ann: Client, bob: Client) -> None:
+    for client in (ann, bob):
+        client.call("DELETE", f"/v1/sessions/{client.granted(share={'millionths': 300_000})}")
+    by_user = admin.call("GET", "/v1/usage?by=user")[1]
+    query = f"since={by_user['since']}&until={by_user['until']}".replace("+", "%2B")
+    by_device = admin.call("GET", f"/v1/usage?by=device,day&{query}")[1]
+    total = sum(line["byte_us"] for line in by_user["held"])
+    assert total == sum(line["byte_us"] for line in by_device["held"]) > 0
+    own = ann.call("GET", f"/v1/usage?by=node&{query}")[1]["held"]
+    assert {line["user"] for line in own} == {"ann"}
+    assert admin.call("GET", "/v1/usage?by=user,colour")[0] == 400
+
+
+def test_the_audit_log_says_who_did_what(admin: Client, ann: Client) -> None:
+    admin.call("PUT", "/v1/users/cem", {"weight": 2, "groups": ["g1"]})
+    session = ann.granted()
+    lines = admin.call("GET", "/v1/audit")[1]["audit"]
+    done = [(line["actor"], line["action"], line["subject"]) for line in lines]
+    assert ("user:root", "user.put", "cem") in done
+    assert ("ann", "grant", session) in done
+
+
+def test_changes_are_streamed_and_the_stream_goes_on_where_it_broke(
+    admin: Client, ann: Client, deployment: Deployment
+) -> None:
+    import requests
+
+    headers = {"Authorization": f"Bearer {admin.token}"}
+    url = f"{deployment.url}/v1/events"
+    with requests.get(url, headers=headers, stream=True, timeout=30) as stream:
+        lines = stream.iter_lines(decode_unicode=True)
+        assert next(lines).startswith(": changes")
+        session = ann.granted()
+        seen = ""
+        for line in lines:
+            if line.startswith("id: "):
+                seen = line.removeprefix("id: ")
+            if line == f'data: {{"subject": "{session}"}}':
+                break
+    headers["Last-Event-ID"] = seen
+    with requests.get(url, headers=headers, stream=True, timeout=30) as stream:
+        for line in stream.iter_lines(decode_unicode=True):
+            if session in line:
+                break
