@@ -398,6 +398,7 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
     }
   });
   if (waited.empty()) return fetch_views();
+  if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   client::Answer<wire::command::ContextSynchronize> answer;
   const CUresult result = call(context, wire::command::ContextSynchronize{}, &answer);
   if (result != CUDA_SUCCESS) return result;

@@ -4,9 +4,9 @@
 // Pinned memory has one address for the program and for devices; memory that the program registers
 // has another one for devices, its alias. When a command first names such an address, the server
 // gets memory there. From then on what the program changed is sent before each command that reaches
-// the memory, and what the device changed comes back when the program has waited for the command,
-// which is when CUDA lets it look. A device that finds the address by itself, in other memory,
-// faults unless a command had named it before.
+// the memory and before each wait, and what the device changed comes back when the program has
+// waited for the command, which is when CUDA lets it look. A device that finds the address by
+// itself, in other memory, faults unless a command had named it before.
 #pragma once
 
 #include <cuda.h>
@@ -66,7 +66,8 @@ CUresult fetch_views_slow();
 inline CUresult fetch_views() {
   return views_in_use.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS : fetch_views_slow();
 }
-/// The program, waited for by the device, may have changed its memory (a host function).
+/// The program may have changed memory that running commands reach: before it waits for them, as
+/// one may be polling a flag, and after a host function, which the device waits for.
 CUresult refresh_views_slow();
 inline CUresult refresh_views() {
   return views_in_use.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS : refresh_views_slow();

@@ -100,6 +100,7 @@ CUresult cuEventQuery(CUevent hEvent) {
   if (const CUresult result = enter(hEvent, &event); result != CUDA_SUCCESS) return result;
   if (const CUresult result = check_event_unsafe(event); result != CUDA_SUCCESS) return result;
   if (known_complete(event)) return fetch_views();
+  if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   Stream* stream = stream_of(event);
   const uint64_t count = event->count.load();
   client::Answer<wire::command::EventQuery> answer;
@@ -115,6 +116,7 @@ CUresult cuEventSynchronize(CUevent hEvent) {
   if (const CUresult result = enter(hEvent, &event); result != CUDA_SUCCESS) return result;
   if (const CUresult result = check_event_unsafe(event); result != CUDA_SUCCESS) return result;
   if (known_complete(event)) return fetch_views();
+  if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   Stream* stream = stream_of(event);
   const uint64_t count = event->count.load();
   client::Answer<wire::command::EventSynchronize> answer;

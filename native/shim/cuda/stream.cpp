@@ -171,6 +171,7 @@ CUresult cuStreamQuery(CUstream hStream) {
     return result;
   if (const CUresult result = check_stream_unsafe(stream); result != CUDA_SUCCESS) return result;
   if (is_idle(stream)) return fetch_views();
+  if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   const uint64_t count = stream->progress.issued.load();
   client::Answer<wire::command::StreamQuery> answer;
   const CUresult result =

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shim/cuda/waiting.hpp"
 
+#include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
 namespace outboard::shim {
@@ -17,6 +18,7 @@ bool ordered_by_legacy(const Stream* one, const Stream* other) {
 }  // namespace
 
 CUresult wait_all(Stream* stream) {
+  if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   Context* context = stream->context;
   client::Answer<wire::command::StreamSynchronize> answer;
   uint64_t count = 0;

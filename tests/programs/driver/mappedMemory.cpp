@@ -8,6 +8,32 @@
 
 namespace {
 
+// Polls a flag, as kernels do that hold up a stream until the host lets them go; gives up.
+constexpr const char* kPolling = R"(
+.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry poll(.param .u64 flag, .param .u64 out, .param .u32 most) {
+  .reg .pred %p<3>;
+  .reg .b32 %r<5>;
+  .reg .b64 %rd<3>;
+  ld.param.u64 %rd1, [flag];
+  ld.param.u64 %rd2, [out];
+  ld.param.u32 %r1, [most];
+  mov.u32 %r2, 0;
+again:
+  ld.volatile.global.u32 %r3, [%rd1];
+  setp.ne.s32 %p1, %r3, 0;
+  @%p1 bra done;
+  add.s32 %r2, %r2, 1;
+  setp.lt.u32 %p2, %r2, %r1;
+  @%p2 bra again;
+done:
+  st.global.u32 [%rd2], %r3;
+  ret;
+}
+)";
+
 constexpr int kCount = 1 << 20;  // 4 MiB: more than what changes goes in one piece
 
 std::vector<int> counted(int first) {
@@ -69,6 +95,44 @@ void kernels_and_host(Program& program, const Device& device) {
   CHECK(cuEventDestroy(event));
   for (CUstream stream : streams) CHECK(cuStreamDestroy(stream));
   CHECK(cuMemFreeHost(memory.host));
+}
+
+// The host lets a running kernel go on, and then waits for it in each way there is.
+void flag_for_a_running_kernel(Program& program) {
+  CUmodule module;
+  CUfunction function;
+  CUstream stream;
+  CUevent event;
+  CHECK(cuModuleLoadData(&module, kPolling));
+  CHECK(cuModuleGetFunction(&function, module, "poll"));
+  CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  CHECK(cuEventCreate(&event, CU_EVENT_DEFAULT));
+  const Shared memory = pinned(2);
+  unsigned most = 2'000'000'000;  // longer than anybody waits
+  CUdeviceptr out = memory.device + 4;
+  void* arguments[] = {const_cast<CUdeviceptr*>(&memory.device), &out, &most};
+  const auto wait = [&](int way) {
+    if (way == 0) CHECK(cuEventSynchronize(event));
+    if (way == 1) CHECK(cuStreamSynchronize(stream));
+    if (way == 2) CHECK(cuCtxSynchronize());
+    while (way == 3 && cuStreamQuery(stream) == CUDA_ERROR_NOT_READY) {
+    }
+    while (way == 4 && cuEventQuery(event) == CUDA_ERROR_NOT_READY) {
+    }
+  };
+  for (int way = 0; way < 5; ++way) {
+    memory.host[0] = memory.host[1] = 0;
+    CHECK(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, stream, arguments, nullptr));
+    CHECK(cuEventRecord(event, stream));
+    program.expect(cuEventQuery(event) == CUDA_ERROR_NOT_READY, "the kernel polls");
+    memory.host[0] = 40 + way;
+    wait(way);
+    program.expect(memory.host[1] == 40 + way, "a running kernel sees the flag");
+  }
+  CHECK(cuMemFreeHost(memory.host));
+  CHECK(cuEventDestroy(event));
+  CHECK(cuStreamDestroy(stream));
+  CHECK(cuModuleUnload(module));
 }
 
 void registered(Program& program, const Device& device) {
@@ -184,6 +248,7 @@ int main(int argc, char** argv) {
   Program program("mappedMemory", argc, argv);
   const Device device;
   kernels_and_host(program, device);
+  flag_for_a_running_kernel(program);
   registered(program, device);
   in_stream_order(program, device);
   in_a_graph(program, device);
