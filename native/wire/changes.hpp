@@ -17,23 +17,27 @@ namespace outboard::wire {
 
 inline constexpr size_t change_block_bytes = 64;
 inline constexpr size_t change_record_bytes = 16 + change_block_bytes;
+/// Few enough that nobody waits long for one look.
+inline constexpr size_t max_look_bytes = 64u << 20;
 /// So many records make half a frame.
 inline constexpr size_t max_changes = (512u << 10) / change_record_bytes;
 
 /// Looks at `memory` from `offset` (a multiple of 64) on for bytes that are not as in `known`,
-/// which is as long and then is as `memory` was. Appends at most max_changes records; returns where
-/// to go on, or memory.size(). Others may write to `memory` meanwhile.
+/// which is as long and then is as `memory` was. Appends at most max_changes records and looks at
+/// no more than max_look_bytes; returns where to go on, or memory.size(). Others may write to
+/// `memory` meanwhile.
 inline uint64_t find_changes(std::span<const std::byte> memory, std::byte* known, uint64_t offset,
                              std::vector<std::byte>* records) {
   constexpr size_t stride = 4096;
   size_t found = 0;
-  while (offset < memory.size()) {
+  const uint64_t end = std::min<uint64_t>(memory.size(), offset + max_look_bytes);
+  while (offset < end) {
     const size_t ahead = std::min<size_t>(stride, memory.size() - offset);
     if (std::memcmp(memory.data() + offset, known + offset, ahead) == 0) {
       offset += ahead;
       continue;
     }
-    for (const uint64_t end = offset + ahead; offset < end; offset += change_block_bytes) {
+    for (const uint64_t last = offset + ahead; offset < last; offset += change_block_bytes) {
       if (found == max_changes) return offset;
       const size_t bytes = std::min<size_t>(change_block_bytes, memory.size() - offset);
       std::byte now[change_block_bytes] = {};
@@ -53,7 +57,7 @@ inline uint64_t find_changes(std::span<const std::byte> memory, std::byte* known
     }
     offset = std::min<uint64_t>(offset, memory.size());
   }
-  return memory.size();
+  return offset;
 }
 
 /// Puts what find_changes found into `memory` and into `known`. False where the records are none.

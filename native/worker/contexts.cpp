@@ -117,6 +117,7 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   tables.modules.remove_where(inside);
   tables.graphs.remove_where(inside);
   tables.executables.remove_where(inside);
+  end_arrays(worker, *context);
   tables.contexts.remove(context->id);
   worker.make_current(*context);
   context->staging.unregister_all();

@@ -9,17 +9,6 @@
 namespace outboard::worker {
 namespace {
 
-// Memory for a small copy, free again when the stream is past the command being issued.
-std::byte* stage(Worker& worker, Stream& stream, size_t bytes) {
-  if (!stream.staging) {
-    auto buffer = stream.context->staging.take(StagingRing::ring_bytes);
-    if (!buffer) return nullptr;
-    stream.staging = std::make_unique<StagingRing>(std::move(buffer));
-  }
-  if (!stream.staging->room(bytes)) return nullptr;
-  return stream.staging->allocate(bytes, stream.issued);
-}
-
 bool open_download(Worker& worker, Stream& stream) {
   if (stream.download) return true;
   auto buffer = stream.context->staging.take(DownloadRing::slots * wire::bulk_piece_bytes);
@@ -35,16 +24,6 @@ CUresult may_copy_to_host(Worker& worker, const Stream& stream, CUdeviceptr sour
                           uint64_t bytes) {
   if (stream.capture) return CUDA_ERROR_NOT_SUPPORTED;
   return worker.memory.contains(source, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-// A context of the device that the memory is on; null where none is alive.
-CUcontext context_of(const Worker& worker, const Allocation& allocation) {
-  if (allocation.context) return allocation.context->handle;
-  CUcontext found = nullptr;
-  worker.tables.contexts.each([&](const Context& context) {
-    if (context.device == allocation.device) found = context.handle;
-  });
-  return found;
 }
 
 std::unique_ptr<BulkCopy> bulk_copy(bool to_device, uint64_t id, CUdeviceptr address,
@@ -69,6 +48,25 @@ bool contains_rows(const Memory& memory, CUdeviceptr address, uint64_t pitch, ui
 }
 
 }  // namespace
+
+std::byte* stage(Worker& worker, Stream& stream, size_t bytes) {
+  if (!stream.staging) {
+    auto buffer = stream.context->staging.take(StagingRing::ring_bytes);
+    if (!buffer) return nullptr;
+    stream.staging = std::make_unique<StagingRing>(std::move(buffer));
+  }
+  if (!stream.staging->room(bytes)) return nullptr;
+  return stream.staging->allocate(bytes, stream.issued);
+}
+
+CUcontext context_of(const Worker& worker, const Allocation& allocation) {
+  if (allocation.context) return allocation.context->handle;
+  CUcontext found = nullptr;
+  worker.tables.contexts.each([&](const Context& context) {
+    if (context.device == allocation.device) found = context.handle;
+  });
+  return found;
+}
 
 bool announce_upload(Worker& worker, Stream& stream,
                      const wire::command::CopyToDeviceBulk& command) {
@@ -206,26 +204,6 @@ CUresult execute(Worker& worker, const wire::command::CopyOnDevice& command) {
   if (!to_context || !from_context) return CUDA_ERROR_INVALID_CONTEXT;
   return worker.driver().cuMemcpyPeerAsync(command.destination, to_context, command.source,
                                            from_context, command.bytes, stream);
-}
-
-CUresult execute(Worker& worker, const wire::command::CopyOnDevice2D& command) {
-  const Memory& memory = worker.memory;
-  if (!contains_rows(memory, command.destination, command.destination_pitch, command.width_bytes,
-                     command.height) ||
-      !contains_rows(memory, command.source, command.source_pitch, command.width_bytes,
-                     command.height)) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  CUDA_MEMCPY2D copy = {};  // NOLINT(bugprone-invalid-enum-default-initialization): set below
-  copy.srcMemoryType = CU_MEMORYTYPE_DEVICE;
-  copy.srcDevice = command.source;
-  copy.srcPitch = command.source_pitch;
-  copy.dstMemoryType = CU_MEMORYTYPE_DEVICE;
-  copy.dstDevice = command.destination;
-  copy.dstPitch = command.destination_pitch;
-  copy.WidthInBytes = command.width_bytes;
-  copy.Height = command.height;
-  return worker.driver().cuMemcpy2DAsync_v2(&copy, worker.issuing().handle);
 }
 
 CUresult execute(Worker& worker, const wire::command::Fill& command) {

@@ -532,6 +532,12 @@ CUresult Worker::find(uint64_t id, CUmemoryPool* handle) const {
   *handle = nullptr;
   return id == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
+CUresult Worker::find(uint64_t id, CUarray* handle) const {
+  return look_up(tables.arrays, id, handle, &Array::handle);
+}
+CUresult Worker::find(uint64_t id, CUmipmappedArray* handle) const {
+  return look_up(tables.mipmaps, id, handle, &MipmappedArray::handle);
+}
 CUresult Worker::find_device(uint32_t index, CUdevice* device) const {
   if (index >= devices.size()) return CUDA_ERROR_INVALID_DEVICE;
   *device = devices[index].handle;

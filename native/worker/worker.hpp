@@ -15,6 +15,7 @@
 
 #include "generated/execute.hpp"
 #include "generated/protocol.hpp"
+#include "worker/arrays.hpp"
 #include "worker/bulk.hpp"
 #include "worker/completion.hpp"
 #include "worker/contexts.hpp"
@@ -57,6 +58,10 @@ struct Tables {
   ObjectTable<Function> functions;
   ObjectTable<Graph> graphs;
   ObjectTable<ExecutableGraph> executables;
+  ObjectTable<Array> arrays;
+  ObjectTable<MipmappedArray> mipmaps;
+  ContextObjects textures;
+  ContextObjects surfaces;
 };
 
 class Worker {
@@ -144,6 +149,8 @@ class Worker {
   CUresult find(uint64_t id, CUgraph* handle) const;
   CUresult find(uint64_t id, CUgraphExec* handle) const;
   CUresult find(uint64_t id, CUmemoryPool* handle) const;
+  CUresult find(uint64_t id, CUarray* handle) const;
+  CUresult find(uint64_t id, CUmipmappedArray* handle) const;
   CUresult find_device(uint32_t index, CUdevice* device) const;
 
  private:

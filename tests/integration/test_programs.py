@@ -37,6 +37,8 @@ RUNTIME_PROGRAMS = [
 DRIVER_PROGRAMS = [
     "virtualMemory",
     "mappedMemory",
+    "volumeCopies",
+    "arrays",
     "vectorAddDriver",
     "nvrtcModule",
     "orderTransfers",

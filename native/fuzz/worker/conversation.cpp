@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fuzz/worker/conversation.hpp"
 
+#include <cuda.h>
+
 #include <cstring>
 #include <span>
 #include <string>
@@ -9,7 +11,9 @@
 
 #include "base/sha256.hpp"
 #include "generated/commands.hpp"
+#include "wire/changes.hpp"
 #include "wire/frame.hpp"
+#include "wire/volume.hpp"
 #include "worker/tests/window.hpp"
 
 namespace outboard::fuzz {
@@ -81,13 +85,6 @@ void memory(Script& script) {
       .stream = id(2), .copy = 4, .destination = first_large, .bytes = 3 << 20});
   script.add(command::CopyOnDevice{
       .stream = id(1), .destination = first_large, .source = window, .bytes = 10});
-  script.add(command::CopyOnDevice2D{.stream = id(1),
-                                     .destination = first_large,
-                                     .destination_pitch = 64,
-                                     .source = window,
-                                     .source_pitch = 16,
-                                     .width_bytes = 8,
-                                     .height = 4});
   script.add(command::Fill{.stream = id(1),
                            .destination = first_large,
                            .pitch = 0,
@@ -95,6 +92,71 @@ void memory(Script& script) {
                            .element_bytes = 4,
                            .width = 100,
                            .height = 1});
+  script.send();
+}
+
+void managed_memory(Script& script) {
+  constexpr uint64_t place = 0x3000'0000'0000;
+  constexpr uint64_t granule = 2 << 20;
+  script.add(command::AddressReserve{.address = place, .bytes = 4 * granule});
+  script.add(command::PhysicalGranularity{.device = 0, .option = 1});
+  script.add(command::PhysicalCreate{.memory = id(1), .bytes = granule});
+  script.add(command::MemoryMap{.memory = id(1), .address = place, .bytes = granule});
+  script.add(
+      command::MemorySetAccess{.address = place, .bytes = granule, .device = 0, .access = 3});
+  script.add(command::MemoryUnmap{.address = place, .bytes = granule});
+  script.add(command::PhysicalRelease{.memory = id(1)});
+  script.add(command::AddressFree{.address = place, .bytes = 4 * granule});
+  constexpr uint64_t host = 0x4000'0000'0000;
+  Bytes changes(wire::change_record_bytes);
+  changes[8] = std::byte{3};
+  script.add(command::HostMap{.address = host, .bytes = 10'000});
+  script.add(command::HostWrite{.address = host, .changes = changes});
+  script.add(command::HostRead{.address = host, .offset = 64});
+  script.add(command::HostUnmap{.address = host});
+  script.send();
+}
+
+void volumes(Script& script) {
+  CUDA_ARRAY3D_DESCRIPTOR descriptor = {};
+  descriptor.Width = 16;
+  descriptor.Height = 8;
+  descriptor.Format = CU_AD_FORMAT_FLOAT;
+  descriptor.NumChannels = 1;
+  const auto bytes = std::as_bytes(std::span(&descriptor, 1));
+  script.add(command::ArrayCreate{.array = id(1), .descriptor = bytes});
+  script.add(command::MipmappedArrayCreate{.mipmap = id(1), .levels = 3, .descriptor = bytes});
+  script.add(command::ArrayPart{.part = id(2), .mipmap = id(1), .number = 1});
+  wire::VolumeEnd ends[2];
+  ends[0].array = id(1);
+  ends[1].address = window;
+  ends[1].pitch = 40;
+  ends[1].rows = 8;
+  const auto both = std::as_bytes(std::span(ends));
+  const std::byte content[64] = {};
+  script.add(command::CopyVolume{
+      .stream = id(1), .width_bytes = 32, .height = 8, .depth = 1, .ends = both});
+  script.add(command::CopyVolumeToDevice{.stream = id(1),
+                                         .width_bytes = 16,
+                                         .height = 4,
+                                         .depth = 1,
+                                         .end = both.first(sizeof ends[0]),
+                                         .content = content});
+  script.add(command::CopyVolumeToHost{.stream = id(1),
+                                       .width_bytes = 16,
+                                       .height = 4,
+                                       .depth = 1,
+                                       .end = both.last(sizeof ends[0])});
+  wire::Resource resource;
+  resource.id = id(1);
+  const CUDA_TEXTURE_DESC texture = {};
+  script.add(command::TextureCreate{.resource = std::as_bytes(std::span(&resource, 1)),
+                                    .texture = std::as_bytes(std::span(&texture, 1))});
+  script.add(command::SurfaceCreate{.array = id(1)});
+  script.add(command::TextureDestroy{.object = 1});
+  script.add(command::SurfaceDestroy{.object = 1});
+  script.add(command::ArrayDestroy{.array = id(1)});
+  script.add(command::MipmappedArrayDestroy{.mipmap = id(1)});
   script.send();
 }
 
@@ -193,6 +255,8 @@ Bytes make_conversation() {
   script.send();
   streams(script);
   memory(script);
+  managed_memory(script);
+  volumes(script);
   script.frame(wire::FrameKind::acknowledge, {});
   modules(script);
   graphs(script);

@@ -4,6 +4,7 @@
 
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
+#include "shim/cuda/array.hpp"
 #include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/loading.hpp"
@@ -77,6 +78,7 @@ void forget_objects(Context* context) {
     if (graph->context == context) graph_execs.give(graph);
   });
   sleep_libraries(context);
+  forget_arrays(context);
   addresses().forget(context);
   forget_views(context);
 }

@@ -147,6 +147,22 @@ struct PhysicalMemory {
   unsigned mappings = 0;
 };
 
+/// A CUarray. A part (a plane, a level) goes with the whole that it is of.
+struct Array {
+  client::SlotHead head;
+  Context* context = nullptr;
+  CUDA_ARRAY3D_DESCRIPTOR descriptor{};
+  const void* whole = nullptr;
+};
+
+struct MipmappedArray {
+  client::SlotHead head;
+  Context* context = nullptr;
+  unsigned levels = 0;
+  std::mutex mutex;
+  std::map<unsigned, Array*> parts;  ///< levels that were asked for
+};
+
 extern client::Slab<Context, 2048> contexts;
 extern client::Slab<Stream, 1u << 17> streams;
 extern client::Slab<Event, 1u << 20> events;
@@ -156,6 +172,8 @@ extern client::Slab<Graph, 1u << 17> graphs;
 extern client::Slab<GraphExec, 1u << 17> graph_execs;
 extern client::Slab<Pool, 1024> pools;
 extern client::Slab<PhysicalMemory, 1u << 20> physical_memories;
+extern client::Slab<Array, 1u << 20> arrays;
+extern client::Slab<MipmappedArray, 1u << 17> mipmapped_arrays;
 
 inline CUcontext handle(Context* object) { return reinterpret_cast<CUcontext>(object); }
 inline CUstream handle(Stream* object) { return reinterpret_cast<CUstream>(object); }
@@ -186,6 +204,9 @@ inline Function* find(CUkernel value) { return find_function(value); }
 inline Graph* find(CUgraph value) { return graphs.find(value); }
 inline GraphExec* find(CUgraphExec value) { return graph_execs.find(value); }
 inline Pool* find(CUmemoryPool value) { return pools.find(value); }
+
+inline Array* find(CUarray value) { return arrays.find(value); }
+inline MipmappedArray* find(CUmipmappedArray value) { return mipmapped_arrays.find(value); }
 
 inline CUresult to_cuda(client::Result result) { return static_cast<CUresult>(result); }
 

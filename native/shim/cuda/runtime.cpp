@@ -33,6 +33,8 @@ constinit client::Slab<Graph, 1u << 17> graphs;
 constinit client::Slab<GraphExec, 1u << 17> graph_execs;
 constinit client::Slab<Pool, 1024> pools;
 constinit client::Slab<PhysicalMemory, 1u << 20> physical_memories;
+constinit client::Slab<Array, 1u << 20> arrays;
+constinit client::Slab<MipmappedArray, 1u << 17> mipmapped_arrays;
 
 namespace {
 

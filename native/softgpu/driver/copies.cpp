@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "array.hpp"
 #include "memory_map.hpp"
 
 namespace softgpu {
@@ -64,6 +65,28 @@ CUresult fill(const End& to, const End& from, size_t width, size_t height, size_
   return CUDA_SUCCESS;
 }
 
+struct Extent {
+  size_t width, height, depth;
+};
+
+/// A place in an array, which the copy must not leave.
+CUresult end_of_array(CUarray handle, size_t x, size_t y, size_t z, Extent extent, End* out) {
+  std::shared_ptr<Array> array = arrays().find(handle);
+  if (!array) return CUDA_ERROR_INVALID_HANDLE;
+  auto leaves = [](size_t from, size_t count, size_t size) {
+    return from > size || count > size - from;
+  };
+  if (leaves(x, extent.width, array->pitch()) || leaves(y, extent.height, array->rows()) ||
+      leaves(z, extent.depth, array->slices())) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  out->place = Place::device;
+  out->pitch = array->pitch();
+  out->slice = array->pitch() * array->rows();
+  out->address = array->base + z * out->slice + y * out->pitch + x;
+  return CUDA_SUCCESS;
+}
+
 CUresult end_of(CUmemorytype type, const void* host, CUdeviceptr device, size_t x, size_t y,
                 size_t z, size_t pitch, size_t rows, End* out) {
   switch (type) {
@@ -79,8 +102,6 @@ CUresult end_of(CUmemorytype type, const void* host, CUdeviceptr device, size_t 
       out->address = device;
       out->place = Place::any;
       break;
-    case CU_MEMORYTYPE_ARRAY:
-      return CUDA_ERROR_NOT_SUPPORTED;
     default:
       return CUDA_ERROR_INVALID_VALUE;
   }
@@ -126,11 +147,16 @@ CUresult copy_3d(const CUDA_MEMCPY3D& d, CopyOperation* out) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   End to{}, from{};
-  CUresult r = end_of(d.srcMemoryType, d.srcHost, d.srcDevice, d.srcXInBytes, d.srcY, d.srcZ,
-                      source_pitch, source_rows, &from);
+  Extent extent{d.WidthInBytes, d.Height, d.Depth};
+  CUresult r = d.srcMemoryType == CU_MEMORYTYPE_ARRAY
+                   ? end_of_array(d.srcArray, d.srcXInBytes, d.srcY, d.srcZ, extent, &from)
+                   : end_of(d.srcMemoryType, d.srcHost, d.srcDevice, d.srcXInBytes, d.srcY, d.srcZ,
+                            source_pitch, source_rows, &from);
   if (r != CUDA_SUCCESS) return r;
-  r = end_of(d.dstMemoryType, d.dstHost, d.dstDevice, d.dstXInBytes, d.dstY, d.dstZ,
-             destination_pitch, destination_rows, &to);
+  r = d.dstMemoryType == CU_MEMORYTYPE_ARRAY
+          ? end_of_array(d.dstArray, d.dstXInBytes, d.dstY, d.dstZ, extent, &to)
+          : end_of(d.dstMemoryType, d.dstHost, d.dstDevice, d.dstXInBytes, d.dstY, d.dstZ,
+                   destination_pitch, destination_rows, &to);
   if (r != CUDA_SUCCESS) return r;
   return fill(to, from, d.WidthInBytes, d.Height, d.Depth, out);
 }

@@ -83,12 +83,14 @@ CUDA_MEMCPY3D widen(const CUDA_MEMCPY2D& d) {
   w.srcMemoryType = d.srcMemoryType;
   w.srcHost = d.srcHost;
   w.srcDevice = d.srcDevice;
+  w.srcArray = d.srcArray;
   w.srcPitch = d.srcPitch;
   w.dstXInBytes = d.dstXInBytes;
   w.dstY = d.dstY;
   w.dstMemoryType = d.dstMemoryType;
   w.dstHost = d.dstHost;
   w.dstDevice = d.dstDevice;
+  w.dstArray = d.dstArray;
   w.dstPitch = d.dstPitch;
   w.WidthInBytes = d.WidthInBytes;
   w.Height = d.Height;
@@ -104,6 +106,7 @@ CUDA_MEMCPY3D without_peers(const CUDA_MEMCPY3D_PEER& d) {
   w.srcMemoryType = d.srcMemoryType;
   w.srcHost = d.srcHost;
   w.srcDevice = d.srcDevice;
+  w.srcArray = d.srcArray;
   w.srcPitch = d.srcPitch;
   w.srcHeight = d.srcHeight;
   w.dstXInBytes = d.dstXInBytes;
@@ -112,6 +115,7 @@ CUDA_MEMCPY3D without_peers(const CUDA_MEMCPY3D_PEER& d) {
   w.dstMemoryType = d.dstMemoryType;
   w.dstHost = d.dstHost;
   w.dstDevice = d.dstDevice;
+  w.dstArray = d.dstArray;
   w.dstPitch = d.dstPitch;
   w.dstHeight = d.dstHeight;
   w.WidthInBytes = d.WidthInBytes;

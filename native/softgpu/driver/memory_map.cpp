@@ -83,6 +83,7 @@ void MemoryMap::release(const Allocation& allocation) {
   switch (allocation.kind) {
     case MemoryKind::device:
     case MemoryKind::module:
+    case MemoryKind::array:
       allocation.device->heap.release(allocation.base);
       break;
     case MemoryKind::pool:

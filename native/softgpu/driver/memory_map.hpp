@@ -20,6 +20,7 @@ enum class MemoryKind {
   device,      ///< cuMemAlloc
   pool,        ///< stream-ordered
   module,      ///< a module's globals
+  array,       ///< an array's, which programs know by no address
   mapped,      ///< cuMemMap
   pinned,      ///< cuMemHostAlloc
   registered,  ///< cuMemHostRegister
