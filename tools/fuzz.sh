@@ -8,9 +8,10 @@ cd "$(dirname "$0")/.."
 
 build=$1 results=${2:-build/test-results} bin=.venv/bin
 mkdir -p "$results"
+results=$(cd "$results" && pwd)
 echo "fuzz: every position of a recorded conversation"
 $bin/ctest --test-dir "$build" -L fuzz --output-on-failure --no-tests=error \
-  --output-junit "$PWD/$results/ctest-fuzz.xml"
+  --output-junit "$results/ctest-fuzz.xml"
 echo "fuzz: samples against whole workers"
 $bin/python -m pytest tests/integration -q -m fuzz -p no:cacheprovider \
   --junitxml="$results/pytest-fuzz.xml"

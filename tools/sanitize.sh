@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 jobs=$1 results=${2:-build/test-results} bin=.venv/bin
 parts="base;wire;transport;link;generated;tables;client;shim;worker;replay;nulldriver;fuzz;programs"
 mkdir -p "$results"
+results=$(cd "$results" && pwd)
 
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:use_sigaltstack=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
@@ -35,7 +36,7 @@ for kind in address thread; do
   ln -sfn "$PWD/build/lib/softgpu" $folder/lib/softgpu
   echo "sanitize: native tests on $kind sanitizer"
   $bin/ctest --test-dir $folder --output-on-failure -j "$jobs" -LE fuzz --no-tests=error \
-    --output-junit "$PWD/$results/ctest-$kind.xml"
+    --output-junit "$results/ctest-$kind.xml"
   echo "sanitize: programs on $kind sanitizer"
   OUTBOARD_NATIVE_DIR=$PWD/$folder OUTBOARD_REFERENCE_DIR=$PWD/build $bin/python -m pytest tests/integration -q -m sanitize \
     -p no:cacheprovider --junitxml="$results/pytest-$kind.xml"

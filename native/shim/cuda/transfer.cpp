@@ -201,14 +201,7 @@ CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When
   // Host to host keeps the stream's order: what is queued before it is done first.
   if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
   if (!stream->progress.idle()) {
-    const uint64_t before = stream->progress.issued.load();
-    client::Answer<wire::command::StreamSynchronize> answer;
-    uint64_t count = 0;
-    const CUresult result =
-        call(stream->context, wire::command::StreamSynchronize{.stream = stream->head.id()},
-             &answer, stream, &count);
-    if (result != CUDA_SUCCESS) return result;
-    if (const CUresult settled = settle(stream, before); settled != CUDA_SUCCESS) return settled;
+    if (const CUresult result = wait_all(stream); result != CUDA_SUCCESS) return result;
   }
   if (const CUresult result = settle_views(host_from, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = settle_views(host_to, bytes); result != CUDA_SUCCESS) return result;
