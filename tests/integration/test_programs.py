@@ -39,6 +39,8 @@ DRIVER_PROGRAMS = [
     "mappedMemory",
     "volumeCopies",
     "arrays",
+    "memoryPools",
+    "memoryCalls",
     "vectorAddDriver",
     "nvrtcModule",
     "orderTransfers",

@@ -3,6 +3,9 @@
 #include "shim/cuda/addresses.hpp"
 
 #include <mutex>
+#include <vector>
+
+#include "shim/cuda/pool.hpp"
 
 namespace outboard::shim {
 
@@ -74,10 +77,16 @@ bool Addresses::overlaps(uint64_t address, uint64_t bytes) const {
 }
 
 void Addresses::forget(const Context* context) {
-  const std::unique_lock guard(mutex_);
-  std::erase_if(ranges_, [context](const auto& entry) {
-    return entry.second.context == context && entry.second.on_device();
-  });
+  std::vector<Range> gone;
+  {
+    const std::unique_lock guard(mutex_);
+    std::erase_if(ranges_, [&](const auto& entry) {
+      const bool inside = entry.second.context == context && entry.second.on_device();
+      if (inside && entry.second.pool != nullptr) gone.push_back(entry.second);
+      return inside;
+    });
+  }
+  for (const Range& range : gone) give_back(range.pool, range.bytes);
 }
 
 Addresses& addresses() {

@@ -12,6 +12,7 @@ namespace outboard::shim {
 
 struct Context;
 struct Device;
+struct Pool;
 
 enum class MemoryKind : uint8_t {
   device,      ///< cuMemAlloc
@@ -29,7 +30,8 @@ struct Range {
   uint64_t buffer_id = 0;
   Context* context = nullptr;
   Device* device = nullptr;
-  unsigned flags = 0;  ///< of host memory
+  Pool* pool = nullptr;  ///< of stream-ordered memory
+  unsigned flags = 0;    ///< of host memory
   MemoryKind kind = MemoryKind::device;
   uint64_t partner = 0;  ///< of registered memory its alias, or 0; of an alias the memory
 

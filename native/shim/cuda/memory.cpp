@@ -3,6 +3,7 @@
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/pool.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -60,6 +61,7 @@ CUresult cuMemFree_v2(CUdeviceptr dptr) {
   if (!addresses().remove(dptr, MemoryKind::device, MemoryKind::pool, &range)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
+  if (range.pool != nullptr) give_back(range.pool, range.bytes);
   // It was allocated in this context, not in whichever is current.
   client::Answer<wire::command::MemoryFree> answer;
   return call(range.context, wire::command::MemoryFree{.address = dptr}, &answer);

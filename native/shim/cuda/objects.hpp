@@ -127,10 +127,14 @@ struct GraphExec {
   unsigned long long flags = 0;
 };
 
-/// The pool of a device; the worker keeps it, id 0 on the wire.
+/// A pool is a count of what the program has from it: the memory of all of them comes from one
+/// place, and goes back there when it is free.
 struct Pool {
   client::SlotHead head;
   Device* device = nullptr;
+  uint64_t max_bytes = 0;  ///< 0: as much as there is
+  bool is_default = false;
+  std::atomic<bool> destroyed{false};  ///< goes when the last of its memory does
   std::atomic<uint64_t> release_threshold{0};
   std::atomic<int> reuse_follow_event{1}, reuse_opportunistic{1}, reuse_internal{1};
   std::atomic<uint64_t> used{0}, used_high{0};
@@ -203,7 +207,10 @@ inline Function* find(CUfunction value) { return find_function(value); }
 inline Function* find(CUkernel value) { return find_function(value); }
 inline Graph* find(CUgraph value) { return graphs.find(value); }
 inline GraphExec* find(CUgraphExec value) { return graph_execs.find(value); }
-inline Pool* find(CUmemoryPool value) { return pools.find(value); }
+inline Pool* find(CUmemoryPool value) {
+  Pool* pool = pools.find(value);
+  return pool != nullptr && !pool->destroyed.load() ? pool : nullptr;
+}
 
 inline Array* find(CUarray value) { return arrays.find(value); }
 inline MipmappedArray* find(CUmipmappedArray value) { return mipmapped_arrays.find(value); }

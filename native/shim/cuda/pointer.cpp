@@ -59,7 +59,7 @@ CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, cons
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
       return put<unsigned>(out, CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE);
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
-      return put(out, range.kind == MemoryKind::pool ? handle(range.device->pool) : nullptr);
+      return put(out, range.pool != nullptr ? handle(range.pool) : nullptr);
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
       return put<size_t>(out, range.bytes);
     case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:

@@ -1,6 +1,9 @@
-// Stream-ordered memory: each device's default pool and what comes from it.
+// Stream-ordered memory: pools, and what comes from them.
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
+#include "shim/cuda/pool.hpp"
+
+#include <algorithm>
+#include <mutex>
 
 #include "base/log.hpp"
 #include "generated/shim_api.hpp"
@@ -10,28 +13,99 @@
 namespace outboard::shim {
 namespace {
 
-CUresult default_pool(CUdevice ordinal, CUmemoryPool* out) {
+// Its last memory is free, or it had none. Two threads may come here for one pool, whose slot may
+// be another's when the second comes.
+void retire(Pool* pool) {
+  const std::lock_guard guard(pool->device->mutex);
+  if (pools.find(pool) == pool && pool->destroyed.load()) pools.give(pool);
+}
+
+// With the device's mutex held.
+Pool* default_pool_of(Device* device) {
+  if (device->pool == nullptr) {
+    device->pool = pools.take();
+    if (device->pool != nullptr) {
+      device->pool->device = device;
+      device->pool->is_default = true;
+    }
+  }
+  return device->pool;
+}
+
+enum class Which { by_default, current };
+
+CUresult pool_of(CUdevice ordinal, Which which, CUmemoryPool* out) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Device* device = find_device(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   const std::lock_guard guard(device->mutex);
-  if (device->pool == nullptr) {
-    device->pool = pools.take();
-    if (device->pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-    device->pool->device = device;
-  }
-  *out = handle(device->pool);
+  Pool* pool = which == Which::current ? device->current_pool : nullptr;
+  if (pool == nullptr) pool = default_pool_of(device);
+  if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  *out = handle(pool);
   return CUDA_SUCCESS;
 }
 
-CUresult allocate(CUdeviceptr* out, size_t bytes, Device* of_pool, CUstream hStream) {
+// The device that a location names; other places have no pools.
+CUresult device_at(const CUmemLocation* location, CUmemAllocationType type, CUdevice* ordinal) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (location == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (location->type != CU_MEM_LOCATION_TYPE_DEVICE || type != CU_MEM_ALLOCATION_TYPE_PINNED) {
+    static const char said[] = "pool location";
+    say_once(said,
+             "the program asks for a memory pool that is not of a device, which is not supported; "
+             "it gets CUDA_ERROR_NOT_SUPPORTED");
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  *ordinal = location->id;
+  return CUDA_SUCCESS;
+}
+
+// Counts bytes that are taken from a pool; false where it may not hold so many.
+bool take(Pool* pool, uint64_t bytes) {
+  uint64_t used = pool->used.load();
+  do {
+    if (pool->max_bytes != 0 && bytes > pool->max_bytes - std::min(used, pool->max_bytes)) {
+      return false;
+    }
+  } while (!pool->used.compare_exchange_weak(used, used + bytes));
+  uint64_t high = pool->used_high.load();
+  while (used + bytes > high && !pool->used_high.compare_exchange_weak(high, used + bytes)) {
+  }
+  return true;
+}
+
+CUresult allocate_now(Stream* stream, Pool* pool, size_t bytes, CUdeviceptr* out) {
+  client::Answer<wire::command::MemoryAllocateOrdered> answer;
+  const wire::command::MemoryAllocateOrdered command{.stream = stream->head.id(), .bytes = bytes};
+  const CUresult result = call(stream->context, command, &answer);
+  if (result != CUDA_SUCCESS) return result;
+  Range range;
+  range.base = answer.reply.address;
+  range.bytes = bytes;
+  range.context = stream->context;
+  range.device = stream->context->device;
+  range.pool = pool;
+  range.kind = MemoryKind::pool;
+  addresses().add(range);
+  *out = answer.reply.address;
+  return CUDA_SUCCESS;
+}
+
+CUresult allocate(CUdeviceptr* out, size_t bytes, CUmemoryPool from, CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (of_pool != nullptr && of_pool != context->device) return CUDA_ERROR_INVALID_DEVICE;
+  if (from == nullptr) {
+    const CUresult found = pool_of(context->device->ordinal, Which::current, &from);
+    if (found != CUDA_SUCCESS) return found;
+  }
+  Pool* pool = find(from);
+  if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (pool->device != context->device) return CUDA_ERROR_INVALID_DEVICE;
   if (bytes == 0) {
     *out = 0;
     return CUDA_SUCCESS;
@@ -43,28 +117,16 @@ CUresult allocate(CUdeviceptr* out, size_t bytes, Device* of_pool, CUstream hStr
              "CUDA_ERROR_NOT_SUPPORTED");
     return CUDA_ERROR_NOT_SUPPORTED;
   }
-  CUmemoryPool pool = nullptr;
-  const CUresult made = default_pool(context->device->ordinal, &pool);
-  if (made != CUDA_SUCCESS) return made;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  client::Answer<wire::command::MemoryAllocateOrdered> answer;
-  const CUresult result = call(
-      context, wire::command::MemoryAllocateOrdered{.stream = stream->head.id(), .bytes = bytes},
-      &answer);
-  if (result != CUDA_SUCCESS) return result;
-  Range range;
-  range.base = answer.reply.address;
-  range.bytes = bytes;
-  range.context = context;
-  range.device = context->device;
-  range.kind = MemoryKind::pool;
-  addresses().add(range);
-  const uint64_t used = context->device->pool->used.fetch_add(bytes) + bytes;
-  uint64_t high = context->device->pool->used_high.load();
-  while (used > high && !context->device->pool->used_high.compare_exchange_weak(high, used)) {
+  if (!take(pool, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+  CUresult result = allocate_now(stream, pool, bytes, out);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && captures_active.load() == 0) {
+    // What was freed in a stream's order may still wait for its turn.
+    result = shim::cuCtxSynchronize_v2(handle(context));
+    if (result == CUDA_SUCCESS) result = allocate_now(stream, pool, bytes, out);
   }
-  *out = answer.reply.address;
-  return CUDA_SUCCESS;
+  if (result != CUDA_SUCCESS) give_back(pool, bytes);
+  return result;
 }
 
 std::atomic<int>* reuse_switch(Pool* pool, CUmemPool_attribute attribute) {
@@ -88,18 +150,115 @@ CUresult find_pool(CUmemoryPool value, const void* out, Pool** pool) {
 
 }  // namespace
 
-CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool_out, CUdevice dev) {
-  return default_pool(dev, pool_out);
+void give_back(Pool* pool, uint64_t bytes) {
+  const bool last = pool->used.fetch_sub(bytes) == bytes;
+  if (last && pool->destroyed.load()) retire(pool);
 }
 
-CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice dev) { return default_pool(dev, pool); }
+CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool_out, CUdevice dev) {
+  return pool_of(dev, Which::by_default, pool_out);
+}
 
-// The default pool is the only one: making it the current one again is all that can be asked.
+CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice dev) {
+  return pool_of(dev, Which::current, pool);
+}
+
 CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool pool) {
-  CUmemoryPool own = nullptr;
-  const CUresult result = default_pool(dev, &own);
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  Device* device = find_device(dev);
+  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  Pool* found = find(pool);
+  if (found == nullptr || found->device != device) return CUDA_ERROR_INVALID_VALUE;
+  const std::lock_guard guard(device->mutex);
+  device->current_pool = found;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemGetDefaultMemPool(CUmemoryPool* pool_out, CUmemLocation* location,
+                                CUmemAllocationType type) {
+  CUdevice device = 0;
+  const CUresult result = device_at(location, type, &device);
+  return result == CUDA_SUCCESS ? pool_of(device, Which::by_default, pool_out) : result;
+}
+
+CUresult cuMemGetMemPool(CUmemoryPool* pool, CUmemLocation* location, CUmemAllocationType type) {
+  CUdevice device = 0;
+  const CUresult result = device_at(location, type, &device);
+  return result == CUDA_SUCCESS ? pool_of(device, Which::current, pool) : result;
+}
+
+CUresult cuMemSetMemPool(CUmemLocation* location, CUmemAllocationType type, CUmemoryPool pool) {
+  CUdevice device = 0;
+  const CUresult result = device_at(location, type, &device);
+  return result == CUDA_SUCCESS ? shim::cuDeviceSetMemPool(device, pool) : result;
+}
+
+CUresult cuMemPoolCreate(CUmemoryPool* pool_out, const CUmemPoolProps* poolProps) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (pool_out == nullptr || poolProps == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  CUdevice ordinal = 0;
+  const CUresult result = device_at(&poolProps->location, poolProps->allocType, &ordinal);
   if (result != CUDA_SUCCESS) return result;
-  return pool == own ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  if (poolProps->handleTypes != CU_MEM_HANDLE_TYPE_NONE) return CUDA_ERROR_NOT_SUPPORTED;
+  Device* device = find_device(ordinal);
+  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  Pool* pool = pools.take();
+  if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  pool->device = device;
+  pool->max_bytes = poolProps->maxSize;
+  *pool_out = handle(pool);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolDestroy(CUmemoryPool pool) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  Pool* found = find(pool);
+  if (found == nullptr || found->is_default) return CUDA_ERROR_INVALID_VALUE;
+  {
+    const std::lock_guard guard(found->device->mutex);
+    if (found->device->current_pool == found) found->device->current_pool = nullptr;
+  }
+  found->destroyed.store(true);
+  if (found->used.load() == 0) retire(found);
+  return CUDA_SUCCESS;
+}
+
+// What is free goes back at once, so that there is never anything to trim.
+CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  return find(pool) != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc* map, size_t count) {
+  Pool* found = nullptr;
+  if (const CUresult result = find_pool(pool, map, &found); result != CUDA_SUCCESS) return result;
+  for (size_t i = 0; i < count; ++i) {
+    const Device* device = find_device(map[i].location.id);
+    if (map[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE || device == nullptr) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    const bool own = device == found->device;
+    const bool wanted = map[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+    if (own && !wanted) return CUDA_ERROR_INVALID_DEVICE;  // a device always reaches its own pools
+    if (!own && wanted) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolGetAccess(CUmemAccess_flags* flags, CUmemoryPool memPool,
+                            CUmemLocation* location) {
+  Pool* found = nullptr;
+  if (const CUresult result = find_pool(memPool, flags, &found); result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (location == nullptr || location->type != CU_MEM_LOCATION_TYPE_DEVICE) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const Device* device = find_device(location->id);
+  if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *flags =
+      device == found->device ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  return CUDA_SUCCESS;
 }
 
 CUresult cuMemAllocAsync(CUdeviceptr* dptr, size_t bytesize, CUstream hStream) {
@@ -109,9 +268,8 @@ CUresult cuMemAllocAsync(CUdeviceptr* dptr, size_t bytesize, CUstream hStream) {
 CUresult cuMemAllocFromPoolAsync(CUdeviceptr* dptr, size_t bytesize, CUmemoryPool pool,
                                  CUstream hStream) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
-  const Pool* of = find(pool);
-  if (of == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  return allocate(dptr, bytesize, of->device, hStream);
+  if (find(pool) == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  return allocate(dptr, bytesize, pool, hStream);
 }
 
 CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream) {
@@ -125,7 +283,7 @@ CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream) {
   if (!addresses().remove(dptr, MemoryKind::pool, MemoryKind::device, &range)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  if (range.kind == MemoryKind::pool) range.device->pool->used.fetch_sub(range.bytes);
+  if (range.pool != nullptr) give_back(range.pool, range.bytes);
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   return send(stream,
               wire::command::MemoryFreeOrdered{.stream = stream->head.id(), .address = dptr});

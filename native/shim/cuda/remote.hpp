@@ -79,11 +79,4 @@ inline CUresult to_wire(CUstream value, uint64_t* id) {
   return result;
 }
 
-/// A device's pool is the worker's own: id 0.
-inline CUresult to_wire(CUmemoryPool value, uint64_t* id) {
-  if (find(value) == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *id = 0;
-  return CUDA_SUCCESS;
-}
-
 }  // namespace outboard::shim

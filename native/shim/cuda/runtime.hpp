@@ -31,7 +31,8 @@ struct Device {
   unsigned retained = 0;
   std::atomic<bool> active{false};
   std::atomic<unsigned> primary_flags{0};
-  Pool* pool = nullptr;
+  Pool* pool = nullptr;          ///< the default one; null until it is asked for
+  Pool* current_pool = nullptr;  ///< null: the default one
   std::atomic<uint64_t> granularity[2] =
       {};  ///< of physical memory, minimum and recommended; 0: ask
 
