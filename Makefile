@@ -72,7 +72,7 @@ soak: setup-test ## the ledger for hours: a million random operations, controlle
 	@OUTBOARD_LEDGER_SEEDS=$${OUTBOARD_LEDGER_SEEDS:-1000} \
 	 OUTBOARD_LEDGER_OPERATIONS=$${OUTBOARD_LEDGER_OPERATIONS:-1000000} \
 	 OUTBOARD_HAMMER_SECONDS=$${OUTBOARD_HAMMER_SECONDS:-60} \
-	 $(BIN)/python -m pytest -q -s tests/unit/ledger/test_model.py
+	 $(BIN)/python -m pytest -q -s tests/unit/ledger/test_model.py tests/unit/controller/test_hammer.py
 
 .PHONY: bench
 bench: setup-build build-all ## measure calls, bandwidth and whole programs beside native

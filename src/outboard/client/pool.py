@@ -11,11 +11,20 @@ from collections.abc import Callable
 from outboard.client.embedded import connect_embedded
 from outboard.client.http import ANSWER_TIMEOUT_S, PoolConnection
 from outboard.directories import pool_socket, runtime_directory
-from outboard.errors import ConfigurationError, PoolEnding, PoolUnreachable
+from outboard.errors import (
+    ConfigurationError,
+    OutboardError,
+    PoolBusy,
+    PoolEnding,
+    PoolUnreachable,
+    WaitedTooLong,
+)
 from outboard.model.session_file import SessionFile, parse_session
 from outboard.settings import Settings
+from outboard.units import format_duration
 
 _STARTS = 3
+_HOLD_S = 20
 
 
 class Granted:
@@ -85,7 +94,14 @@ class Pool:
         if holder_sha256:
             body["holder_sha256"] = holder_sha256
         timeout_s = None if wait_s is None else wait_s + 30
-        return Granted(self._call("POST", "/v1/requests", body, timeout_s))
+        answer = self._call("POST", "/v1/requests", body, timeout_s)
+        while answer.get("state") == "waiting":
+            # A controller does not hold a call for ever; each of these is a sign of life as well.
+            path = f"/v1/requests/{request_id}?hold_s={_HOLD_S}"
+            answer = self._call("GET", path, None, _HOLD_S + ANSWER_TIMEOUT_S)
+        if "session" not in answer:
+            raise _ended_without(answer, wait_s)
+        return Granted(answer)
 
     def renew(self, session: str, holder: str = "") -> Granted:
         """A fresh grant of the same session; raises `Stale` if another holder has it."""
@@ -134,6 +150,18 @@ class Pool:
         self._connection.close()
         self._connection = self._connect()
         return self._connection.call(method, path, body, timeout_s)
+
+
+def _ended_without(answer: dict[str, object], wait_s: float | None) -> OutboardError:
+    """Why a request that waited has no grant."""
+    reason = str(answer.get("reason") or answer.get("state"))
+    if answer.get("state") == "timed_out":
+        return WaitedTooLong(
+            f"no GPU within {format_duration(wait_s or 0)}: {reason}",
+            "wait longer (--wait 1h), ask for less (-p 0.25), or see who has them:"
+            " outboard sessions",
+        )
+    return PoolBusy(f"the request was ended: {reason}", "run the command again")
 
 
 def open_pool(settings: Settings, *, start: bool = True) -> Pool:

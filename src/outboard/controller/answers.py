@@ -15,7 +15,7 @@ from outboard.controller.actor import Actor
 from outboard.controller.service import Service, SessionMaker
 from outboard.errors import NotFound
 from outboard.ledger.requests import Ask, Granted, granted_devices
-from outboard.ledger.schema import devices, nodes
+from outboard.ledger.schema import devices, leases, nodes
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice
 
@@ -129,11 +129,19 @@ class Answers:
             "state": "granted",
             "grant_expires_unix": expires_unix,
             "renew_every_s": self.renew_every_s,
+            "lease_s": self._service.terms.lease_us / 1_000_000,
+            "programs": _programs(tx, str(row.allocation)),
             "allocation": row.allocation,
             "epoch": row.epoch,
             "software": bool(software),
             "total_bytes": [_total_bytes(tx, one) for one in chosen],
         }
+
+
+def _programs(tx: Transaction, allocation: str) -> int:
+    """How many programs its agents have reported."""
+    statement = sa.select(leases.c.programs).where(leases.c.allocation == allocation)
+    return int(tx.connection.scalar(statement) or 0)
 
 
 def _total_bytes(tx: Transaction, granted: GrantedDevice) -> int:

@@ -8,11 +8,13 @@ that forgets to ask for a token is still closed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -54,18 +56,24 @@ def create_app(
     access: Access | None = None,
     routers: Iterable[APIRouter] = (),
     ca_mark: str = "0" * 16,
+    work: Iterable[Callable[[], Coroutine[Any, Any, None]]] = (),
 ) -> FastAPI:
     """The application; its lifespan starts and closes the service.
 
-    `held` says what a session's programs hold; `routers` are further ones, that guard themselves.
+    `held` says what a session's programs hold; `routers` are further ones, that guard themselves;
+    `work` runs beside, until it is cancelled.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        tasks = [asyncio.get_running_loop().create_task(one()) for one in work]
         try:
             yield
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await service.close()
 
     app = FastAPI(

@@ -23,6 +23,7 @@ Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_
 Word = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_.@:+-]*$")]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+Secret = Annotated[str, Field(max_length=256, pattern=r"^[ -~]*$")]
 Whole32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
@@ -68,6 +69,7 @@ class RequestBody(Body):
     wanted_s: Seconds | None = None
     user: Word = ""
     dry_run: bool = False
+    holder_sha256: Hash = ""
 
     def request(self, user: str, host: str | None) -> Request:
         """The request of that user; raises `MalformedRequest` for what only the model knows."""
@@ -89,14 +91,21 @@ class RequestBody(Body):
             name=self.name,
             priority=self.priority,
             wanted_s=self.wanted_s,
+            holder_sha256=self.holder_sha256,
         )
 
 
-class TakeOverBody(Body):
-    """`holder` is the new holder's secret, hashed (SHA-256, hex); `before` the last one's."""
+class RenewBody(Body):
+    """The holder's secret, where the session is held by one."""
 
-    holder: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    before: Hash = ""
+    holder: Secret = ""
+
+
+class TakeOverBody(Body):
+    """The last holder's secret, and the SHA-256 (hex) of the new holder's."""
+
+    holder: Secret
+    holder_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ResizeBody(Body):

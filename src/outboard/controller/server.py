@@ -5,28 +5,23 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import os
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
-from outboard import __version__
+from outboard.controller.access import Access
+from outboard.controller.app import create_app
 from outboard.controller.fleet import Fleet
 from outboard.controller.grants import GrantMaker
-from outboard.controller.http import problem
 from outboard.controller.installation import Installation, announce, read_installation
 from outboard.controller.node_routes import agent_routes, public_routes
-from outboard.errors import OutboardError, Unauthenticated
+from outboard.controller.service import Pace, Service
+from outboard.errors import OutboardError
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Terms
-from outboard.ledger.tokens import Token, check_token
 
 log = logging.getLogger("outboard.controller.server")
 
@@ -39,55 +34,55 @@ class Parts:
     database: Database
     fleet: Fleet
     grants: GrantMaker
+    terms: Terms
+    pace: Pace
 
 
-def make_parts(installation: Installation, database: Database, terms: Terms | None = None) -> Parts:
+def make_parts(
+    installation: Installation,
+    database: Database,
+    terms: Terms | None = None,
+    pace: Pace | None = None,
+) -> Parts:
     """One controller's parts over an open ledger."""
+    terms, pace = terms or Terms(), pace or Pace()
     fleet = Fleet(
         database,
         installation.sealing,
         installation.authority.mark,
         installation.configuration.addresses,
-        terms or Terms(),
+        terms,
     )
-    return Parts(
-        installation, database, fleet, GrantMaker(installation.signing, installation.sealing)
-    )
+    grants = GrantMaker(installation.signing, installation.sealing)
+    return Parts(installation, database, fleet, grants, terms, pace)
 
 
 def make_app(parts: Parts) -> FastAPI:
-    """The API. What needs a token says so itself; nothing is open by omission."""
+    """The API over the ledger, with the routes that agents call, and the work behind them."""
+    fleet = parts.fleet
+    service = Service(parts.database, parts.terms, parts.pace, fleet.poke)
+    access = Access(service)
+    authority = parts.installation.authority
 
-    @contextlib.asynccontextmanager
-    async def life(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [
-            asyncio.create_task(work)
-            for work in (parts.fleet.watch_for_ever(), parts.fleet.flush_for_ever())
-        ]
-        yield
-        for task in tasks:
-            task.cancel()
-        await run_in_threadpool(parts.fleet.flush)
+    async def flush_at_last() -> None:
+        try:
+            await fleet.flush_for_ever()
+        finally:
+            with contextlib.suppress(OutboardError):
+                fleet.flush()
 
-    async def authenticate(request: Request) -> Token:
-        kind, _, text = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not text:
-            raise Unauthenticated("this needs a token", "sign in: outboard login URL")
-        return await run_in_threadpool(
-            parts.database.read, lambda tx: check_token(tx, text.strip())
-        )
-
-    app = FastAPI(title="Outboard", version=__version__, lifespan=life)
-    authority = parts.installation.authority.credential.certificate_pem.decode()
-    app.include_router(public_routes(parts.fleet, authority))
-    app.include_router(agent_routes(parts.fleet, authenticate))
-
-    @app.exception_handler(OutboardError)
-    async def refused(_request: Request, error: OutboardError) -> JSONResponse:
-        status, body = problem(error, os.urandom(8).hex())
-        return JSONResponse(body, status, media_type="application/problem+json")
-
-    return app
+    return create_app(
+        service,
+        parts.grants,
+        held=fleet.held_bytes,
+        access=access,
+        routers=(
+            public_routes(fleet, authority.credential.certificate_pem.decode()),
+            agent_routes(fleet, access.authenticate),
+        ),
+        ca_mark=authority.mark,
+        work=(fleet.watch_for_ever, flush_at_last),
+    )
 
 
 def serve(state: str) -> int:

@@ -60,7 +60,7 @@ class Pace:
     """How often things are done, in seconds; all of them settings."""
 
     keep_s: float = 5.0
-    feed_s: float = 0.5
+    feed_s: float = 0.2
     reload_s: float = 10.0
     grace_s: float = 30.0
 

@@ -8,6 +8,7 @@ the allocation is *ending* and has no lease; each node's part is released when i
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
@@ -156,6 +157,15 @@ def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
         )
         _set_session(tx, allocation, "ended", row.reason)
     return over
+
+
+def check_holder(tx: Transaction, allocation: str, holder_sha256: str) -> None:
+    """Raises `Stale` unless the lease is held by no secret, or by the one with this hash."""
+    kept = tx.connection.scalar(
+        sa.select(leases.c.holder_sha256).where(leases.c.allocation == allocation)
+    )
+    if kept and not hmac.compare_digest(str(kept), holder_sha256):
+        raise Stale("somebody else has taken this session over", "start a new session")
 
 
 def take_over(

@@ -210,7 +210,12 @@ def _write_grant(
     insert_grants(tx, allocation, user, epoch, chosen)
     expires_us = now + terms.pickup_us
     tx.connection.execute(
-        leases.insert().values(allocation=allocation, renewed_us=now, expires_us=expires_us)
+        leases.insert().values(
+            allocation=allocation,
+            holder_sha256=asked.holder_sha256,
+            renewed_us=now,
+            expires_us=expires_us,
+        )
     )
     tx.connection.execute(
         sessions.insert().values(
@@ -356,6 +361,7 @@ def _row(request: Request, now_us: int) -> dict[str, object]:
         "uid": request.uid,
         "pid": request.pid,
         "program": request.program,
+        "holder_sha256": request.holder_sha256,
         "gpus": request.gpus,
         "share_millionths": request.share.millionths,
         "share_bytes": request.share.amount_bytes,
@@ -398,5 +404,6 @@ def _ask(row: sa.Row[tuple[object, ...]]) -> Ask:
         name=row.name,
         priority=row.priority,
         wanted_s=None if row.wanted_us is None else row.wanted_us / SECOND_US,
+        holder_sha256=row.holder_sha256,
     )
     return Ask(request, row.state, row.reason, row.created_us, row.seen_us, wait_us)

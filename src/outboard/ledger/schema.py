@@ -245,6 +245,7 @@ requests = Table(
     _whole("uid"),
     _whole("pid"),
     _text("program"),
+    _text("holder_sha256"),
     _whole("gpus", 1),
     Column("share_millionths", BigInteger, nullable=True),
     Column("share_bytes", BigInteger, nullable=True),

@@ -24,6 +24,7 @@ from outboard.controller.installation import (
     create_installation,
 )
 from outboard.controller.server import Parts, make_app, make_parts, server_configuration
+from outboard.controller.service import Pace
 from outboard.ledger import allocations, requests, subjects, tokens
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Granted, Terms
@@ -55,7 +56,8 @@ class Site:
     def start(self) -> None:
         database = Database(self.installation.configuration.database)
         announce(database, self.installation)
-        self.parts = make_parts(self.installation, database, self.terms)
+        pace = Pace(keep_s=0.2, feed_s=0.05, grace_s=0.0)
+        self.parts = make_parts(self.installation, database, self.terms, pace)
         self.parts.fleet._report_every_s = 0.2
         app = make_app(self.parts)
         self._server = uvicorn.Server(server_configuration(app, self.installation))

@@ -84,7 +84,7 @@ def test_another_users_session_is_not_there(ann: Client, bob: Client) -> None:
     session = ann.granted(gpus=2)
     _, waiting = ann.request()
     assert bob.call("GET", "/v1/sessions")[1]["sessions"] == []
-    body = {"holder": "1" * 64}
+    body = {"holder": "", "holder_sha256": "1" * 64}
     for method, path, sent in [
         ("GET", f"/v1/sessions/{session}", None),
         ("POST", f"/v1/sessions/{session}/renew", None),

@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from typing import Any
@@ -170,12 +171,34 @@ def test_a_limit_is_named_and_what_is_over_it_waits(admin: Client, ann: Client) 
 
 def test_a_take_over_fences_the_last_holder_off(ann: Client) -> None:
     session = ann.granted()
-    one, two = "1" * 64, "2" * 64
+    secrets = ["a secret", "another", "a third"]
+    one, two, three = (hashlib.sha256(text.encode()).hexdigest() for text in secrets)
     path = f"/v1/sessions/{session}/takeover"
-    assert ann.call("POST", path, {"holder": one})[1]["epoch"] == 2
-    assert ann.call("POST", path, {"holder": two, "before": one})[1]["epoch"] == 3
-    status, problem = ann.call("POST", path, {"holder": "3" * 64, "before": one})
+    assert ann.call("POST", path, {"holder": "", "holder_sha256": one})[1]["epoch"] == 2
+    body = {"holder": secrets[0], "holder_sha256": two}
+    assert ann.call("POST", path, body)[1]["epoch"] == 3
+    assert ann.call("POST", path, body)[1]["epoch"] == 3  # repeated: its answer was lost
+    status, problem = ann.call("POST", path, {"holder": secrets[0], "holder_sha256": three})
     assert (status, problem["code"]) == (409, "stale")
+    renew = f"/v1/sessions/{session}/renew"
+    assert ann.call("POST", renew, {"holder": secrets[0]})[1]["code"] == "stale"
+    assert ann.call("POST", renew)[1]["code"] == "stale"
+    assert ann.call("POST", renew, {"holder": secrets[1]})[0] == 200
+
+
+def test_a_holder_can_be_named_in_the_request(ann: Client) -> None:
+    hashed = hashlib.sha256(b"a secret").hexdigest()
+    session = ann.granted(holder_sha256=hashed)
+    renew = f"/v1/sessions/{session}/renew"
+    assert ann.call("POST", renew, {"holder": "wrong"})[1]["code"] == "stale"
+    assert ann.call("POST", renew, {"holder": "a secret"})[0] == 200
+
+
+def test_who_waits_for_a_while_is_told_that_it_was_too_short(ann: Client, bob: Client) -> None:
+    ann.granted(gpus=2)
+    status, problem = bob.request(wait_s=0.1, hold_s=1.0)
+    assert (status, problem["code"]) == (408, "waited_too_long")
+    assert problem["detail"].startswith("no GPU within 0s: ")
 
 
 def test_a_resize_is_all_or_nothing(ann: Client) -> None:

@@ -10,13 +10,15 @@ from fastapi import APIRouter, Path, Query, Response
 
 from outboard.controller import views
 from outboard.controller.actor import Actor
-from outboard.controller.bodies import RequestBody, ResizeBody, TakeOverBody
+from outboard.controller.bodies import RenewBody, RequestBody, ResizeBody, TakeOverBody
 from outboard.controller.parts import Here, User
-from outboard.errors import Forbidden, PoolBusy
+from outboard.errors import Forbidden, PoolBusy, WaitedTooLong
 from outboard.ledger import allocations, requests
 from outboard.ledger.requests import Ask, Granted, Lost
+from outboard.model.token import hash_secret
 from outboard.scheduler.placement import Busy, Placement, Rules, place
 from outboard.scheduler.queue import explain
+from outboard.units import format_duration
 
 LONGEST_HOLD_S = 25.0
 
@@ -45,14 +47,11 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
     if body.wait_s is not None:
         hold_s = min(hold_s, body.wait_s)
     found = await here.service.request(request, hold_s)
-    if isinstance(found, Ask) and found.state == "waiting" and body.wait_s == 0:
+    waited = body.wait_s is not None and body.wait_s <= hold_s
+    if isinstance(found, Ask) and found.state == "waiting" and waited:
         reason = here.answers.reason(request.id, found)
         if await _give_up(here, request.id, reason):
-            raise PoolBusy(
-                f"the pool is busy: {reason}",
-                "wait for it (leave --no-wait out), ask for less (-p 0.25), or see who has it:"
-                " outboard sessions",
-            )
+            raise _too_late(body.wait_s or 0.0, reason)
         found = await here.service.follow(request.id, 0.0, actor.owns)
     return await _told(here, found, response)
 
@@ -128,21 +127,36 @@ async def one(here: Here, id: SessionId, actor: User) -> dict[str, Any]:  # noqa
 
 
 @session_routes.post("/{id}/renew")
-async def renew(here: Here, id: SessionId, actor: User) -> dict[str, Any]:  # noqa: A002
+async def renew(
+    here: Here,
+    id: SessionId,  # noqa: A002
+    actor: User,
+    body: RenewBody | None = None,
+) -> dict[str, Any]:
     """The holder lives: the lease goes on, with a fresh grant."""
     row = await _own(here, id, actor)
+    secret = "" if body is None else body.holder
+    await here.service.read(
+        lambda tx: allocations.check_holder(tx, str(row.allocation), hash_secret(secret))
+    )
     answer = await here.answers.session(row)
     here.service.keeper.note_renewal(str(row.allocation))
     return answer
 
 
 @session_routes.post("/{id}/takeover")
-async def take_over(here: Here, id: SessionId, body: TakeOverBody, actor: User) -> dict[str, Any]:  # noqa: A002
+async def take_over(
+    here: Here,
+    id: SessionId,  # noqa: A002
+    body: TakeOverBody,
+    actor: User,
+) -> dict[str, Any]:
     """A new holder with the old one's secret: the epoch rises, the old one is fenced off."""
     row = await _own(here, id, actor)
+    before = hash_secret(body.holder) if body.holder else ""
     made = await here.service.write(
         lambda tx: allocations.take_over(
-            tx, str(row.allocation), body.holder, body.before, here.service.terms
+            tx, str(row.allocation), body.holder_sha256, before, here.service.terms
         )
     )
     return await here.answers.granted(made)
@@ -189,6 +203,20 @@ async def _own(here: Here, session: str, actor: Actor) -> Any:
 
 async def _give_up(here: Here, request_id: str, reason: str) -> bool:
     return await here.service.write(lambda tx: requests.finish(tx, request_id, "timed_out", reason))
+
+
+def _too_late(wait_s: float, reason: str) -> PoolBusy | WaitedTooLong:
+    if wait_s:
+        return WaitedTooLong(
+            f"no GPU within {format_duration(wait_s)}: {reason}",
+            "wait longer (--wait 1h), ask for less (-p 0.25), or see who has them:"
+            " outboard sessions",
+        )
+    return PoolBusy(
+        f"the pool is busy: {reason}",
+        "wait for it (leave --no-wait out), ask for less (-p 0.25), or see who has it:"
+        " outboard sessions",
+    )
 
 
 def _user_of(actor: Actor, named: str) -> str:

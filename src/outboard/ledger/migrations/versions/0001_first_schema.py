@@ -259,6 +259,7 @@ def _create_requests() -> None:
         sa.Column("uid", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("pid", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("program", sa.Text(), server_default="", nullable=False),
+        sa.Column("holder_sha256", sa.Text(), server_default="", nullable=False),
         sa.Column("gpus", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("share_millionths", sa.BigInteger(), nullable=True),
         sa.Column("share_bytes", sa.BigInteger(), nullable=True),
