@@ -155,13 +155,13 @@ class Pool:
 def _ended_without(answer: dict[str, object], wait_s: float | None) -> OutboardError:
     """Why a request that waited has no grant."""
     reason = str(answer.get("reason") or answer.get("state"))
-    if answer.get("state") == "timed_out":
+    if answer.get("state") == "timed_out" and wait_s:
         return WaitedTooLong(
             f"no GPU within {format_duration(wait_s or 0)}: {reason}",
             "wait longer (--wait 1h), ask for less (-p 0.25), or see who has them:"
             " outboard sessions",
         )
-    return PoolBusy(f"the request was ended: {reason}", "run the command again")
+    return PoolBusy(f"the pool is busy: {reason}", "run the command again")
 
 
 def open_pool(settings: Settings, *, start: bool = True) -> Pool:

@@ -5,12 +5,14 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,13 @@ class Site:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._server.force_exit = True
         self._thread.join(HANG_GUARD_S)
         assert not self._thread.is_alive()
         self.parts.database.close()
+        # Who is still connected when a server ends is cut off; asyncio calls that not closed.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     def close(self) -> None:
         for agent in self.agents.values():
