@@ -34,6 +34,7 @@ SPDX-License-Identifier: Apache-2.0
     │   ├── SessionEnded                session_ended         410   125
     │   └── Stale                       stale                 409   125
     ├── ServiceError                    service               503   125
+    │   ├── LocalDriver                 local_driver          409   125
     │   ├── ServiceNotRunning           service_not_running   503   125
     │   ├── ServiceRunning              service_running       409   125
     │   └── ServiceWithoutGpus          service_without_gpus  503   125
@@ -279,6 +280,13 @@ class ServiceError(OutboardError):
 
     code = "service"
     http_status = 503
+
+
+class LocalDriver(ServiceError):
+    """The machine has an NVIDIA driver, which the shims would take the place of."""
+
+    code = "local_driver"
+    http_status = 409
 
 
 class ServiceNotRunning(ServiceError):

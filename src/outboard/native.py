@@ -9,6 +9,10 @@ import os
 
 from outboard.errors import NativeFilesMissing
 
+# Where the distribution's package puts everything.
+SYSTEM_ROOT = "/usr/lib/outboard"
+SYSTEM_PACKAGE = f"{SYSTEM_ROOT}/python/outboard"
+
 
 class NativeFiles:
     """One folder of native files; `root` holds `bin/` and `lib/`."""
@@ -48,7 +52,8 @@ class NativeFiles:
 
 
 def find_native_files() -> NativeFiles:
-    """`$OUTBOARD_NATIVE_DIR`, else the package's `_native`, else the checkout's `build`."""
+    """`$OUTBOARD_NATIVE_DIR`, else the package's own (`_native`, or the distribution's
+    `/usr/lib/outboard`), else the checkout's `build`."""
     named = os.environ.get("OUTBOARD_NATIVE_DIR")
     if named:
         if not os.path.isdir(named):
@@ -61,4 +66,6 @@ def find_native_files() -> NativeFiles:
     installed = os.path.join(package, "_native")
     if os.path.isdir(installed):
         return NativeFiles(installed)
+    if package == SYSTEM_PACKAGE:
+        return NativeFiles(SYSTEM_ROOT)
     return NativeFiles(os.path.join(os.path.dirname(os.path.dirname(package)), "build"))

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from argparse import Namespace
+from dataclasses import asdict
 
 from outboard.cli.parser import Parser, print_json
+from outboard.cli.service_install import env, install, uninstall
+from outboard.cli.service_options import add_place, add_request, folders_of, options_of
 from outboard.errors import (
     OutboardError,
     ServiceNotRunning,
@@ -18,9 +20,8 @@ from outboard.errors import (
     WaitedTooLong,
 )
 from outboard.service.client import ask
-from outboard.service.folders import DEFAULT_NAME, ServiceFolders, find_service
-from outboard.service.options import ServiceOptions
-from outboard.units import parse_duration_s, parse_fraction, parse_memory_bytes
+from outboard.service.folders import DEFAULT_NAME, find_service
+from outboard.units import parse_duration_s
 
 _EXAMPLES = """\
   sudo outboard service install -n 1 -p 0.5     every user of this machine has half a GPU
@@ -61,19 +62,12 @@ def _publish(words: list[str]) -> int:
     add_place(parser)
     add_request(parser)
     options = parser.parse_args(words)
-    from outboard.service.publish import publish_session
+    from outboard.service.publish import publish_session, share_settings
 
-    publish_session(folders_of(options), options_of(options))
-    return 0
-
-
-def _unpublish(words: list[str]) -> int:
-    parser = Parser("service unpublish", "Take the session file away (done by the unit).", "")
-    add_place(parser)
-    folders = folders_of(parser.parse_args(words))
-    from outboard.service.publish import unpublish
-
-    unpublish(folders)
+    folders, request = folders_of(options), options_of(options)
+    publish_session(folders, request)
+    if folders.system:
+        share_settings(folders)
     return 0
 
 
@@ -81,15 +75,21 @@ def _ended(words: list[str]) -> int:
     parser = Parser("service ended", "Release what a stopped service held (done by the unit).", "")
     add_place(parser)
     folders = folders_of(parser.parse_args(words))
-    from outboard.service.stop import unit_is_stopping
+    from outboard.service.daemon import EXIT_INCURABLE
+    from outboard.service.holder import release_left_over
+    from outboard.service.manager import stop_socket, unit_is_stopping
+    from outboard.service.publish import unpublish
 
+    if os.environ.get("EXIT_STATUS") == str(EXIT_INCURABLE):
+        # Its socket would start it again for every program that asks.
+        unpublish(folders)
+        stop_socket(folders)
     if not unit_is_stopping(folders):
         return 0
-    from outboard.service.holder import release_left_over
-
     error = release_left_over(folders.lease_file)
     if error is not None:
         sys.stderr.write(f"not released, the lease will run out: {error.message}\n")
+    unpublish(folders)
     return 0
 
 
@@ -129,85 +129,23 @@ def _reload(words: list[str]) -> int:
         "  sudo systemctl reload outboard@default\n",
     )
     parser.add_argument("--json", action="store_true", help="for programs to read")
+    parser.add_argument(
+        "--from-unit", action="store_true", help="the options that the unit has (done by the unit)"
+    )
     add_place(parser)
     add_request(parser)
-    options = parser.parse_args(words)
-    from dataclasses import asdict
+    from outboard.service.manager import unit_request
 
-    answer = ask(folders_of(options), "reload", options=asdict(options_of(options)))
+    options = parser.parse_args(words)
+    folders = folders_of(options)
+    if options.from_unit:
+        options = parser.parse_args(unit_request(folders))
+    answer = ask(folders, "reload", options=asdict(options_of(options)))
     if options.json:
         print_json(answer)
     else:
         print(status_of(answer)["line"])
     return 0
-
-
-def add_place(parser: Parser) -> None:
-    """The options that say which service is meant."""
-    parser.add_argument(
-        "--name", default=DEFAULT_NAME, metavar="NAME", help=f"the service ({DEFAULT_NAME})"
-    )
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--system", action="store_true", help="the machine's (as root)")
-    place.add_argument("--user", action="store_true", help="this user's own (without root)")
-
-
-def add_request(parser: Parser) -> None:
-    """The options that say what it holds and for whom."""
-    parser.add_argument("-n", "--gpus", metavar="N", default="1", help="how many GPUs (1)")
-    parser.add_argument(
-        "-p", "--fraction", metavar="F", help="fraction of each GPU's memory: 0.25 (all of it)"
-    )
-    parser.add_argument(
-        "-m", "--memory", metavar="MIB", help="memory of each GPU in MiB, or with a unit: 4G"
-    )
-    whose = parser.add_mutually_exclusive_group()
-    whose.add_argument("--for-user", default="", metavar="USER", help="for this user alone")
-    whose.add_argument("--group", default="", metavar="GROUP", help="for this group alone")
-    parser.add_argument(
-        "--idle", metavar="TIME", help="give the GPUs back when no program used them for so long"
-    )
-    parser.add_argument(
-        "--ready-timeout", metavar="TIME", default="10s", help="say ready after this (10s)"
-    )
-    parser.add_argument(
-        "--wake-timeout", metavar="TIME", default="30s", help="a program waits so long (30s)"
-    )
-    parser.add_argument(
-        "--longest-pause", metavar="TIME", default="60s", help="between two tries (60s)"
-    )
-
-
-def folders_of(options: Namespace) -> ServiceFolders:
-    """The place that the options name: root's is the machine's, another user's his own."""
-    return ServiceFolders(options.name, system=options.system or place_is_system(options))
-
-
-def place_is_system(options: Namespace) -> bool:
-    return not options.user and os.geteuid() == 0
-
-
-def options_of(options: Namespace) -> ServiceOptions:
-    """What the options ask for; raises `UsageError`."""
-    share: dict[str, int] = {}
-    if options.fraction is not None and options.memory is not None:
-        raise UsageError("-p and -m exclude each other", "give one of them: -p 0.25, or -m 4000")
-    if options.fraction is not None:
-        share = {"millionths": parse_fraction(options.fraction)}
-    if options.memory is not None:
-        share = {"bytes": parse_memory_bytes(options.memory)}
-    if not options.gpus.isdecimal() or not 0 < int(options.gpus) < 1000:
-        raise UsageError(f"-n {options.gpus}: not a number of GPUs", "for example -n 1")
-    return ServiceOptions(
-        gpus=int(options.gpus),
-        share=share,
-        for_user=options.for_user,
-        group=options.group,
-        idle_s=None if options.idle is None else parse_duration_s(options.idle),
-        ready_timeout_s=parse_duration_s(options.ready_timeout),
-        wake_timeout_s=parse_duration_s(options.wake_timeout),
-        longest_pause_s=parse_duration_s(options.longest_pause),
-    )
 
 
 def status_of(answer: dict[str, object]) -> dict[str, object]:
@@ -219,9 +157,11 @@ def status_of(answer: dict[str, object]) -> dict[str, object]:
 
 
 _ACTIONS = {
+    "install": install,
+    "uninstall": uninstall,
+    "env": env,
     "run": _run,
     "publish": _publish,
-    "unpublish": _unpublish,
     "ended": _ended,
     "wait": _wait,
     "reload": _reload,

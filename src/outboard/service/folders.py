@@ -57,6 +57,11 @@ class ServiceFolders:
 
     def make(self) -> None:
         """Make the folders that systemd makes where there is one."""
+        if not self.system and not os.path.isdir(f"/run/user/{os.getuid()}"):
+            raise ConfigurationError(
+                f"/run/user/{os.getuid()} does not exist: systemd-logind knows no session of yours",
+                "have it made at boot: loginctl enable-linger, or use --system as root",
+            )
         os.makedirs(self.folder, mode=0o755 if self.system else 0o700, exist_ok=True)
         os.makedirs(os.path.dirname(self.session_file), mode=0o700, exist_ok=True)
         os.makedirs(self.private, mode=0o700, exist_ok=True)
@@ -74,10 +79,4 @@ def find_service(name: str) -> ServiceFolders:
 
 def _user_root() -> str:
     # Not $XDG_RUNTIME_DIR: cron sets none, and the shim looks where the uid says.
-    path = f"/run/user/{os.getuid()}"
-    if not os.path.isdir(path):
-        raise ConfigurationError(
-            f"{path} does not exist: this user has no session that systemd-logind knows",
-            "have it made at boot: loginctl enable-linger, or run the service with --system",
-        )
-    return os.path.join(path, "outboard")
+    return f"/run/user/{os.getuid()}/outboard"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from outboard.errors import ServiceRunning
 from outboard.model.session_file import SessionFile, write_session_file
 from outboard.service.folders import SYSTEM_ROOT, USERS_FOLDER, ServiceFolders
 from outboard.service.options import ServiceOptions
+from outboard.settings import load_settings
 
 _BACKLOG = 128
 
@@ -111,3 +113,30 @@ def _unlink_if_there(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def share_settings(folders: ServiceFolders) -> None:
+    """Give the daemon, which is not root, what of the machine's settings it needs: a copy that only
+    it reads. The machine's token stays root's."""
+    from outboard.settings_file import write_settings  # tomllib: only where it is used
+
+    settings = load_settings()
+    owner = os.stat(folders.private)
+    folder = os.path.join(folders.private, "outboard")
+    values = {}
+    for name in ("pool", "token", "authority"):
+        found = settings.find(name)
+        if found is not None:
+            values[name] = found[0]
+    if not values:
+        return
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if "authority" in values:
+        copy = os.path.join(folder, "authority.pem")
+        shutil.copyfile(os.path.expanduser(values["authority"]), copy)
+        values["authority"] = copy
+        os.chown(copy, owner.st_uid, owner.st_gid)
+    path = os.path.join(folder, "config.toml")
+    write_settings(path, values)
+    os.chown(path, owner.st_uid, owner.st_gid)
+    os.chown(folder, owner.st_uid, owner.st_gid)

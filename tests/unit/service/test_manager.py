@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from outboard.service.stop import job_of
+from outboard.service.manager import job_of
 
 LISTING = """\
 123 outboard@default.service stop    running

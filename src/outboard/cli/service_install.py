@@ -1,0 +1,200 @@
+"""`outboard service install`, `uninstall`, `env`: what stays on the machine, what shells gain.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+from outboard.cli.parser import Parser, print_json, print_table
+from outboard.cli.service_options import (
+    add_place,
+    add_request,
+    folders_of,
+    options_of,
+    request_of,
+)
+from outboard.errors import ConfigurationError, ServiceError
+from outboard.native import find_native_files
+from outboard.service.environment import as_docker, as_fish, as_shell, gains
+from outboard.service.folders import ServiceFolders
+from outboard.service.install import LOADER_FILE, plan, remove, write
+from outboard.service.loader import refresh, refuse_local_driver
+
+_INSTALL_EXAMPLES = """\
+  sudo outboard service install -n 1 -p 0.5      every user of this machine has half a GPU
+  sudo outboard service install --for-user ada   one user has one, from boot on
+  sudo outboard service install --group ml --idle 30m --operators ml-admins
+  outboard service install --user                this user, without root
+"""
+_START_TIMEOUT_S = 120.0
+
+
+def install(words: list[str]) -> int:
+    """Write units, loader configuration and hooks; enable and start the service."""
+    parser = Parser("service install", "Hold GPUs from boot on.", _INSTALL_EXAMPLES)
+    add_place(parser)
+    add_request(parser)
+    parser.add_argument(
+        "--operators", default="", metavar="GROUP", help="this group may start and stop it"
+    )
+    parser.add_argument(
+        "--replace-local-driver", action="store_true", help="also beside a driver of this machine"
+    )
+    parser.add_argument("--no-start", action="store_true", help="only write and enable")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be written")
+    options = parser.parse_args(words)
+    folders, request = folders_of(options), options_of(options)
+    native = find_native_files()
+    native.require_shim()
+    if folders.system and not options.replace_local_driver:
+        refuse_local_driver(native.shim_folder)
+    made = plan(
+        folders, request, request_of(options), native, outboard_command(), options.operators
+    )
+    if options.dry_run:
+        for path in made.paths:
+            print(path)
+        return 0
+    if folders.system:
+        _require_root("install")
+        _make_account()
+    write(made)
+    if LOADER_FILE in made.files:
+        refresh()
+    _systemctl(folders, "daemon-reload")
+    _systemctl(folders, "enable", *(() if options.no_start else ("--now",)), folders.unit)
+    for path in made.paths:
+        print(path)
+    if not folders.system:
+        print("to have it from boot on, before you log in: loginctl enable-linger")
+    print("see what it holds: outboard status")
+    return 0
+
+
+def uninstall(words: list[str]) -> int:
+    """Stop the service and take away what `install` wrote."""
+    parser = Parser(
+        "service uninstall", "Undo `service install`.", "  sudo outboard service uninstall\n"
+    )
+    add_place(parser)
+    options = parser.parse_args(words)
+    folders = folders_of(options)
+    if folders.system:
+        _require_root("uninstall")
+    _systemctl(folders, "disable", "--now", folders.unit, quiet=True)
+    removed = remove(folders)
+    if LOADER_FILE in removed:
+        refresh()
+    _systemctl(folders, "daemon-reload")
+    for path in removed:
+        print(path)
+    if not removed:
+        print(f"no service {folders.name} is installed here")
+    return 0
+
+
+def env(words: list[str]) -> int:
+    """Print what a shell of the service's users gains."""
+    parser = Parser(
+        "service env",
+        "What a shell gains: as shell code, as a table with sources, or for a container.",
+        '  eval "$(outboard service env)"\n'
+        "  outboard service env --diff\n"
+        "  docker run $(outboard service env --docker) IMAGE\n",
+    )
+    add_place(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--diff", action="store_true", help="what differs from now, and its source")
+    form.add_argument("--docker", action="store_true", help="flags for docker or podman run")
+    form.add_argument("--fish", action="store_true", help="for fish")
+    form.add_argument("--json", action="store_true", help="for programs to read")
+    options = parser.parse_args(words)
+    folders, native = folders_of(options), find_native_files()
+    found = gains(folders, native.shim_folder)
+    if options.docker:
+        print(" ".join(as_docker(folders, native.shim_folder)))
+    elif options.diff:
+        _print_diff(folders, native.shim_folder)
+    elif options.json:
+        print_json({gain.name: {"value": gain.value, "prepends": gain.prepends} for gain in found})
+    else:
+        sys.stdout.write(as_fish(found) if options.fish else as_shell(found))
+    return 0
+
+
+def _print_diff(folders: ServiceFolders, shim_folder: str) -> None:
+    rows = []
+    for gain in gains(folders, shim_folder):
+        now = os.environ.get(gain.name)
+        there = now is not None and (
+            gain.value in now.split(":") if gain.prepends else now == gain.value
+        )
+        source = "this shell has it" if there else "set by the hooks of `service install`"
+        rows.append([gain.name, f"{gain.value}:…" if gain.prepends else gain.value, source])
+    loader = "the loader has it" if os.path.exists(LOADER_FILE) else "written by `service install`"
+    rows.append([LOADER_FILE, shim_folder, loader])
+    session = "is there" if os.path.exists(folders.session_file) else "the service does not run"
+    rows.append(["session file", folders.session_file, session])
+    print_table(["WHAT", "VALUE", "SOURCE"], rows)
+
+
+def outboard_command() -> str:
+    """The absolute path of `outboard` as units name it."""
+    found = os.path.abspath(sys.argv[0])
+    if os.path.basename(found) != "outboard":
+        found = shutil.which("outboard") or ""
+    if not found:
+        raise ConfigurationError(
+            "the command outboard is on no path", "install the package, or extend PATH"
+        )
+    return found
+
+
+def _require_root(verb: str) -> None:
+    if os.geteuid() != 0:
+        raise ConfigurationError(
+            "the machine's service is root's to change",
+            f"sudo outboard service {verb}, or --user for yourself",
+        )
+
+
+def _make_account() -> None:
+    """The account that the daemon runs as; the package has made it already."""
+    import pwd
+
+    try:
+        pwd.getpwnam("outboard")
+    except KeyError:
+        subprocess.run(
+            ["systemd-sysusers", "-"],
+            input='u outboard - "GPUs from the pool"\n',
+            text=True,
+            check=False,
+            timeout=_START_TIMEOUT_S,
+        )
+
+
+def _systemctl(folders: ServiceFolders, *words: str, quiet: bool = False) -> None:
+    manager = [] if folders.system else ["--user"]
+    try:
+        done = subprocess.run(
+            ["systemctl", "--quiet", *manager, *words],
+            capture_output=True,
+            text=True,
+            timeout=_START_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServiceError(
+            f"systemctl {' '.join(words)} failed: {error}", "is systemd this machine's init?"
+        ) from error
+    if done.returncode and not quiet:
+        raise ServiceError(
+            f"systemctl {' '.join(words)} failed: {done.stderr.strip()}",
+            f"see why: journalctl {'' if folders.system else '--user '}-u {folders.unit}",
+        )

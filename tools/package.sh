@@ -1,0 +1,66 @@
+#!/bin/bash
+# Builds the package outboard_VERSION_amd64.deb from what was built. No root needed.
+# SPDX-License-Identifier: Apache-2.0
+#
+# usage: tools/package.sh BUILD
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=${1:?usage: tools/package.sh BUILD}
+stage=$build/package/root
+lib=$stage/usr/lib/outboard
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/outboard/__init__.py)
+
+rm -rf "$build/package"
+install -d "$lib/python" "$lib/bin" "$lib/lib/shim" "$lib/lib/softgpu" "$stage/usr/bin"
+
+# --- Python: the sources as they are; the distribution's interpreter runs them ----------------------
+git ls-files --cached --others --exclude-standard src/outboard | grep -v '/templates/' |
+  while read -r file; do install -Dm644 "$file" "$lib/python/${file#src/}"; done
+git ls-files --cached --others --exclude-standard src/outboard/service/templates |
+  while read -r file; do install -Dm644 "$file" "$lib/python/${file#src/}"; done
+cat >"$stage/usr/bin/outboard" <<'SCRIPT'
+#!/usr/bin/python3 -Es
+# The command `outboard` of the distribution's package.
+# SPDX-License-Identifier: Apache-2.0
+import sys
+
+sys.path.insert(0, "/usr/lib/outboard/python")
+sys.dont_write_bytecode = True
+from outboard.cli import main  # noqa: E402
+
+raise SystemExit(main())
+SCRIPT
+chmod 755 "$stage/usr/bin/outboard"
+python3 -m compileall -q --invalidation-mode unchecked-hash -s "$stage" "$lib/python"
+
+# --- native files, without what only debuggers need -------------------------------------------------
+strip --strip-unneeded -o "$lib/bin/outboard-worker" "$build/bin/outboard-worker"
+chmod 755 "$lib/bin/outboard-worker"
+for kind in shim softgpu; do
+  for name in libcuda.so.1 libnvidia-ml.so.1; do
+    strip --strip-unneeded -o "$lib/lib/$kind/$name" "$build/lib/$kind/$name"
+    chmod 644 "$lib/lib/$kind/$name"
+    ln -s "$name" "$lib/lib/$kind/${name%.1}"
+  done
+done
+
+# --- units, account, documentation ------------------------------------------------------------------
+for unit in src/outboard/service/templates/system/*; do
+  install -d "$stage/usr/lib/systemd/system"
+  sed 's|@OUTBOARD@|/usr/bin/outboard|g' "$unit" >"$stage/usr/lib/systemd/system/${unit##*/}"
+done
+install -Dm644 packaging/sysusers.conf "$stage/usr/lib/sysusers.d/outboard.conf"
+install -Dm644 LICENSE "$stage/usr/share/doc/outboard/copyright"
+for page in packaging/man/*.[1-8]; do
+  [ -e "$page" ] || continue
+  install -d "$stage/usr/share/man/man${page##*.}"
+  gzip -9n <"$page" >"$stage/usr/share/man/man${page##*.}/${page##*/}.gz"
+done
+[ ! -d packaging/completion ] ||
+  install -Dm644 packaging/completion/outboard.bash "$stage/usr/share/bash-completion/completions/outboard"
+
+STAGE=$stage VERSION=$version .venv/bin/nfpm package --config packaging/nfpm.yaml \
+  --packager deb --target "$build/package/" >"$build/package/log" 2>&1 ||
+  { cat "$build/package/log" >&2; exit 1; }
+ls "$build"/package/*.deb
