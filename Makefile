@@ -78,6 +78,14 @@ soak: setup-test ## the ledger for hours: a million random operations, controlle
 bench: setup-build build-all ## measure calls, bandwidth and whole programs beside native
 	@$(BIN)/python -m bench
 
+.PHONY: package
+package: setup-test build-all ## build the Debian package
+	@tools/package.sh $(BUILD)
+
+.PHONY: machines
+machines: package ## boot machines with a real systemd and use the package there (root)
+	@tools/machines.sh
+
 .PHONY: docs
 docs: setup-test build-all ## write the generated pages (coverage of the driver API)
 	@$(BIN)/python -m codegen docs

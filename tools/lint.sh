@@ -64,7 +64,7 @@ tidy() {
 gate "ruff" $bin/ruff check .
 gate "ruff format" $bin/ruff format --check .
 gate "mypy --strict" $bin/mypy
-gate "mypy on tests" bash -c "$bin/mypy tests/integration/*.py bench/*.py tools/*.py"
+gate "mypy on tests" bash -c "$bin/mypy tests/integration/*.py tests/machines/*.py bench/*.py tools/*.py"
 gate "import layers" $bin/lint-imports
 gate "clang-format" format_cxx
 gate "licence lines" licence_lines

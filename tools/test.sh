@@ -33,4 +33,7 @@ stage "sanitizers"
 tools/sanitize.sh "$jobs" "$results"
 stage "hostile bytes"
 tools/fuzz.sh "$build" "$results"
+stage "machines"
+make package
+tools/machines.sh --junitxml="$results/machines.xml"
 stage "done"

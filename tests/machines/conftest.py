@@ -25,6 +25,8 @@ Environment=PYTHONPATH=/usr/lib/outboard/python OUTBOARD_DRIVER=software OUTBOAR
 Environment=OUTBOARD_POOL_IDLE=1h HOME=/run/testpool
 ExecStart=/usr/bin/python3 -s -m outboard.pool --runtime /run/testpool
 Restart=no
+[Install]
+WantedBy=multi-user.target
 """
 
 

@@ -8,6 +8,7 @@ Each machine has its own cgroup in every hierarchy, and no network but loopback.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ USER = "user1"
 GUARD_S = 60.0
 # Services of the host that a guest has no use for.
 _DISABLED = ("postgresql.service", "docker.service", "containerd.service")
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _HIERARCHIES = ("systemd", "unified", "memory", "pids", "cpu")
 
 
@@ -55,7 +57,7 @@ class Done:
         self.out = done.stdout
         self.err = done.stderr
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"exit {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
 
 
@@ -88,10 +90,10 @@ class Guest:
         for name in ("matrixMul", "longLoop"):
             shutil.copy(programs / name, self.root / PROGRAMS[1:])
         key = self.root / f"home/{USER}/.ssh/id_ed25519"
-        _call("chroot", str(self.root), "su", USER, "-c", "mkdir -m 700 -p ~/.ssh")
-        inside = f"ssh-keygen -q -t ed25519 -N '' -f /home/{USER}/.ssh/id_ed25519"
-        _call("chroot", str(self.root), "su", USER, "-c", inside)
+        key.parent.mkdir(mode=0o700)
+        _call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
         shutil.copy(f"{key}.pub", key.parent / "authorized_keys")
+        _call("chroot", str(self.root), "chown", "-R", f"{USER}:", f"/home/{USER}")
         _call("chroot", str(self.root), "systemctl", "-q", "enable", "ssh", "cron")
         (self.root / "etc/sudoers.d").mkdir(exist_ok=True)
         (self.root / "etc/sudoers.d/user1").write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\n")
@@ -99,22 +101,27 @@ class Guest:
     def boot(self) -> float:
         """Power on; returns when systemd answers, with the seconds that it took."""
         started_s = time.monotonic()
-        console = (self.folder / "console.log").open("ab")
         command = ["systemd-nspawn", "-q", "-D", str(self.root), "-M", self.name, "--boot"]
         command += ["--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"]
         command += ["--private-network", "--tmpfs=/work", "--tmpfs=/dev/shm"]
-        self._nspawn = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            preexec_fn=lambda: _enter_cgroup(self.name),
-            start_new_session=True,
-        )
-        eventually(
-            "systemd runs", lambda: self.leader and self.sh("systemctl is-system-running").out
-        )
+        with (self.folder / "console.log").open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                preexec_fn=lambda: _enter_cgroup(self.name),
+                start_new_session=True,
+            )
+        eventually("systemd runs", self._systemd_answers)
         return time.monotonic() - started_s
+
+    def _systemd_answers(self) -> bool:
+        return bool(self.leader) and self.sh("systemctl is-system-running").out.strip() in (
+            "starting",
+            "running",
+            "degraded",
+        )
 
     @property
     def leader(self) -> int:
@@ -134,11 +141,11 @@ class Guest:
 
     def call(self, words: Sequence[str], timeout_s: float = GUARD_S) -> Done:
         """A command as the guest's root, with a bare environment."""
-        enter = ["nsenter", "-t", str(self.leader), "-a", "--wd=/"]
-        environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        enter = ["nsenter", "-t", str(self.leader), "-a"]
         done = subprocess.run(
             [*enter, *words],
-            env=environment,
+            env=_ENVIRONMENT,
+            cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -147,11 +154,36 @@ class Guest:
         )
         return Done(done)
 
+    def json(self, *words: str) -> Any:
+        """What a command prints as JSON."""
+        done = self.call(words)
+        assert done.code == 0, done
+        return json.loads(done.out)
+
+    def service(self) -> dict[str, Any]:
+        """What `outboard status` says of the machine's default service."""
+        services = self.json("outboard", "status", "--json")["services"]
+        return next((dict(one) for one in services if one["name"] == "default"), {})
+
+    def state(self, wanted: str) -> dict[str, Any]:
+        """Wait until the default service is in a state."""
+
+        def look() -> dict[str, Any] | None:
+            service = self.service()
+            return service if service.get("state") == wanted else None
+
+        return eventually(f"the service is {wanted}", look)
+
+    def sessions(self) -> list[str]:
+        """The sessions that the pool has."""
+        return [one["id"] for one in self.json("outboard", "sessions", "--json")["sessions"]]
+
     def start(self, words: Sequence[str]) -> subprocess.Popen[str]:
         """A command that goes on, with its stdin and stdout in the test's hands."""
         return subprocess.Popen(
-            ["nsenter", "-t", str(self.leader), "-a", "--wd=/", *words],
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+            ["nsenter", "-t", str(self.leader), "-a", *words],
+            env=_ENVIRONMENT,
+            cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -80,16 +80,16 @@ def _ended(words: list[str]) -> int:
     from outboard.service.manager import stop_socket, unit_is_stopping
     from outboard.service.publish import unpublish
 
-    if os.environ.get("EXIT_STATUS") == str(EXIT_INCURABLE):
+    stopping = unit_is_stopping(folders)
+    if stopping or os.environ.get("EXIT_STATUS") == str(EXIT_INCURABLE):
         # Its socket would start it again for every program that asks.
         unpublish(folders)
         stop_socket(folders)
-    if not unit_is_stopping(folders):
+    if not stopping:
         return 0
     error = release_left_over(folders.lease_file)
     if error is not None:
         sys.stderr.write(f"not released, the lease will run out: {error.message}\n")
-    unpublish(folders)
     return 0
 
 
