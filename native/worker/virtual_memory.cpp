@@ -24,17 +24,18 @@ VirtualMemory::~VirtualMemory() {
   for (const auto& [base, bytes] : reservations_) driver_.cuMemAddressFree(base, bytes);
 }
 
-CUresult VirtualMemory::reserve(Range range) {
+CUresult VirtualMemory::reserve(Range range, uint64_t alignment, uint64_t* base) {
   if (range.bytes == 0 || overflows(range)) return CUDA_ERROR_INVALID_VALUE;
   CUdeviceptr address = 0;
   const CUresult result =
-      driver_.cuMemAddressReserve(&address, range.bytes, Memory::granule_bytes, range.base, 0);
+      driver_.cuMemAddressReserve(&address, range.bytes, alignment, range.base, 0);
   if (result != CUDA_SUCCESS) return result;
-  if (address != range.base) {
+  if (range.base != 0 && address != range.base) {
     driver_.cuMemAddressFree(address, range.bytes);
     return CUDA_ERROR_INVALID_VALUE;
   }
-  reservations_.emplace(range.base, range.bytes);
+  reservations_.emplace(address, range.bytes);
+  *base = address;
   return CUDA_SUCCESS;
 }
 
@@ -144,8 +145,12 @@ CUresult VirtualMemory::set_access(Range range, CUdevice device, CUmemAccess_fla
 // ---- commands -----------------------------------------------------------------------------------
 
 CUresult execute(Worker& worker, const wire::command::AddressReserve& command,
-                 wire::command::AddressReserve::Reply&) {
-  return worker.virtual_memory.reserve({command.address, command.bytes});
+                 wire::command::AddressReserve::Reply& reply) {
+  uint64_t base = 0;
+  const CUresult result =
+      worker.virtual_memory.reserve({command.address, command.bytes}, command.alignment, &base);
+  reply.address = base;
+  return result;
 }
 
 CUresult execute(Worker& worker, const wire::command::AddressFree& command) {

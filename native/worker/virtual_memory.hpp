@@ -32,7 +32,8 @@ class VirtualMemory {
   VirtualMemory(const VirtualMemory&) = delete;
   VirtualMemory& operator=(const VirtualMemory&) = delete;
 
-  CUresult reserve(Range range);
+  /// At exactly range.base, or where the driver likes if that is 0.
+  CUresult reserve(Range range, uint64_t alignment, uint64_t* base);
   CUresult free(Range range);
   /// `id` may be created: it is free in the table.
   CUresult create(uint64_t id, unsigned device, const CUmemAllocationProp& properties,

@@ -98,7 +98,7 @@ void memory(Script& script) {
 void managed_memory(Script& script) {
   constexpr uint64_t place = 0x3000'0000'0000;
   constexpr uint64_t granule = 2 << 20;
-  script.add(command::AddressReserve{.address = place, .bytes = 4 * granule});
+  script.add(command::AddressReserve{.address = place, .bytes = 4 * granule, .alignment = granule});
   script.add(command::PhysicalGranularity{.device = 0, .option = 1});
   script.add(command::PhysicalCreate{.memory = id(1), .bytes = granule});
   script.add(command::MemoryMap{.memory = id(1), .address = place, .bytes = granule});

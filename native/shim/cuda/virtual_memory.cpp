@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "base/log.hpp"
 #include "client/windows.hpp"
@@ -112,12 +113,15 @@ void free_everywhere(uint64_t base, uint64_t bytes, const client::Server* except
   client::release_window({base, bytes});
 }
 
-// Takes [base, base + bytes), which is reserved here, at every server as well, or gives it back.
-CUresult reserve_everywhere(uint64_t base, uint64_t bytes) {
+// Takes [base, base + bytes), which is reserved here, at every server but `has_it`, or gives it
+// back.
+CUresult reserve_everywhere(uint64_t base, uint64_t bytes, const client::Server* has_it) {
   const client::Server* refused = nullptr;
   const CUresult result = for_servers([&](client::Server* server) {
+    if (server == has_it) return CUDA_SUCCESS;
     const CUresult answer =
-        call_server(server, wire::command::AddressReserve{.address = base, .bytes = bytes});
+        call_server(server, wire::command::AddressReserve{
+                                .address = base, .bytes = bytes, .alignment = least_alignment});
     if (answer != CUDA_SUCCESS) refused = server;
     return answer;
   });
@@ -125,22 +129,61 @@ CUresult reserve_everywhere(uint64_t base, uint64_t bytes) {
   return result;
 }
 
-CUresult reserve(uint64_t bytes, uint64_t alignment, uint64_t hint, uint64_t* base) {
-  if (hint != 0 && hint % alignment == 0 && client::reserve_exactly(hint, bytes)) {
-    if (reserve_everywhere(hint, bytes) == CUDA_SUCCESS) {
-      *base = hint;
-      return CUDA_SUCCESS;
-    }
+// At places of our choice, which keep well away from everybody else's.
+CUresult reserve_here_first(uint64_t bytes, uint64_t alignment, uint64_t hint, uint64_t* base) {
+  if (hint != 0 && hint % alignment == 0 && client::reserve_exactly(hint, bytes) &&
+      reserve_everywhere(hint, bytes, nullptr) == CUDA_SUCCESS) {
+    *base = hint;
+    return CUDA_SUCCESS;
   }
   CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
   for (int attempt = 0; attempt < reserve_attempts; ++attempt) {
     client::Window window;
     if (!client::reserve_place(client::Region::reservations, bytes, alignment, &window)) break;
-    result = reserve_everywhere(window.base, bytes);
+    result = reserve_everywhere(window.base, bytes, nullptr);
     *base = window.base;
-    // Anything but "taken there" will not be better elsewhere.
-    if (result != CUDA_ERROR_INVALID_VALUE) return result;
+    if (result == CUDA_SUCCESS || result == CUDA_ERROR_DEVICE_UNAVAILABLE) return result;
   }
+  return result;
+}
+
+// Where the first server's driver likes: it may refuse places that are free. What does not suit us
+// is kept until there is one that does, or it would be given again.
+CUresult reserve_there_first(uint64_t bytes, uint64_t alignment, uint64_t* base) {
+  client::Server* server = devices[0]->server;
+  std::vector<uint64_t> unsuitable;
+  CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+  for (int attempt = 0; attempt < reserve_attempts; ++attempt) {
+    client::Answer<wire::command::AddressReserve> answer;
+    result = call_server(
+        server, wire::command::AddressReserve{.bytes = bytes, .alignment = alignment}, &answer);
+    if (result != CUDA_SUCCESS) break;
+    *base = answer.reply.address;
+    if (client::reserve_exactly(*base, bytes)) {
+      result = reserve_everywhere(*base, bytes, server);
+      if (result == CUDA_SUCCESS) break;
+    } else {
+      unsuitable.push_back(*base);
+    }
+    result = CUDA_ERROR_OUT_OF_MEMORY;
+  }
+  for (const uint64_t other : unsuitable) {
+    send_server(server, wire::command::AddressFree{.address = other, .bytes = bytes});
+  }
+  return result;
+}
+
+CUresult reserve(uint64_t bytes, uint64_t alignment, uint64_t hint, uint64_t* base) {
+  const CUresult here = reserve_here_first(bytes, alignment, hint, base);
+  if (here == CUDA_SUCCESS || here == CUDA_ERROR_DEVICE_UNAVAILABLE) return here;
+  const CUresult there = reserve_there_first(bytes, alignment, base);
+  if (there == CUDA_SUCCESS) return there;
+  static const char said[] = "reservation";
+  say_once(said,
+           "%llu GiB of addresses cannot be reserved: at places of the client's choice the server "
+           "says %d, at places of its own %d",
+           static_cast<unsigned long long>(bytes >> 30), static_cast<int>(here),
+           static_cast<int>(there));
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
