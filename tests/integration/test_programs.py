@@ -41,6 +41,7 @@ DRIVER_PROGRAMS = [
     "arrays",
     "memoryPools",
     "memoryCalls",
+    "textures",
     "vectorAddDriver",
     "nvrtcModule",
     "orderTransfers",

@@ -1,0 +1,165 @@
+// What the program manages itself, as a hostile or careless client asks for it: counted against the
+// share, and never beyond what it has.
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <array>
+
+#include "wire/changes.hpp"
+#include "wire/volume.hpp"
+#include "worker/tests/drivers.hpp"
+#include "worker/tests/peer.hpp"
+
+namespace outboard::worker {
+namespace {
+
+namespace command = wire::command;
+
+constexpr uint64_t place = test_window_base + test_window_bytes + (uint64_t{1} << 30);
+constexpr uint64_t granule = 2 << 20;
+
+uint64_t free_bytes(Peer& peer) {
+  const auto answer = peer.call(command::MemoryGetInfo{});
+  Peer::expect(answer.result);
+  return answer.reply.free_bytes;
+}
+
+CUresult create(Peer& peer, uint64_t memory, uint64_t bytes) {
+  return peer.call(command::PhysicalCreate{.memory = memory, .bytes = bytes}).result;
+}
+
+// The error of an async command, which has no answer of its own.
+CUresult refusal(Peer& peer, wire::Op op) {
+  return static_cast<CUresult>(
+      peer.take(wire::MessageKind::refused, static_cast<uint64_t>(op)).header.result);
+}
+
+TEST_CASE("physical memory counts against the share from its making to its release") {
+  Peer peer(software_gpu());
+  peer.start();
+  const uint64_t before = free_bytes(peer);
+  const uint64_t memory = peer.make_id();
+  CHECK(create(peer, memory, 64 * granule) == CUDA_SUCCESS);
+  CHECK(free_bytes(peer) == before - 64 * granule);
+  CHECK(create(peer, peer.make_id(), before) == CUDA_ERROR_OUT_OF_MEMORY);
+  Peer::expect(peer.call(command::AddressReserve{
+                             .address = place, .bytes = 4 * granule, .alignment = granule})
+                   .result);
+  peer.append(command::MemoryMap{.memory = memory, .address = place, .bytes = granule});
+  // While it is mapped it stays.
+  peer.append(command::PhysicalRelease{.memory = memory});
+  CHECK(free_bytes(peer) == before - 64 * granule);
+  CHECK(refusal(peer, wire::Op::PhysicalRelease) == CUDA_ERROR_INVALID_VALUE);
+  peer.append(command::MemoryUnmap{.address = place, .bytes = granule});
+  peer.append(command::PhysicalRelease{.memory = memory});
+  CHECK(free_bytes(peer) == before);
+  CHECK(peer.finish() == 0);
+}
+
+TEST_CASE("a mapping lies in its reservation and its memory, and is no allocation") {
+  Peer peer(software_gpu());
+  peer.start();
+  const uint64_t memory = peer.make_id();
+  Peer::expect(create(peer, memory, 2 * granule));
+  Peer::expect(peer.call(command::AddressReserve{
+                             .address = place, .bytes = 4 * granule, .alignment = granule})
+                   .result);
+  const auto refused = [&](uint64_t address, uint64_t bytes, uint64_t offset) {
+    peer.append(
+        command::MemoryMap{.memory = memory, .address = address, .bytes = bytes, .offset = offset});
+    free_bytes(peer);
+    return refusal(peer, wire::Op::MemoryMap);
+  };
+  CHECK(refused(place + 4 * granule, granule, 0) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(refused(place + 3 * granule, 2 * granule, 0) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(refused(place, granule, 2 * granule) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(refused(place, 0 - granule, 2 * granule) == CUDA_ERROR_INVALID_VALUE);
+  peer.append(command::MemoryMap{.memory = memory, .address = place, .bytes = granule});
+  CHECK(peer.call(command::MemoryFree{.address = place}).result == CUDA_ERROR_INVALID_VALUE);
+  CHECK(peer.call(command::CopyToHostSync{
+                      .stream = peer.legacy, .source = place + granule - 4, .bytes = 8})
+            .result == CUDA_ERROR_INVALID_VALUE);
+  CHECK(peer.finish() == 0);
+}
+
+TEST_CASE("arrays count against the share until they and their context's work are gone") {
+  Peer peer(software_gpu());
+  peer.start();
+  const uint64_t before = free_bytes(peer);
+  CUDA_ARRAY3D_DESCRIPTOR descriptor = {};
+  descriptor.Width = 1024;
+  descriptor.Height = 1024;
+  descriptor.Format = CU_AD_FORMAT_FLOAT;
+  descriptor.NumChannels = 4;
+  const auto bytes = std::as_bytes(std::span(&descriptor, 1));
+  const uint64_t array = peer.make_id();
+  Peer::expect(peer.call(command::ArrayCreate{.array = array, .descriptor = bytes}).result);
+  CHECK(free_bytes(peer) <= before - (16 << 20));
+  Peer::expect(peer.call(command::ArrayDestroy{.array = array}).result);
+  CHECK(peer.call(command::ArrayDestroy{.array = array}).result == CUDA_ERROR_INVALID_HANDLE);
+  CHECK(free_bytes(peer) == before);
+  descriptor.Width = descriptor.Height = 65536;
+  CHECK(peer.call(command::ArrayCreate{.array = peer.make_id(), .descriptor = bytes}).result ==
+        CUDA_ERROR_OUT_OF_MEMORY);
+  CHECK(peer.finish() == 0);
+}
+
+TEST_CASE("a copy of a volume stays in its memory") {
+  Peer peer(software_gpu());
+  peer.start();
+  const uint64_t memory = peer.allocate(1000);
+  wire::VolumeEnd ends[2];
+  for (wire::VolumeEnd& end : ends) {
+    end.address = memory;
+    end.pitch = 100;
+    end.rows = 5;
+  }
+  const auto copy = [&](uint64_t width, uint64_t height, uint64_t depth) {
+    peer.append(command::CopyVolume{.stream = peer.legacy,
+                                    .width_bytes = width,
+                                    .height = height,
+                                    .depth = depth,
+                                    .ends = std::as_bytes(std::span(ends))});
+    return peer.synchronize(peer.legacy);
+  };
+  CHECK(copy(100, 5, 2) == CUDA_SUCCESS);
+  CHECK(!peer.has(wire::MessageKind::refused));
+  for (const auto& [width, height, depth] :
+       {std::array<uint64_t, 3>{100, 5, 3}, {101, 5, 2}, {100, 6, 2}, {1, 1, uint64_t{1} << 62}}) {
+    copy(width, height, depth);
+    CHECK(refusal(peer, wire::Op::CopyVolume) == CUDA_ERROR_INVALID_VALUE);
+  }
+  CHECK(peer.finish() == 0);
+}
+
+TEST_CASE("changes go to memory that was mapped for them, and nowhere else") {
+  Peer peer(software_gpu());
+  peer.start();
+  Peer::expect(peer.call(command::HostMap{.address = place, .bytes = 100}).result);
+  CHECK(peer.call(command::HostMap{.address = place, .bytes = 100}).result ==
+        CUDA_ERROR_INVALID_VALUE);
+  std::vector<std::byte> changes(wire::change_record_bytes);
+  changes[0] = std::byte{128};  // beyond the memory
+  peer.append(command::HostWrite{.address = place, .changes = changes});
+  free_bytes(peer);
+  CHECK(refusal(peer, wire::Op::HostWrite) == CUDA_ERROR_INVALID_VALUE);
+  changes[0] = {};
+  changes[8] = std::byte{1};
+  changes[16] = std::byte{77};
+  peer.append(command::HostWrite{.address = place, .changes = changes});
+  const auto read =
+      peer.call(command::CopyToHostSync{.stream = peer.legacy, .source = place, .bytes = 4});
+  Peer::expect(read.result);
+  CHECK(read.reply.content[0] == std::byte{77});
+  // What the client sent is no news to it.
+  const auto news = peer.call(command::HostRead{.address = place});
+  Peer::expect(news.result);
+  CHECK(news.reply.changes.empty());
+  CHECK(news.reply.next == 100);
+  peer.append(command::HostUnmap{.address = place});
+  CHECK(peer.call(command::HostRead{.address = place}).result == CUDA_ERROR_INVALID_VALUE);
+  CHECK(peer.finish() == 0);
+}
+
+}  // namespace
+}  // namespace outboard::worker
