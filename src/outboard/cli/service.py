@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict
 
 from outboard.cli.parser import Parser, print_json
-from outboard.cli.service_install import env, install, uninstall
+from outboard.cli.service_install import env, import_, install, uninstall
 from outboard.cli.service_options import add_place, add_request, folders_of, options_of
 from outboard.errors import (
     OutboardError,
@@ -159,6 +159,7 @@ def status_of(answer: dict[str, object]) -> dict[str, object]:
 _ACTIONS = {
     "install": install,
     "uninstall": uninstall,
+    "import": import_,
     "env": env,
     "run": _run,
     "publish": _publish,

@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,38 @@ def install(words: list[str]) -> int:
         print("to have it from boot on, before you log in: loginctl enable-linger")
     print("see what it holds: outboard status")
     return 0
+
+
+def import_(words: list[str]) -> int:
+    """Install what the predecessor's unit asked for."""
+    parser = Parser(
+        "service import",
+        "Read the predecessor's unit and install a service that does the same.",
+        "  sudo outboard service import /etc/systemd/system/bitfusion-client.service\n"
+        "  outboard service import --dry-run bitfusion-client.service\n",
+    )
+    parser.add_argument("unit", help="the unit's file")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    options = parser.parse_args(words)
+    from outboard.service.predecessor import import_unit, note_script
+
+    made = import_unit(_text_of(options.unit))
+    if made.script and os.path.exists(made.script):
+        note_script(_text_of(made.script), made)
+    print(f"outboard service install {shlex.join(made.words)}")
+    for change in made.changes:
+        print(f"  {change}")
+    unit = os.path.basename(options.unit)
+    print(f"  {unit}: disable it: systemctl disable --now {unit}")
+    return 0 if options.dry_run else install(["--system", *made.words])
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", "check its name") from error
 
 
 def uninstall(words: list[str]) -> int:

@@ -180,7 +180,7 @@ class Service:
                 raise Incurable(error) from error
             except (OutboardError, OSError) as error:
                 busy = isinstance(error, OutboardError) and error.code in _BUSY
-                await self._pause(_why(error), 0.0 if busy else pause_s)
+                await self._pause(_why(error), _FIRST_PAUSE_S if busy else pause_s)
                 pause_s = min(2 * pause_s, self.options.longest_pause_s)
             else:
                 pause_s = _FIRST_PAUSE_S

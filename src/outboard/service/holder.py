@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 
 from outboard.client.pool import Granted, Pool, open_pool
-from outboard.errors import NotFound, OutboardError, Stale
+from outboard.errors import NotFound, OutboardError, RequestError, Stale
 from outboard.service.lease_file import LeaseFile, LeaseRecord, new_record, taking_over
 from outboard.service.options import ServiceOptions
 from outboard.settings import load_settings
 
 # How long one request waits at the pool before the service says again why it has no GPU.
-QUEUE_S = 20.0
+QUEUE_S = 60.0
 
 
 class Holder:
@@ -39,14 +39,18 @@ class Holder:
         if record is None or not same_wish(record, options):
             record = new_record(options.gpus, options.share)
             self._file.write(record)
-        granted = self._connected().request(
-            record.gpus,
-            dict(record.share),
-            QUEUE_S,
-            self._program,
-            record.request,
-            _sha256(record.holder),
-        )
+        try:
+            granted = self._connected().request(
+                record.gpus,
+                dict(record.share),
+                QUEUE_S,
+                self._program,
+                record.request,
+                _sha256(record.holder),
+            )
+        except RequestError:
+            self.forget()  # the pool has answered it: it would say the same again
+            raise
         self._write_session(record, granted)
         return granted
 
