@@ -37,6 +37,9 @@ class Listener {
                       std::span<const std::byte> content) = 0;  ///< false: not asked for
   virtual void copy_failed(uint64_t copy) = 0;                  ///< its bytes will not come
   virtual void host_function(uint64_t function) = 0;
+  /// Of a graph's node: `call` is what HostFunctionDone names.
+  virtual void graph_function(uint64_t call, uint64_t function) = 0;
+  virtual void released(uint64_t object) = 0;  ///< no graph has it any more
   virtual void refused(wire::Op op, Result result, uint64_t context) = 0;
   virtual void fatal(Result result, uint64_t context) = 0;
   virtual void lost() = 0;  ///< once; every later call answers result::lost

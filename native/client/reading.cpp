@@ -212,8 +212,19 @@ bool Connection::deliver(const wire::MessageHeader& header, std::span<const std:
       while (reader.raw(&progress, sizeof progress)) listener_->progress(progress);
       return true;
     }
-    case wire::MessageKind::host_function:
-      listener_->host_function(header.subject);
+    case wire::MessageKind::host_function: {
+      uint64_t function = 0;
+      if (payload.empty()) {
+        listener_->host_function(header.subject);
+      } else if (reader.raw(&function, sizeof function)) {
+        listener_->graph_function(header.subject, function);
+      } else {
+        return false;
+      }
+      return true;
+    }
+    case wire::MessageKind::released:
+      listener_->released(header.subject);
       return true;
     case wire::MessageKind::refused:
       if (!reader.raw(&context, sizeof context)) return false;

@@ -86,6 +86,12 @@ bool Server::copied(uint64_t copy, std::span<const std::byte> content) {
 
 void Server::host_function(uint64_t function) { owner_->host_function(function); }
 
+void Server::graph_function(uint64_t call, uint64_t function) {
+  owner_->graph_function(this, call, function);
+}
+
+void Server::released(uint64_t object) { owner_->released(object); }
+
 void Server::copy_failed(uint64_t copy) { copies_.cancel(copy); }
 
 void Server::refused(wire::Op op, Result result, uint64_t context) {

@@ -15,11 +15,15 @@
 
 namespace outboard::client {
 
+class Server;
+
 /// What the owner of a server's objects (a shim) answers to its connection.
 class Owner {
  public:
   virtual StreamProgress* stream(uint64_t id) = 0;  ///< null: gone
   virtual void host_function(uint64_t function) = 0;
+  virtual void graph_function(Server* server, uint64_t call, uint64_t function) = 0;
+  virtual void released(uint64_t object) = 0;
   virtual void refused(wire::Op op, Result result, uint64_t context) = 0;
   virtual void fatal(Result result, uint64_t context) = 0;
   virtual void lost() = 0;
@@ -49,6 +53,8 @@ class Server final : public Listener {
   void progress(const wire::Progress& progress) override;
   bool copied(uint64_t copy, std::span<const std::byte> content) override;
   void host_function(uint64_t function) override;
+  void graph_function(uint64_t call, uint64_t function) override;
+  void released(uint64_t object) override;
   void copy_failed(uint64_t copy) override;
   void refused(wire::Op op, Result result, uint64_t context) override;
   void fatal(Result result, uint64_t context) override;

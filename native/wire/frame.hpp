@@ -53,12 +53,15 @@ enum class MessageKind : uint16_t {
   copied = 2,    ///< bytes of a CopyToHost of at most max_inline_bytes; `subject` = copy. With a
                  ///< `result` that is an error: the copy's bytes, of any length, will not come
   progress = 3,  ///< payload: Progress records; comes before the reply that it belongs to
-  host_function = 4,  ///< `subject` = function: run it, then send HostFunctionDone
+  host_function = 4,  ///< `subject` = function: run it, then send HostFunctionDone. Of a graph's
+                      ///< node the subject is this call's number, the payload the function's (u64)
   refused = 5,     ///< an async command failed: `subject` = op, `result`; payload: u64 context id
   fatal = 6,       ///< the context is dead: `result` sticks; payload: u64 context id
   text = 7,        ///< device printf output
   reply_part = 8,  ///< `subject` = request: what comes before the payload of its reply, which is
                    ///< too large for one frame
+  released = 9,    ///< no graph refers to the client's object `subject` any more: one for every
+                   ///< GraphRetain and every host node's function
 };
 
 /// Before every message in a worker's batch.

@@ -89,7 +89,7 @@ CUresult Completion::query(const Record& record) {
   if (!record.issued) return CUDA_ERROR_NOT_READY;
   if (!record.context->alive) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   worker_.make_current(*record.context);
-  const CUresult result = worker_.driver().cuEventQuery(record.handle);
+  const CUresult result = worker_.driver().cuEventQuery(record.handle());
   if (result == CUDA_ERROR_NOT_READY) return result;
   if (result != CUDA_SUCCESS) return worker_.checked(*record.context, result);
   if (const auto stream = record.stream.lock(); stream && !record.capture) {

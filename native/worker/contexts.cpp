@@ -102,6 +102,7 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   const auto inside = [&](const auto& object) { return object.context == context; };
   std::erase_if(worker.host_functions(),
                 [&](const auto& entry) { return entry.second.stream->context == context.get(); });
+  worker.host_calls.release(*context);
   const auto streams = context->streams;
   for (const auto& stream : streams) worker.drop_stream(*stream);
   context->legacy.reset();
@@ -115,6 +116,10 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
     if (inside(module) && module.library) worker.driver().cuLibraryUnload(module.library);
   });
   tables.modules.remove_where(inside);
+  tables.graphs.each([&](const Graph& graph) {
+    if (graph.context == context) worker.graph_names.forget(graph);
+  });
+  worker.graph_names.forget_context(*context);
   tables.graphs.remove_where(inside);
   tables.executables.remove_where(inside);
   end_arrays(worker, *context);

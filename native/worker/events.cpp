@@ -6,12 +6,13 @@
 
 namespace outboard::worker {
 
-Record::~Record() {
-  if (handle && context->alive) context->driver.cuEventDestroy_v2(handle);
+DriverEvent::DriverEvent(std::shared_ptr<Context> owner, unsigned flags)
+    : context(std::move(owner)) {
+  if (context->driver.cuEventCreate(&handle, flags) != CUDA_SUCCESS) handle = nullptr;
 }
 
-Event::~Event() {
-  if (spare && context->alive) context->driver.cuEventDestroy_v2(spare);
+DriverEvent::~DriverEvent() {
+  if (handle && context->alive) context->driver.cuEventDestroy_v2(handle);
 }
 
 std::shared_ptr<Record> next_record(Worker& worker, Event& event) {
@@ -22,13 +23,23 @@ std::shared_ptr<Record> next_record(Worker& worker, Event& event) {
   }
   auto record = std::make_shared<Record>();
   record->context = event.context;
-  record->handle = std::exchange(event.spare, nullptr);
-  if (!record->handle) {
+  record->event = event.pinned ? event.pinned : std::exchange(event.spare, nullptr);
+  if (!record->event) {
     worker.make_current(*event.context);
-    worker.driver().cuEventCreate(&record->handle, event.flags);
+    record->event = std::make_shared<DriverEvent>(event.context, event.flags);
   }
   event.latest = record;
   return record;
+}
+
+std::shared_ptr<DriverEvent> pin(Worker& worker, Event& event) {
+  if (event.pinned) return event.pinned;
+  event.pinned = event.latest ? event.latest->event : event.spare;
+  if (!event.pinned) {
+    worker.make_current(*event.context);
+    event.pinned = std::make_shared<DriverEvent>(event.context, event.flags);
+  }
+  return event.pinned->handle ? event.pinned : nullptr;
 }
 
 CUresult execute(Worker& worker, const wire::command::EventCreate& command) {
@@ -38,9 +49,10 @@ CUresult execute(Worker& worker, const wire::command::EventCreate& command) {
   if ((command.flags & CU_EVENT_INTERPROCESS) != 0) return CUDA_ERROR_NOT_SUPPORTED;
   auto event = std::make_shared<Event>();
   event->context = worker.tables.contexts.share(worker.current()->id);
+  event->id = command.event;
   event->flags = command.flags;
-  const CUresult result = worker.driver().cuEventCreate(&event->spare, command.flags);
-  if (result != CUDA_SUCCESS) return result;
+  event->spare = std::make_shared<DriverEvent>(event->context, command.flags);
+  if (!event->spare->handle) return CUDA_ERROR_OUT_OF_MEMORY;
   worker.tables.events.insert(command.event, std::move(event));
   return CUDA_SUCCESS;
 }
@@ -49,16 +61,38 @@ CUresult execute(Worker& worker, const wire::command::EventDestroy& command) {
   return worker.tables.events.remove(command.event) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
+namespace {
+
+// In a capture "external" makes a node that records or waits for the event at every launch.
+CUresult capture_external(Worker& worker, Stream& stream, uint64_t id, bool record) {
+  const std::shared_ptr<Event> event = worker.tables.events.share(id);
+  if (!event) return CUDA_ERROR_INVALID_HANDLE;
+  if (!stream.capture) return CUDA_ERROR_INVALID_VALUE;
+  const std::shared_ptr<DriverEvent> pinned = pin(worker, *event);
+  if (!pinned) return CUDA_ERROR_OUT_OF_MEMORY;
+  const CUresult result = record ? worker.driver().cuEventRecordWithFlags(
+                                       pinned->handle, stream.handle, CU_EVENT_RECORD_EXTERNAL)
+                                 : worker.driver().cuStreamWaitEvent(stream.handle, pinned->handle,
+                                                                     CU_EVENT_WAIT_EXTERNAL);
+  if (result == CUDA_SUCCESS && stream.capture->graph) {
+    stream.capture->graph->holdings.events.insert_or_assign(pinned->handle,
+                                                            std::pair(pinned, event));
+  }
+  return result;
+}
+
+}  // namespace
+
 CUresult execute(Worker& worker, const wire::command::EventRecord& command) {
+  if ((command.flags & CU_EVENT_RECORD_EXTERNAL) != 0) {
+    return capture_external(worker, worker.issuing(), command.event, true);
+  }
   const std::shared_ptr<Record>& record = worker.issuing_record();
   if (!record) return CUDA_ERROR_INVALID_HANDLE;
   record->issued = true;  // also where it is refused: whoever waits for it must not wait for ever
-  if (!record->handle) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (!record->handle()) return CUDA_ERROR_OUT_OF_MEMORY;
   Stream& stream = worker.issuing();
-  const CUresult result =
-      command.flags == 0
-          ? worker.driver().cuEventRecord(record->handle, stream.handle)
-          : worker.driver().cuEventRecordWithFlags(record->handle, stream.handle, command.flags);
+  const CUresult result = worker.driver().cuEventRecord(record->handle(), stream.handle);
   record->stream = stream.weak_from_this();
   record->position = stream.position();
   record->capture = stream.capture;
@@ -66,6 +100,9 @@ CUresult execute(Worker& worker, const wire::command::EventRecord& command) {
 }
 
 CUresult execute(Worker& worker, const wire::command::StreamWaitEvent& command) {
+  if ((command.flags & CU_EVENT_WAIT_EXTERNAL) != 0) {
+    return capture_external(worker, worker.issuing(), command.event, false);
+  }
   const std::shared_ptr<Record>& record = worker.issuing_record();
   Stream& stream = worker.issuing();
   // Never recorded, or destroyed since: there is nothing to wait for.
@@ -75,7 +112,7 @@ CUresult execute(Worker& worker, const wire::command::StreamWaitEvent& command) 
   if (record->capture && !stream.capture)
     worker.completion.mark(stream);  // not possible afterwards
   const CUresult result =
-      worker.driver().cuStreamWaitEvent(stream.handle, record->handle, command.flags);
+      worker.driver().cuStreamWaitEvent(stream.handle, record->handle(), command.flags);
   if (result == CUDA_SUCCESS && record->capture) {
     stream.capture = record->capture;
     stream.dirty = false;
@@ -112,8 +149,8 @@ CUresult execute(Worker& worker, const wire::command::EventElapsedTime& command,
   const Event* end = worker.tables.events.find(command.end);
   if (!start || !end || !start->latest || !end->latest) return CUDA_ERROR_INVALID_HANDLE;
   if (!start->latest->issued || !end->latest->issued) return CUDA_ERROR_NOT_READY;
-  return worker.driver().cuEventElapsedTime(&reply.milliseconds, start->latest->handle,
-                                            end->latest->handle);
+  return worker.driver().cuEventElapsedTime(&reply.milliseconds, start->latest->handle(),
+                                            end->latest->handle());
 }
 
 }  // namespace outboard::worker

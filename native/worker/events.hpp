@@ -10,32 +10,50 @@
 namespace outboard::worker {
 
 struct Context;
+struct Graph;
 struct Stream;
 
 /// One capture in progress, shared by the streams that joined it.
 struct Capture {
   Stream* origin = nullptr;
+  std::shared_ptr<Graph> graph;  ///< that it makes
+  bool into = false;  ///< the client's own graph, which stays whatever becomes of the capture
+};
+
+/// An event of the driver, which goes with the last record that uses it.
+struct DriverEvent {
+  /// `handle` is null where the driver has no more events.
+  DriverEvent(std::shared_ptr<Context> owner, unsigned flags);
+  ~DriverEvent();
+  DriverEvent(const DriverEvent&) = delete;
+  DriverEvent& operator=(const DriverEvent&) = delete;
+
+  std::shared_ptr<Context> context;
+  CUevent handle = nullptr;
 };
 
 /// One EventRecord command. A wait refers to the record that was the latest when the wait came, so
 /// an event that is recorded again while a backlogged wait still means the earlier record gets
 /// another driver event: no record ever has to wait for waits.
 struct Record {
-  ~Record();
   std::shared_ptr<Context> context;
-  CUevent handle = nullptr;
+  std::shared_ptr<DriverEvent> event;
   bool issued = false;
   std::weak_ptr<Stream> stream;  ///< where, and
   uint64_t position = 0;  ///< how many of that stream's commands are done once it is complete
   std::shared_ptr<Capture> capture;
+
+  CUevent handle() const { return event->handle; }
 };
 
 struct Event {
-  ~Event();
+  uint64_t id = 0;
   std::shared_ptr<Context> context;
   unsigned flags = 0;
-  CUevent spare = nullptr;         ///< made at creation, for the first record
-  std::shared_ptr<Record> latest;  ///< null: never recorded
+  std::shared_ptr<DriverEvent> spare;  ///< made at creation, for the first record
+  std::shared_ptr<Record> latest;      ///< null: never recorded
+  /// Named by a node of a graph, which the driver knows by one handle: all records use this one.
+  std::shared_ptr<DriverEvent> pinned;
 };
 
 class Worker;
@@ -43,5 +61,7 @@ class Worker;
 /// The record that an EventRecord command which has just come will make: the latest one where
 /// nobody refers to it any more, else a new one.
 std::shared_ptr<Record> next_record(Worker& worker, Event& event);
+/// The one driver event that the event is from now on; null where there is none.
+std::shared_ptr<DriverEvent> pin(Worker& worker, Event& event);
 
 }  // namespace outboard::worker

@@ -3,15 +3,13 @@
 #include <array>
 #include <cstring>
 
+#include "worker/graph_nodes.hpp"
 #include "worker/worker.hpp"
 
 namespace outboard::worker {
-namespace {
-
-constexpr size_t most_attributes = 32;
 
 // Attributes that hold plain values. The others hold handles or are written to by the driver.
-bool plain(CUlaunchAttributeID id) {
+bool is_plain_attribute(CUlaunchAttributeID id) {
   switch (id) {
     case CU_LAUNCH_ATTRIBUTE_IGNORE:
     case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
@@ -31,6 +29,10 @@ bool plain(CUlaunchAttributeID id) {
   }
 }
 
+namespace {
+
+constexpr size_t most_attributes = 32;
+
 /// A copy of the attributes, with room for one more.
 struct Attributes {
   std::array<CUlaunchAttribute, most_attributes + 1> values;
@@ -42,7 +44,7 @@ struct Attributes {
     if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
     count = static_cast<unsigned>(bytes.size() / sizeof(CUlaunchAttribute));
     for (unsigned i = 0; i < count; ++i) {
-      if (!plain(values[i].id)) return CUDA_ERROR_NOT_SUPPORTED;
+      if (!is_plain_attribute(values[i].id)) return CUDA_ERROR_NOT_SUPPORTED;
     }
     return CUDA_SUCCESS;
   }

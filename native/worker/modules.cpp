@@ -248,6 +248,7 @@ CUresult execute(Worker& worker, const wire::command::ModuleGetFunction& command
   }
   layout.clear();
   read_layout(driver, *function, layout);
+  function->layout = layout;
   read_attributes(driver, *function, attributes);
   const char* driver_name = nullptr;
   if (driver.cuFuncGetName(&driver_name, function->handle) == CUDA_SUCCESS && driver_name) {

@@ -57,9 +57,10 @@ struct Module {
 struct Function {
   std::shared_ptr<Context> context;
   const Module* module = nullptr;
-  CUfunction handle = nullptr;  ///< in the module's context
-  CUkernel kernel = nullptr;    ///< set for a library's
-  uint64_t params_bytes = 0;    ///< where the last parameter ends
+  CUfunction handle = nullptr;   ///< in the module's context
+  CUkernel kernel = nullptr;     ///< set for a library's
+  uint64_t params_bytes = 0;     ///< where the last parameter ends
+  std::vector<uint32_t> layout;  ///< offset and size of each
 };
 
 }  // namespace outboard::worker

@@ -73,6 +73,14 @@ class ObjectTable {
       if (slot.object) visit(*slot.object);
     }
   }
+  /// As each, with the object's id.
+  template <typename Visit>
+  void each_named(Visit visit) const {
+    for (size_t index = 0; index < slots_.size(); ++index) {
+      const Slot& slot = slots_[index];
+      if (slot.object) visit(uint64_t{slot.generation} << 32 | index, *slot.object);
+    }
+  }
   size_t living() const { return living_; }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "worker/graph_nodes.hpp"
 #include "worker/worker.hpp"
 
 namespace outboard::worker {
@@ -162,11 +163,40 @@ CUresult execute(Worker& worker, const wire::command::StreamWriteValue& command)
                                               command.flags);
 }
 
+CUresult execute(Worker& worker, const wire::command::StreamMemoryOperations& command) {
+  std::vector<CUstreamBatchMemOpParams> operations(command.operations.size() /
+                                                   sizeof(CUstreamBatchMemOpParams));
+  if (operations.empty() ||
+      command.operations.size() != operations.size() * sizeof(CUstreamBatchMemOpParams)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  std::memcpy(operations.data(), command.operations.data(), command.operations.size());
+  if (!are_valid_operations(worker, operations)) return CUDA_ERROR_INVALID_VALUE;
+  return worker.driver().cuStreamBatchMemOp_v2(worker.issuing().handle,
+                                               static_cast<unsigned>(operations.size()),
+                                               operations.data(), command.flags);
+}
+
+namespace {
+
+// In a graph the function is a node of the driver's, whose thread waits for the client.
+CUresult capture_host_function(Worker& worker, Stream& stream, uint64_t function) {
+  auto object = std::make_shared<ClientObject>(worker.host_calls, stream.context, function);
+  const CUresult result =
+      worker.driver().cuLaunchHostFunc(stream.handle, ClientObject::run, object.get());
+  if (result == CUDA_SUCCESS && stream.capture->graph) {
+    stream.capture->graph->holdings.functions.push_back(std::move(object));
+  }
+  return result;
+}
+
+}  // namespace
+
 // The client is told when the stream is here and all that it copied to the host before was sent.
 // The stream waits on a word, so that no thread of the driver has to.
 CUresult execute(Worker& worker, const wire::command::HostFunction& command) {
   const std::shared_ptr<Stream> stream = worker.issuing().shared_from_this();
-  if (stream->capture) return CUDA_ERROR_NOT_SUPPORTED;
+  if (stream->capture) return capture_host_function(worker, *stream, command.function);
   if (worker.host_functions().contains(command.function)) {
     worker.broken("a host function's number is in use");
     return CUDA_ERROR_INVALID_VALUE;
@@ -205,6 +235,7 @@ CUresult execute(Worker& worker, const wire::command::HostFunction& command) {
 }
 
 CUresult execute(Worker& worker, const wire::command::HostFunctionDone& command) {
+  if (worker.host_calls.done(command.function)) return CUDA_SUCCESS;
   const auto found = worker.host_functions().find(command.function);
   // One whose context died meanwhile is not there any more, and nobody waits for it.
   if (found == worker.host_functions().end()) return CUDA_SUCCESS;

@@ -19,6 +19,7 @@
 namespace outboard::worker {
 
 struct Context;
+struct GraphRun;
 
 /// What happens once a stream got somewhere: CUDA_SUCCESS, or the error that killed its context.
 using Action = std::function<void(CUresult)>;
@@ -27,6 +28,7 @@ using Action = std::function<void(CUresult)>;
 struct Item {
   std::vector<std::byte> command;  ///< wire header and payload
   std::shared_ptr<Record> record;  ///< what an EventRecord makes or a StreamWaitEvent waits for
+  std::shared_ptr<GraphRun> run;   ///< what a GraphLaunch launches
   Action mark;                     ///< not a command: waits for all that came before
   bool begun = false;              ///< a bulk copy of which pieces are still to be issued
 };

@@ -34,13 +34,14 @@ bool works_in_dead_context(wire::Op op) {
          op == Op::HostFunctionDone || op == Op::ModuleImage ||
          // What ends an object is heard in a dead context too: its slot will be used again.
          op == Op::StreamDestroy || op == Op::EventDestroy || op == Op::GraphDestroy ||
-         op == Op::GraphExecutableDestroy || op == Op::ModuleUnload;
+         op == Op::GraphRelease || op == Op::GraphExecutableDestroy || op == Op::ModuleUnload;
 }
 
 // Commands that add no work to the stream which a marker would have to cover.
 bool adds_work(wire::Op op) {
   using wire::Op;
   return op != Op::StreamSynchronize && op != Op::CaptureBegin && op != Op::CaptureEnd &&
+         op != Op::CaptureDependencies && op != Op::CaptureSetDependencies &&
          op != Op::HostFunction;
 }
 
@@ -53,6 +54,7 @@ Worker::Worker(const Driver& driver, std::vector<Device> session_devices, Share&
       devices(std::move(session_devices)),
       share(session_share),
       outbox(std::move(seal)),
+      host_calls(outbox, wake_fd),
       completion(*this),
       memory(driver, session_share, handles(devices)),
       virtual_memory(driver, session_share, memory),
@@ -146,6 +148,7 @@ void Worker::fail(Context& context, CUresult result) {
   outbox.message(wire::MessageKind::fatal, 0, result, std::as_bytes(std::span(&context.id, 1)));
   std::erase_if(host_functions_,
                 [&](const auto& entry) { return entry.second.stream->context == &context; });
+  host_calls.release(context);
   const auto streams = context.streams;
   for (const auto& stream : streams) {
     if (stream->upload) bulk.kill(*stream->upload);
@@ -157,6 +160,7 @@ void Worker::fail(Context& context, CUresult result) {
       backlog_bytes_ -= entry.item.command.size();
       if (entry.item.mark) entry.item.mark(result);
       if (entry.item.record) entry.item.record->issued = true;
+      if (entry.item.run) entry.item.run->settle();
       if (entry.item.command.empty()) continue;
       wire::CommandHeader header;
       std::memcpy(&header, entry.item.command.data(), sizeof header);
@@ -225,7 +229,7 @@ void Worker::ordered(const Request& request, const wire::CommandHeader& header,
   if (!broken_.empty()) return;
   const uint64_t sequence = ++sequence_;
   if (stream->queue.empty() && may_issue(*stream, sequence, item, request.op)) {
-    issue(*stream, request, payload, item.record);
+    issue(*stream, request, payload, item);
     // What is left of a bulk copy keeps the stream's place in the order.
     if (stream->copying) {
       item.begun = true;
@@ -247,11 +251,17 @@ void Worker::arrive(Stream& stream, wire::Op op, std::span<const std::byte> payl
   if (op == wire::Op::StreamWaitEvent) {
     wire::command::StreamWaitEvent command;
     if (!command.decode(reader)) return broken("a malformed StreamWaitEvent");
+    if ((command.flags & CU_EVENT_WAIT_EXTERNAL) != 0) return;
     if (const Event* event = tables.events.find(command.event)) item->record = event->latest;
   } else if (op == wire::Op::EventRecord) {
     wire::command::EventRecord command;
     if (!command.decode(reader)) return broken("a malformed EventRecord");
+    if ((command.flags & CU_EVENT_RECORD_EXTERNAL) != 0) return;
     if (Event* event = tables.events.find(command.event)) item->record = next_record(*this, *event);
+  } else if (op == wire::Op::GraphLaunch) {
+    wire::command::GraphLaunch command;
+    if (!command.decode(reader)) return broken("a malformed GraphLaunch");
+    item->run = begin_run(*this, command.executable);
   } else if (op == wire::Op::CopyToDeviceBulk) {
     wire::command::CopyToDeviceBulk command;
     if (!command.decode(reader)) return broken("a malformed CopyToDeviceBulk");
@@ -268,6 +278,7 @@ bool Worker::has_room(Stream& stream) {
 bool Worker::may_issue(Stream& stream, uint64_t sequence, const Item& item, wire::Op op) {
   if (!stream.context->backlog.first(stream.queue, sequence)) return false;
   if (op == wire::Op::StreamWaitEvent && item.record && !item.record->issued) return false;
+  if (item.run && !item.run->may_issue()) return false;
   if (stream.capture) return true;
   if (!has_room(stream)) return false;
   const bool staged =
@@ -279,7 +290,7 @@ bool Worker::may_issue(Stream& stream, uint64_t sequence, const Item& item, wire
 }
 
 void Worker::issue(Stream& stream, const Request& request, std::span<const std::byte> payload,
-                   const std::shared_ptr<Record>& record) {
+                   const Item& item) {
   Context& context = *stream.context;
   make_current(context);
   // A marker on the legacy stream waits for the blocking streams and holds them up, so it must lie
@@ -289,7 +300,8 @@ void Worker::issue(Stream& stream, const Request& request, std::span<const std::
   }
   current_ = &context;
   issuing_ = &stream;
-  issuing_record_ = record;
+  issuing_record_ = item.record;
+  issuing_run_ = item.run;
   was_refused_ = false;
   const bool was_dirty = stream.dirty;
   ++stream.issued;
@@ -300,6 +312,8 @@ void Worker::issue(Stream& stream, const Request& request, std::span<const std::
   const bool well_formed = dispatch(*this, request.op, request, payload);
   issuing_ = nullptr;
   issuing_record_.reset();
+  issuing_run_.reset();
+  if (item.run) item.run->settle();
   if (!well_formed) return broken(std::string("a malformed ") + wire::op_name(request.op));
   if (context.fatal != CUDA_SUCCESS) return;
   if (was_refused_ && !was_dirty) stream.dirty = false;
@@ -350,7 +364,7 @@ bool Worker::pump_head(Stream& stream) {
   const std::span<const std::byte> payload =
       std::span(item.command).subspan(sizeof header, header.payload_bytes);
   backlog_bytes_ -= item.command.size();
-  issue(stream, {header.request, header.context, op}, payload, item.record);
+  issue(stream, {header.request, header.context, op}, payload, item);
   if (stream.copying) {
     // The entry stays in its place, for what is left of the copy.
     head.item = Item{};
@@ -370,6 +384,7 @@ bool Worker::pump(Stream& stream) {
 bool Worker::poll() {
   bool moved = completion.poll();
   moved |= side.poll();
+  moved |= host_calls.poll();
   for (size_t i = 0; i < pumping_.size();) {
     const std::shared_ptr<Stream> stream = pumping_[i];
     const uint64_t before = stream->operations;
@@ -507,7 +522,10 @@ CUresult Worker::find(uint64_t id, CUevent* handle) const {
   if (id == 0) return CUDA_SUCCESS;
   const Event* event = tables.events.find(id);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
-  *handle = event->latest ? event->latest->handle : event->spare;
+  const auto& held = event->latest  ? event->latest->event
+                     : event->spare ? event->spare
+                                    : event->pinned;
+  *handle = held ? held->handle : nullptr;
   return CUDA_SUCCESS;
 }
 CUresult Worker::find(uint64_t id, CUmodule* handle) const {
@@ -522,8 +540,17 @@ CUresult Worker::find(uint64_t id, CUfunction* handle) const {
 CUresult Worker::find(uint64_t id, CUkernel* handle) const {
   return look_up(tables.functions, id, handle, &Function::kernel);
 }
+std::shared_ptr<Graph> Worker::graph(uint64_t id) const {
+  const auto inside = graph_names.inside(id);
+  return inside ? inside : tables.graphs.share(id);
+}
 CUresult Worker::find(uint64_t id, CUgraph* handle) const {
-  return look_up(tables.graphs, id, handle, &Graph::handle);
+  *handle = nullptr;
+  if (id == 0) return CUDA_SUCCESS;
+  const auto found = graph(id);
+  if (!found) return CUDA_ERROR_INVALID_HANDLE;
+  *handle = found->handle;
+  return CUDA_SUCCESS;
 }
 CUresult Worker::find(uint64_t id, CUgraphExec* handle) const {
   return look_up(tables.executables, id, handle, &ExecutableGraph::handle);

@@ -112,6 +112,7 @@ class Worker {
   /// The stream of the command being issued.
   Stream& issuing() const { return *issuing_; }
   const std::shared_ptr<Record>& issuing_record() const { return issuing_record_; }
+  const std::shared_ptr<GraphRun>& issuing_run() const { return issuing_run_; }
 
   /// Notices results that kill the context; returns the result.
   CUresult checked(Context& context, CUresult result);
@@ -138,6 +139,9 @@ class Worker {
   };
   std::unordered_map<uint64_t, HostFunctionPlace>& host_functions() { return host_functions_; }
 
+  /// A graph of the client's table, or one inside a node; null where there is none.
+  std::shared_ptr<Graph> graph(uint64_t id) const;
+
   // What generated bodies look up; id 0 is the null handle.
   CUresult find(uint64_t id, CUcontext* handle) const;
   CUresult find(uint64_t id, CUstream* handle) const;
@@ -159,8 +163,10 @@ class Worker {
  public:
   std::vector<Device> devices;
   Share& share;
-  Tables tables;
   Outbox outbox;
+  HostCalls host_calls;
+  Tables tables;
+  GraphNames graph_names;
   Completion completion;
   Memory memory;
   VirtualMemory virtual_memory;
@@ -177,7 +183,7 @@ class Worker {
   void arrive(Stream& stream, wire::Op op, std::span<const std::byte> payload, Item* item);
   bool may_issue(Stream& stream, uint64_t sequence, const Item& item, wire::Op op);
   void issue(Stream& stream, const Request& request, std::span<const std::byte> payload,
-             const std::shared_ptr<Record>& record);
+             const Item& item);
   void keep(Stream& stream, uint64_t sequence, Item item);
   bool pump(Stream& stream);
   bool pump_head(Stream& stream);
@@ -194,6 +200,7 @@ class Worker {
   CUcontext current_handle_ = nullptr;
   Stream* issuing_ = nullptr;
   std::shared_ptr<Record> issuing_record_;
+  std::shared_ptr<GraphRun> issuing_run_;
   bool was_refused_ = false;
   uint64_t sequence_ = 0;
   size_t backlog_bytes_ = 0;

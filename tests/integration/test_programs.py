@@ -51,6 +51,8 @@ DRIVER_PROGRAMS = [
     "manyThreads",
     "privateTables",
     "jitLink",
+    "graphNodes",
+    "graphHost",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {

@@ -26,6 +26,8 @@ struct Quiet final : client::Listener {
   }
   bool copied(uint64_t, std::span<const std::byte>) override { return false; }
   void host_function(uint64_t function) override { functions += function; }
+  void graph_function(uint64_t, uint64_t) override {}
+  void released(uint64_t) override {}
   void copy_failed(uint64_t) override {}
   void refused(wire::Op, client::Result result, uint64_t) override { refusal = result; }
   void fatal(client::Result, uint64_t) override {}

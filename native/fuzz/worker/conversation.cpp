@@ -213,17 +213,70 @@ void modules(Script& script) {
   script.send();
 }
 
-void graphs(Script& script) {
-  script.add(command::CaptureBegin{.stream = id(3)});
-  script.add(command::EventRecord{.stream = id(3), .event = id(1)});
-  script.add(command::CaptureEnd{.stream = id(3), .graph = id(1)});
+// The first node that the worker names, and the first graph inside one.
+constexpr uint64_t first_made = (uint64_t{1} << 63) + 1;
+
+CUgraphNodeParams node_of(CUgraphNodeType type) {
+  CUgraphNodeParams params = {};
+  params.type = type;
+  return params;
+}
+
+void nodes(Script& script) {
   script.add(command::GraphCreate{.graph = id(2)});
+  CUgraphNodeParams params = node_of(CU_GRAPH_NODE_TYPE_MEMSET);
+  params.memset.dst = window;
+  params.memset.elementSize = 4;
+  params.memset.width = params.memset.height = 1;
+  const auto content = std::as_bytes(std::span(&params, 1));
+  script.add(command::GraphAddNode{.graph = id(2), .content = content});
+  params = node_of(CU_GRAPH_NODE_TYPE_HOST);
+  params.host.userData = reinterpret_cast<void*>(uintptr_t{7});
+  script.add(command::GraphAddNode{.graph = id(2), .content = content});
+  params = node_of(CU_GRAPH_NODE_TYPE_EVENT_RECORD);
+  params.eventRecord.event = reinterpret_cast<CUevent>(id(1));
+  const uint64_t made[] = {first_made};
+  script.add(command::GraphAddNode{.graph = id(2), .dependencies = made, .content = content});
+  params = node_of(CU_GRAPH_NODE_TYPE_MEM_ALLOC);
+  params.alloc.poolProps.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  params.alloc.bytesize = 4096;
+  script.add(command::GraphAddNode{.graph = id(2), .content = content});
+  script.add(command::NodeSetParams{.node = first_made, .content = content});
+  script.add(command::NodeGetParams{.node = first_made});
+  script.add(command::NodeGetType{.node = first_made});
+  script.add(command::NodeGetAttribute{.node = first_made, .attribute = 1});
+  script.add(command::NodeCopyAttributes{.to = first_made, .from = first_made});
+  script.add(command::GraphChangeEdges{.graph = id(2), .from = made, .to = made});
+  script.add(command::GraphRetain{.graph = id(2), .object = 9, .count = 2});
+  script.add(command::GraphRelease{.graph = id(2), .object = 9, .count = 1});
+  script.add(command::GraphClone{.graph = id(2), .clone = id(3)});
+  script.add(command::NodeFindInClone{.node = first_made, .clone = id(3)});
+  script.add(command::GraphDescribe{.graph = id(2)});
+  script.add(command::GraphDot{.graph = id(2)});
+  script.add(command::GraphConditionalHandle{.graph = id(2), .value = 1, .flags = 1});
+  script.add(command::NodeDestroy{.node = first_made});
+  script.send();
+}
+
+void graphs(Script& script) {
+  script.add(command::CaptureBegin{.stream = id(3), .graph = id(1)});
+  script.add(command::EventRecord{.stream = id(3), .event = id(1)});
+  script.add(command::CaptureDependencies{.stream = id(3)});
+  script.add(command::CaptureSetDependencies{.stream = id(3)});
+  script.add(command::CaptureAllocation{.stream = id(3), .bytes = 4096});
+  script.add(command::CaptureFree{.stream = id(3), .address = window});
+  script.add(command::CaptureEnd{.stream = id(3), .graph = id(1)});
+  nodes(script);
   script.add(command::GraphInstantiate{.graph = id(1), .executable = id(1)});
   script.add(command::GraphUpload{.stream = id(3), .executable = id(1)});
   script.add(command::GraphLaunch{.stream = id(3), .executable = id(1)});
-  script.add(command::GraphNodeCount{.graph = id(1)});
+  script.add(command::GraphExecutableUpdate{.executable = id(1), .graph = id(2)});
+  script.add(command::GraphExecutableSetEnabled{.executable = id(1), .node = first_made});
+  script.add(command::GraphExecutableGetEnabled{.executable = id(1), .node = first_made});
+  script.add(command::GraphExecutableSetParams{.executable = id(1), .node = first_made});
   script.add(command::GraphExecutableDestroy{.executable = id(1)});
   script.add(command::GraphDestroy{.graph = id(1)});
+  script.add(command::GraphDestroy{.graph = id(2)});
   script.send();
 }
 

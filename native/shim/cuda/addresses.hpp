@@ -17,6 +17,7 @@ struct Pool;
 enum class MemoryKind : uint8_t {
   device,      ///< cuMemAlloc
   pool,        ///< stream-ordered
+  graph,       ///< allocated by a graph
   global,      ///< a module's variable
   mapped,      ///< physical memory that the program mapped; of no context
   pinned,      ///< host memory that we allocated

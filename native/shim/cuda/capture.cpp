@@ -206,13 +206,28 @@ CUresult check_begin(Stream* stream, CUstreamCaptureMode mode) {
   return is_captured(stream) ? CUDA_ERROR_ILLEGAL_STATE : CUDA_SUCCESS;
 }
 
-void begun(Stream* stream, CUstreamCaptureMode mode, uint64_t id) {
+Graph* captured_graph(const Stream* stream, bool* into) {
+  const std::lock_guard guard(mutex);
+  const Capture* capture = stream->capture.load();
+  if (capture == nullptr) return nullptr;
+  if (into != nullptr) *into = capture->into;
+  return capture->graph;
+}
+
+void rearranged(Stream* stream) {
+  const std::lock_guard guard(mutex);
+  if (Capture* capture = stream->capture.load()) capture->rearranged = true;
+}
+
+void begun(Stream* stream, CUstreamCaptureMode mode, uint64_t id, Graph* graph, bool into) {
   static constinit uint64_t last_number = 0;
   const std::lock_guard guard(mutex);
   Capture& capture = active().emplace_back();
   capture.id = id;
   capture.number = ++last_number;
   capture.origin = stream;
+  capture.graph = graph;
+  capture.into = into;
   capture.mode = mode;
   capture.thread = thread_id();
   capture.members.push_back({stream, {0}});
@@ -231,6 +246,7 @@ CUresult check_end(Stream* stream, bool* ends) {
   }
   *ends = true;
   if (capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+  if (capture->rearranged) return CUDA_SUCCESS;
   const std::vector<uint64_t>& end = capture->members.front().clock;
   for (size_t member = 1; member < capture->members.size(); ++member) {
     const uint64_t seen = member < end.size() ? end[member] : 0;

@@ -20,6 +20,7 @@ namespace outboard::shim {
 
 struct Context;
 struct Event;
+struct Graph;
 struct Stream;
 
 struct Capture {
@@ -27,8 +28,12 @@ struct Capture {
   uint64_t number = 0;  ///< ours: never used twice
   Stream* origin = nullptr;
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
-  int thread = 0;  ///< that began it
+  int thread = 0;          ///< that began it
+  Graph* graph = nullptr;  ///< that it makes
+  bool into = false;       ///< the program's own
   bool invalidated = false;
+  /// The program has changed dependencies itself: who is joined, the driver knows alone.
+  bool rearranged = false;
   uint64_t operations = 0;
   struct Member {
     Stream* stream = nullptr;
@@ -78,7 +83,12 @@ CUresult note_wait(Stream* stream, Event* event);
 CUresult check_event_unsafe(const Event* event);
 
 CUresult check_begin(Stream* stream, CUstreamCaptureMode mode);
-void begun(Stream* stream, CUstreamCaptureMode mode, uint64_t id);
+void begun(Stream* stream, CUstreamCaptureMode mode, uint64_t id, Graph* graph = nullptr,
+           bool into = false);
+/// The graph that the stream's capture makes; null where it is not captured.
+Graph* captured_graph(const Stream* stream, bool* into = nullptr);
+/// The program has changed what the stream's next node follows.
+void rearranged(Stream* stream);
 /// What ending the capture that begins in this stream comes to. `*ends`: the worker's capture ends
 /// too.
 CUresult check_end(Stream* stream, bool* ends);

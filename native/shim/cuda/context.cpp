@@ -74,9 +74,8 @@ void forget_objects(Context* context) {
     for (auto& [name, function] : module->functions) functions.give(function);
     modules.give(module);
   });
-  graph_execs.for_each([context](GraphExec* graph) {
-    if (graph->context == context) graph_execs.give(graph);
-  });
+  forget_graphs(context);
+  context->side.store(nullptr);
   sleep_libraries(context);
   forget_arrays(context);
   addresses().forget(context);

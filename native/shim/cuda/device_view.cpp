@@ -218,7 +218,7 @@ CUresult Reach::add_visible(uint64_t address) {
 CUresult Reach::add_view(uint64_t base) {
   if (std::find(views_.begin(), views_.end(), base) != views_.end()) return CUDA_SUCCESS;
   client::Server* server = stream_->context->server;
-  const bool captured = is_captured(stream_);
+  const bool captured = in_graph_ || is_captured(stream_);
   if (!captured) {
     if (const CUresult result = wait_for_reads(server); result != CUDA_SUCCESS) return result;
   }

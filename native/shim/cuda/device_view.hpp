@@ -38,7 +38,8 @@ bool find_host(uint64_t* address);
 /// What one command reaches of host memory. Each `add` comes before the command, sent() after it.
 class Reach {
  public:
-  explicit Reach(Stream* stream) : stream_(stream) {}
+  /// `in_graph`: the command will be part of a graph, as all of a captured stream are.
+  explicit Reach(Stream* stream, bool in_graph = false) : stream_(stream), in_graph_(in_graph) {}
 
   /// Makes the memory at `address` alike at the server; any other address is none of its business.
   CUresult add(uint64_t address) {
@@ -58,6 +59,7 @@ class Reach {
   void note_sent();
 
   Stream* stream_;
+  bool in_graph_;
   std::vector<uint64_t> views_;
 };
 

@@ -38,6 +38,14 @@ CUresult record(CUevent hEvent, CUstream hStream, unsigned flags) {
   Event* event = find(hEvent);
   if (event == nullptr || event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
   if ((flags & ~CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (flags == CU_EVENT_RECORD_EXTERNAL) {
+    // A node that records the event at every launch.
+    if (!is_captured(stream)) return CUDA_ERROR_INVALID_VALUE;
+    if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+    return send(stream,
+                wire::command::EventRecord{
+                    .stream = stream->head.id(), .event = event->head.id(), .flags = flags});
+  }
   if (const CUresult result = note_record(stream, event); result != CUDA_SUCCESS) return result;
   uint64_t count = 0;
   const CUresult result =

@@ -58,6 +58,9 @@ CUresult cuMemFree_v2(CUdeviceptr dptr) {
   if (dptr == 0) return CUDA_SUCCESS;
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
   Range range;
+  if (addresses().find(dptr, &range) && range.kind == MemoryKind::graph && range.base == dptr) {
+    return CUDA_SUCCESS;  // it goes with its graph
+  }
   if (!addresses().remove(dptr, MemoryKind::device, MemoryKind::pool, &range)) {
     return CUDA_ERROR_INVALID_VALUE;
   }

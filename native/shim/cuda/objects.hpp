@@ -1,4 +1,4 @@
-// What the program's handles point at: contexts, streams, events, modules, kernels, graphs, pools.
+// What the program's handles point at: contexts, streams, events, modules, kernels, pools.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,6 +17,7 @@
 #include "client/progress.hpp"
 #include "client/server.hpp"
 #include "client/slab.hpp"
+#include "shim/cuda/graphs.hpp"
 
 namespace outboard::shim {
 
@@ -52,6 +53,8 @@ struct Context {
   /// and that stream's count with it; 0: none.
   std::atomic<Stream*> upload_stream{nullptr};
   std::atomic<uint64_t> upload_count{0};
+  /// A stream of ours, beside all of the program's; made when it is needed.
+  std::atomic<Stream*> side{nullptr};
 };
 
 struct Stream {
@@ -115,18 +118,6 @@ struct Function {
   std::map<std::array<uint64_t, 5>, std::pair<int64_t, int64_t>> occupancy;
 };
 
-struct Graph {
-  client::SlotHead head;
-  Context* context = nullptr;
-  uint64_t nodes = 0;
-};
-
-struct GraphExec {
-  client::SlotHead head;
-  Context* context = nullptr;
-  unsigned long long flags = 0;
-};
-
 /// A pool is a count of what the program has from it: the memory of all of them comes from one
 /// place, and goes back there when it is free.
 struct Pool {
@@ -172,8 +163,6 @@ extern client::Slab<Stream, 1u << 17> streams;
 extern client::Slab<Event, 1u << 20> events;
 extern client::Slab<Module, 1u << 17> modules;
 extern client::Slab<Function, 1u << 20> functions;
-extern client::Slab<Graph, 1u << 17> graphs;
-extern client::Slab<GraphExec, 1u << 17> graph_execs;
 extern client::Slab<Pool, 1024> pools;
 extern client::Slab<PhysicalMemory, 1u << 20> physical_memories;
 extern client::Slab<Array, 1u << 20> arrays;
@@ -182,8 +171,6 @@ extern client::Slab<MipmappedArray, 1u << 17> mipmapped_arrays;
 inline CUcontext handle(Context* object) { return reinterpret_cast<CUcontext>(object); }
 inline CUstream handle(Stream* object) { return reinterpret_cast<CUstream>(object); }
 inline CUevent handle(Event* object) { return reinterpret_cast<CUevent>(object); }
-inline CUgraph handle(Graph* object) { return reinterpret_cast<CUgraph>(object); }
-inline CUgraphExec handle(GraphExec* object) { return reinterpret_cast<CUgraphExec>(object); }
 inline CUmemoryPool handle(Pool* object) { return reinterpret_cast<CUmemoryPool>(object); }
 
 inline Context* find(CUcontext value) { return contexts.find(value); }
@@ -205,8 +192,6 @@ inline Module* find(CUmodule value) { return find_module(value); }
 inline Module* find(CUlibrary value) { return find_module(value); }
 inline Function* find(CUfunction value) { return find_function(value); }
 inline Function* find(CUkernel value) { return find_function(value); }
-inline Graph* find(CUgraph value) { return graphs.find(value); }
-inline GraphExec* find(CUgraphExec value) { return graph_execs.find(value); }
 inline Pool* find(CUmemoryPool value) {
   Pool* pool = pools.find(value);
   return pool != nullptr && !pool->destroyed.load() ? pool : nullptr;

@@ -93,6 +93,21 @@ CUresult allocate_now(Stream* stream, Pool* pool, size_t bytes, CUdeviceptr* out
   return CUDA_SUCCESS;
 }
 
+CUresult capture_allocation(Stream* stream, size_t bytes, CUdeviceptr* out) {
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  Graph* graph = captured_graph(stream);
+  if (graph == nullptr) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+  client::Answer<wire::command::CaptureAllocation> answer;
+  const CUresult result =
+      call(stream->context,
+           wire::command::CaptureAllocation{.stream = stream->head.id(), .bytes = bytes}, &answer,
+           stream);
+  if (result != CUDA_SUCCESS) return result;
+  keep_memory(graph, stream->context->device, answer.reply.address, bytes);
+  *out = answer.reply.address;
+  return CUDA_SUCCESS;
+}
+
 CUresult allocate(CUdeviceptr* out, size_t bytes, CUmemoryPool from, CUstream hStream) {
   Context* context = nullptr;
   Stream* stream = nullptr;
@@ -110,13 +125,7 @@ CUresult allocate(CUdeviceptr* out, size_t bytes, CUmemoryPool from, CUstream hS
     *out = 0;
     return CUDA_SUCCESS;
   }
-  if (is_captured(stream)) {
-    static const char said[] = "captured allocation";
-    say_once(said,
-             "the program captures an allocation into a graph, which is not supported; it gets "
-             "CUDA_ERROR_NOT_SUPPORTED");
-    return CUDA_ERROR_NOT_SUPPORTED;
-  }
+  if (is_captured(stream)) return capture_allocation(stream, bytes, out);
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   if (!take(pool, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   CUresult result = allocate_now(stream, pool, bytes, out);
@@ -278,8 +287,15 @@ CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream) {
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
   if (dptr == 0) return CUDA_SUCCESS;
-  if (is_captured(stream)) return CUDA_ERROR_NOT_SUPPORTED;
   Range range;
+  if (addresses().find(dptr, &range) && range.kind == MemoryKind::graph) {
+    // It stays as long as its graph; a captured free is a node all the same.
+    if (range.base != dptr) return CUDA_ERROR_INVALID_VALUE;
+    if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+    if (!is_captured(stream)) return CUDA_SUCCESS;
+    return send(stream, wire::command::CaptureFree{.stream = stream->head.id(), .address = dptr});
+  }
+  if (is_captured(stream)) return CUDA_ERROR_INVALID_VALUE;
   if (!addresses().remove(dptr, MemoryKind::pool, MemoryKind::device, &range)) {
     return CUDA_ERROR_INVALID_VALUE;
   }

@@ -9,14 +9,9 @@
 namespace outboard::shim {
 
 struct Context;
-struct Stream;
 
 /// The one listener of all servers of this process.
 client::Owner* program();
-
-/// Queues a host function for a stream: its id travels, the pointer stays here.
-CUresult add_host_function(Stream* stream, CUhostFn function, void* data);
-CUresult add_callback(Stream* stream, CUstreamCallback function, void* data);
 
 /// Releases what waits for bytes of the context's streams: none will come or leave any more.
 void drop_copies(Context* context);

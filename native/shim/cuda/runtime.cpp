@@ -30,6 +30,7 @@ constinit client::Slab<Event, 1u << 20> events;
 constinit client::Slab<Module, 1u << 17> modules;
 constinit client::Slab<Function, 1u << 20> functions;
 constinit client::Slab<Graph, 1u << 17> graphs;
+constinit client::Slab<Node, 1u << 20> nodes;
 constinit client::Slab<GraphExec, 1u << 17> graph_execs;
 constinit client::Slab<Pool, 1024> pools;
 constinit client::Slab<PhysicalMemory, 1u << 20> physical_memories;

@@ -31,6 +31,7 @@ struct Device {
   unsigned retained = 0;
   std::atomic<bool> active{false};
   std::atomic<unsigned> primary_flags{0};
+  std::atomic<uint64_t> graph_memory{0}, graph_memory_high{0};  ///< bytes that graphs hold
   Pool* pool = nullptr;          ///< the default one; null until it is asked for
   Pool* current_pool = nullptr;  ///< null: the default one
   std::atomic<uint64_t> granularity[2] =
@@ -83,5 +84,7 @@ extern thread_local constinit ThreadState thread_state;
 
 /// The stream that CU_STREAM_PER_THREAD means for this thread in this context; null: no room.
 Stream* per_thread_stream(Context* context);
+/// A stream of ours that no work of the program's is ordered with; null: no room.
+Stream* side_stream(Context* context);
 
 }  // namespace outboard::shim

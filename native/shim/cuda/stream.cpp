@@ -3,12 +3,13 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
-#include "shim/cuda/program.hpp"
+#include "shim/cuda/host_functions.hpp"
 #include "shim/cuda/waiting.hpp"
 
 namespace outboard::shim {
@@ -108,6 +109,28 @@ CUresult write_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsi
                                                       .width = width});
 }
 
+bool is_valid(const CUstreamBatchMemOpParams& operation) {
+  Range range;
+  const auto word = [&](CUdeviceptr address, size_t bytes) {
+    return address % bytes == 0 && addresses().is_device(address, bytes, &range);
+  };
+  switch (operation.operation) {
+    case CU_STREAM_MEM_OP_WAIT_VALUE_32:
+      return word(operation.waitValue.address, 4);
+    case CU_STREAM_MEM_OP_WAIT_VALUE_64:
+      return word(operation.waitValue.address, 8);
+    case CU_STREAM_MEM_OP_WRITE_VALUE_32:
+      return word(operation.writeValue.address, 4);
+    case CU_STREAM_MEM_OP_WRITE_VALUE_64:
+      return word(operation.writeValue.address, 8);
+    case CU_STREAM_MEM_OP_BARRIER:
+    case CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 Stream* per_thread_stream(Context* context) {
@@ -125,6 +148,17 @@ Stream* per_thread_stream(Context* context) {
   stream->per_thread = true;
   *free = {id, stream};
   ::pthread_setspecific(retire_key(), &thread_state);
+  return stream;
+}
+
+Stream* side_stream(Context* context) {
+  static constinit std::mutex mutex;
+  const std::lock_guard guard(mutex);
+  Stream* stream = context->side.load();
+  if (stream != nullptr) return stream;
+  if (create(context, CU_STREAM_NON_BLOCKING, 0, &stream) != CUDA_SUCCESS) return nullptr;
+  stream->per_thread = true;  // not the program's to destroy
+  context->side.store(stream);
   return stream;
 }
 
@@ -189,6 +223,14 @@ CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
   Event* event = find(hEvent);
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if ((Flags & ~CU_EVENT_WAIT_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (Flags == CU_EVENT_WAIT_EXTERNAL) {
+    // A node that waits for the event at every launch.
+    if (!is_captured(stream)) return CUDA_ERROR_INVALID_VALUE;
+    if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+    return send(stream,
+                wire::command::StreamWaitEvent{
+                    .stream = stream->head.id(), .event = event->head.id(), .flags = Flags});
+  }
   if (const CUresult result = note_wait(stream, event); result != CUDA_SUCCESS) return result;
   if (!event->recorded.load(std::memory_order_acquire)) return CUDA_SUCCESS;
   if (event->context->server != context->server) {
@@ -204,9 +246,15 @@ CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void* userData) {
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
   if (fn == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (is_captured(stream)) return CUDA_ERROR_NOT_SUPPORTED;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  return add_host_function(stream, fn, userData);
+  if (!is_captured(stream)) return add_host_function(stream, fn, userData);
+  Graph* graph = captured_graph(stream);
+  if (graph == nullptr) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+  graph->has_host_parts = true;
+  const uint64_t function = register_function(fn, userData);
+  if (function == 0) return CUDA_ERROR_OUT_OF_MEMORY;
+  return send(stream,
+              wire::command::HostFunction{.stream = stream->head.id(), .function = function});
 }
 
 CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void* userData,
@@ -296,6 +344,27 @@ CUresult cuStreamCopyAttributes(CUstream dst, CUstream src) {
   if (const CUresult result = enter_local(src, &from); result != CUDA_SUCCESS) return result;
   to->attributes = from->attributes;
   return CUDA_SUCCESS;
+}
+
+CUresult cuStreamBatchMemOp_v2(CUstream hStream, unsigned int count,
+                               CUstreamBatchMemOpParams* paramArray, unsigned int flags) {
+  constexpr unsigned most = 256;
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
+  if (paramArray == nullptr || count == 0 || count > most || flags != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (unsigned i = 0; i < count; ++i) {
+    if (!is_valid(paramArray[i])) return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  const std::span operations(paramArray, count);
+  return send(
+      stream,
+      wire::command::StreamMemoryOperations{
+          .stream = stream->head.id(), .flags = flags, .operations = std::as_bytes(operations)});
 }
 
 CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value,

@@ -7,6 +7,7 @@
 #include "base/log.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
+#include "shim/cuda/graph_copies.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/waiting.hpp"
 
@@ -16,15 +17,12 @@ namespace {
 using client::Result;
 using client::Waiter;
 
-// A captured copy of host memory is done at every launch of the graph, with the memory's content
-// then.
-CUresult refuse_captured(Stream* stream) {
-  if (!is_captured(stream)) return CUDA_SUCCESS;
+// Of both ends in host memory nothing is the server's.
+CUresult refuse_captured() {
   static const char said[] = "captured copy";
-  say_once(
-      said,
-      "the program captures a copy between host and device into a graph, which is not supported; "
-      "it gets CUDA_ERROR_NOT_SUPPORTED");
+  say_once(said,
+           "the program captures a copy within host memory into a graph, which is not supported; "
+           "it gets CUDA_ERROR_NOT_SUPPORTED");
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
@@ -129,6 +127,17 @@ CUresult upload(Stream* stream, uint64_t to, const void* from, size_t bytes, Whe
 
 }  // namespace
 
+CUresult send_bytes(Stream* stream, uint64_t to, const void* from, size_t bytes) {
+  uint64_t count = 0;
+  return upload(stream, to, from, bytes, When::done, &count);
+}
+CUresult fetch_bytes_later(Stream* stream, void* to, uint64_t from, size_t bytes) {
+  return read_later(stream, to, from, bytes);
+}
+CUresult fetch_bytes_now(Stream* stream, void* to, uint64_t from, size_t bytes) {
+  return read_now(stream, to, from, bytes);
+}
+
 CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t bytes, When when) {
   if (bytes == 0) return CUDA_SUCCESS;
   Range range;
@@ -137,7 +146,7 @@ CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t by
     return find_host(&to) ? copy_any(stream, to, reinterpret_cast<uint64_t>(from), bytes, when)
                           : CUDA_ERROR_INVALID_VALUE;
   }
-  if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (is_captured(stream)) return capture_copy(stream, true, to, from, bytes);
   if (const CUresult result = settle_views(from, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   const bool early = when == When::queued || may_return_early(stream);
@@ -159,7 +168,7 @@ CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, Whe
     return find_host(&from) ? copy_any(stream, reinterpret_cast<uint64_t>(to), from, bytes, when)
                             : CUDA_ERROR_INVALID_VALUE;
   }
-  if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (is_captured(stream)) return capture_copy(stream, false, from, to, bytes);
   if (const CUresult result = settle_views(to, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   if (when == When::queued && addresses().is_pinned(to, bytes)) {
@@ -199,7 +208,7 @@ CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When
   if (from_gpu) return copy_to_host(stream, host_to, from, bytes, when);
   if (to == 0 || from == 0) return CUDA_ERROR_INVALID_VALUE;
   // Host to host keeps the stream's order: what is queued before it is done first.
-  if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (is_captured(stream)) return refuse_captured();
   if (!stream->progress.idle()) {
     if (const CUresult result = wait_all(stream); result != CUDA_SUCCESS) return result;
   }

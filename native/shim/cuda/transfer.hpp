@@ -21,6 +21,11 @@ enum class When {
 CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t bytes, When when);
 CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, When when);
 CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes);
+/// Bytes to and from device memory of ours, which the program cannot name: no checks. What is read
+/// later has to be waited for as the stream is.
+CUresult send_bytes(Stream* stream, uint64_t to, const void* from, size_t bytes);
+CUresult fetch_bytes_later(Stream* stream, void* to, uint64_t from, size_t bytes);
+CUresult fetch_bytes_now(Stream* stream, void* to, uint64_t from, size_t bytes);
 /// By what the addresses are.
 CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When when);
 

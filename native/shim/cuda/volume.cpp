@@ -7,9 +7,9 @@
 #include <memory>
 #include <span>
 
-#include "base/log.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
+#include "shim/cuda/graph_copies.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/waiting.hpp"
 #include "wire/volume.hpp"
@@ -68,25 +68,11 @@ client::Server* server_of(const VolumeEnd& end) {
   return addresses().find(end.address, &range) ? range.device->server : nullptr;
 }
 
-CUresult refuse_captured(const Stream* stream) {
-  if (!is_captured(stream)) return CUDA_SUCCESS;
-  static const char said[] = "captured volume";
-  say_once(said,
-           "the program captures a pitched copy between host and device into a graph, which is not "
-           "supported; it gets CUDA_ERROR_NOT_SUPPORTED");
-  return CUDA_ERROR_NOT_SUPPORTED;
-}
-
 CUresult copy_on_server(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
                         const VolumeShape& shape) {
   if (server_of(to) != server_of(from)) return CUDA_ERROR_NOT_SUPPORTED;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  const wire::VolumeEnd ends[] = {to_wire(to), to_wire(from)};
-  return send(stream, wire::command::CopyVolume{.stream = stream->head.id(),
-                                                .width_bytes = shape.width_bytes,
-                                                .height = shape.height,
-                                                .depth = shape.depth,
-                                                .ends = std::as_bytes(std::span(ends))});
+  return send_volume(stream, to, from, shape);
 }
 
 // Between memory of the program's and bytes without gaps.
@@ -242,6 +228,16 @@ CUresult to_program(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
 
 }  // namespace
 
+CUresult send_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
+                     const VolumeShape& shape) {
+  const wire::VolumeEnd ends[] = {to_wire(to), to_wire(from)};
+  return send(stream, wire::command::CopyVolume{.stream = stream->head.id(),
+                                                .width_bytes = shape.width_bytes,
+                                                .height = shape.height,
+                                                .depth = shape.depth,
+                                                .ends = std::as_bytes(std::span(ends))});
+}
+
 CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
                      const VolumeShape& shape, When when) {
   if (shape.bytes() == 0) return CUDA_SUCCESS;
@@ -253,7 +249,9 @@ CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (to.on_server() && from.on_server()) return copy_on_server(stream, to, from, shape);
-  if (const CUresult result = refuse_captured(stream); result != CUDA_SUCCESS) return result;
+  if (is_captured(stream) && to.on_server() != from.on_server()) {
+    return capture_volume(stream, to, from, shape);
+  }
   const VolumeEnd& own = to.on_server() ? from : to;
   const CUresult settled = settle_views(host_bytes(own.address), extent(own, shape));
   if (settled != CUDA_SUCCESS) return settled;

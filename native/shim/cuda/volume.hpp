@@ -39,4 +39,8 @@ struct VolumeShape {
 CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
                      const VolumeShape& shape, When when);
 
+/// The command alone, between ends that are both on the server and have been checked.
+CUresult send_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
+                     const VolumeShape& shape);
+
 }  // namespace outboard::shim

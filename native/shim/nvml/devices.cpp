@@ -24,6 +24,8 @@ class Silent final : public client::Owner {
  public:
   client::StreamProgress* stream(uint64_t) override { return nullptr; }
   void host_function(uint64_t) override {}
+  void graph_function(client::Server*, uint64_t, uint64_t) override {}
+  void released(uint64_t) override {}
   void refused(wire::Op, client::Result, uint64_t) override {}
   void fatal(client::Result, uint64_t) override {}
   void lost() override {}

@@ -40,7 +40,13 @@ struct TypeOf {
 
 CUgraphNodeType GraphNode::type() const { return std::visit(TypeOf{}, content); }
 
+GraphMemoryUse& graph_memory() {
+  static auto& use = *new GraphMemoryUse;
+  return use;
+}
+
 GraphMemory::~GraphMemory() {
+  graph_memory().used -= bytes;
   if (auto a = MemoryMap::get().erase(base, MemoryKind::pool)) MemoryMap::release(*a);
 }
 
@@ -56,6 +62,9 @@ CUresult graph_allocation(MemoryPool& pool, size_t bytes, AllocContent* out) {
   MemoryMap::get().insert(std::move(a));
   out->memory = std::make_shared<GraphMemory>();
   out->memory->base = base;
+  out->memory->bytes = bytes;
+  const uint64_t used = graph_memory().used += bytes;
+  graph_memory().high = std::max(graph_memory().high.load(), used);
   out->parameters.poolProps.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
   out->parameters.poolProps.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   out->parameters.poolProps.location.id = pool.device.ordinal;

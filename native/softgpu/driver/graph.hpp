@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <variant>
@@ -33,8 +34,16 @@ struct ValueContent {
 /// one address, so that nodes can name it.
 struct GraphMemory {
   uint64_t base = 0;
+  size_t bytes = 0;
   ~GraphMemory();
 };
+
+/// Bytes that graphs hold.
+struct GraphMemoryUse {
+  std::atomic<uint64_t> used{0}, high{0};
+};
+GraphMemoryUse& graph_memory();
+
 struct AllocContent {
   CUDA_MEM_ALLOC_NODE_PARAMS parameters{};
   std::shared_ptr<GraphMemory> memory;

@@ -202,6 +202,38 @@ extern "C" CUresult cuGraphDebugDotPrint(CUgraph handle, const char* path, unsig
   });
 }
 
+// Memory of graphs lives as long as they do: there never is any to trim.
+extern "C" CUresult cuDeviceGraphMemTrim(CUdevice ordinal) {
+  return with_driver(
+      [&] { return Driver::get().device(ordinal) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE; });
+}
+extern "C" CUresult cuDeviceGetGraphMemAttribute(CUdevice ordinal, CUgraphMem_attribute attribute,
+                                                 void* value) {
+  return with_driver([&] {
+    if (Driver::get().device(ordinal) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+    if (value == nullptr || attribute > CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    const bool high = attribute == CU_GRAPH_MEM_ATTR_USED_MEM_HIGH ||
+                      attribute == CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
+    *static_cast<cuuint64_t*>(value) = high ? graph_memory().high : graph_memory().used;
+    return CUDA_SUCCESS;
+  });
+}
+extern "C" CUresult cuDeviceSetGraphMemAttribute(CUdevice ordinal, CUgraphMem_attribute attribute,
+                                                 void* value) {
+  return with_driver([&] {
+    if (Driver::get().device(ordinal) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+    const bool high = attribute == CU_GRAPH_MEM_ATTR_USED_MEM_HIGH ||
+                      attribute == CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
+    if (value == nullptr || !high || *static_cast<const cuuint64_t*>(value) != 0) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    graph_memory().high = graph_memory().used.load();
+    return CUDA_SUCCESS;
+  });
+}
+
 // User objects: something of the program's that lives as long as a graph does.
 namespace softgpu {
 namespace {

@@ -398,6 +398,7 @@ TEST_CASE("a captured stream becomes a graph that can be launched") {
   upload(peer, stream, word, std::vector<uint32_t>{0});
   command::CaptureBegin begin;
   begin.stream = stream;
+  begin.graph = peer.make_id();
   CHECK(peer.call(begin).result == CUDA_SUCCESS);
   for (int i = 0; i < 10; ++i) bump(peer, stream, function, word);
   // What others do meanwhile is not part of it.
@@ -405,10 +406,14 @@ TEST_CASE("a captured stream becomes a graph that can be launched") {
   CHECK(other != 0);
   command::CaptureEnd end;
   end.stream = stream;
-  end.graph = peer.make_id();
-  const auto captured = peer.call(end);
-  CHECK(captured.result == CUDA_SUCCESS);
-  CHECK(captured.reply.nodes == 10);
+  end.graph = begin.graph;
+  CHECK(peer.call(end).result == CUDA_SUCCESS);
+  command::GraphDescribe describe;
+  describe.graph = begin.graph;
+  const auto described = peer.call(describe);
+  CHECK(described.result == CUDA_SUCCESS);
+  CHECK(described.reply.nodes.size() == 10);
+  CHECK(described.reply.from.size() == 9);
   command::GraphInstantiate instantiate;
   instantiate.graph = end.graph;
   instantiate.executable = peer.make_id();
