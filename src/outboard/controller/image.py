@@ -9,7 +9,7 @@ ledger's counters, and who was wrong reads again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
@@ -18,10 +18,11 @@ from outboard.ledger.nodes import epoch_base
 from outboard.ledger.requests import Terms, waiting_requests
 from outboard.ledger.schema import allocations, devices, grants, nodes, requests, users
 from outboard.ledger.transaction import Transaction
-from outboard.model.request import GrantedDevice
+from outboard.model.request import GrantedDevice, Request
 from outboard.scheduler.fairness import HALF_LIFE_US, FairShare
-from outboard.scheduler.placement import DeviceState, Key
+from outboard.scheduler.placement import Busy, DeviceState, Key, Placement, Rules, place
 from outboard.scheduler.queue import Running, Waiting
+from outboard.scheduler.shortlist import Shortlist
 
 _REMEMBERED_US = 5 * HALF_LIFE_US
 
@@ -51,13 +52,19 @@ class Image:
         self.running: dict[str, tuple[str, Running]] = {}
         self.fair = fair or FairShare()
         self._pending: dict[Key, int] = {}
+        self._current: dict[Key, DeviceState] = {}
+        self._shortlist = Shortlist()
 
     def take_in(self, picture: Picture) -> None:
         """Know what the picture shows."""
         if picture.complete:
             self.devices = picture.devices
+            self._current = {key: self._with_pending(key) for key in self.devices}
+            self._shortlist = Shortlist(self._current.values())
         else:
             self.devices.update(picture.devices)
+            for key in picture.devices:
+                self._refresh(key)
         if picture.waiting is not None:
             self.waiting = picture.waiting
         if picture.running is not None:
@@ -69,12 +76,17 @@ class Image:
 
     def states(self) -> list[DeviceState]:
         """Every device, with what is being granted counted as granted."""
-        if not self._pending:
-            return list(self.devices.values())
-        return [
-            device if device.key not in self._pending else _with(device, self._pending[device.key])
-            for device in self.devices.values()
-        ]
+        return list(self._current.values())
+
+    def choose(self, request: Request) -> Placement | Busy:
+        """Devices for one request, as `place` chooses them."""
+        rules = Rules.of(request)
+        few = self._shortlist.candidates(request.gpus, request.share, rules)
+        if few:
+            outcome = place(few, request.gpus, request.share, rules)
+            if isinstance(outcome, Placement):
+                return outcome
+        return place(self.states(), request.gpus, request.share, rules)
 
     def hold(self, chosen: Iterable[GrantedDevice], sign: int = 1) -> None:
         """Count bytes as granted while a transaction grants them; with -1, no more."""
@@ -85,6 +97,19 @@ class Image:
                 self._pending[key] = amount
             else:
                 self._pending.pop(key, None)
+            if key in self.devices:
+                self._refresh(key)
+
+    def _refresh(self, key: Key) -> None:
+        self._current[key] = self._with_pending(key)
+        self._shortlist.put(self._current[key])
+
+    def _with_pending(self, key: Key) -> DeviceState:
+        device = self.devices[key]
+        more_bytes = self._pending.get(key, 0)
+        if not more_bytes:
+            return device
+        return replace(device, granted_bytes=device.granted_bytes + more_bytes)
 
     def gpus(self, chosen: Iterable[GrantedDevice]) -> float:
         """How many GPUs some shares are together."""
@@ -207,20 +232,6 @@ def _facts(row: sa.Row[tuple[object, ...]]) -> dict[str, str]:
     if "driver-version" in labels:
         facts["server.driver-version"] = str(labels["driver-version"])
     return facts
-
-
-def _with(device: DeviceState, more_bytes: int) -> DeviceState:
-    return DeviceState(
-        device.node,
-        device.index,
-        device.name,
-        device.capacity_bytes,
-        device.granted_bytes + more_bytes,
-        device.minimum_share_bytes,
-        device.pool,
-        device.closed,
-        device.facts,
-    )
 
 
 def _read_requests(tx: Transaction, picture: Picture) -> None:

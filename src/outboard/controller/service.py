@@ -27,7 +27,7 @@ from outboard.ledger.requests import Ask, Granted, Lost, Terms
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 from outboard.model.session_file import SessionFile
-from outboard.scheduler.placement import Placement, Rules, place
+from outboard.scheduler.placement import Placement
 from outboard.scheduler.queue import Plan, Running, Standing, plan
 
 log = logging.getLogger("outboard.controller")
@@ -210,8 +210,7 @@ class Service:
     def _choose(self, request: Request) -> tuple[tuple[GrantedDevice, ...], RequestError | None]:
         """Devices for a request that needs not queue; or why it can never have any."""
         try:
-            states = self.image.states()
-            outcome = place(states, request.gpus, request.share, Rules.of(request))
+            outcome = self.image.choose(request)
         except RequestError as error:
             return (), error
         if self.image.waiting or not isinstance(outcome, Placement):

@@ -332,10 +332,15 @@ def give_up(tx: Transaction, terms: Terms) -> list[str]:
 def _check(tx: Transaction, request: Request) -> None:
     """What needs no lock: it can only be refused here, and the counters are judged again."""
     user = tx.connection.execute(
-        sa.select(users.c.disabled).where(users.c.name == request.user)
+        sa.select(users.c.disabled, users.c.direct).where(users.c.name == request.user)
     ).one_or_none()
     if user is None or user.disabled:
         raise Forbidden(f"user {request.user} may not use this pool", "ask the administrator")
+    if not user.direct and request.host is None:
+        raise Forbidden(
+            f"user {request.user} has GPUs by client services alone",
+            "use a machine that has one: outboard status tells whether this is such a machine",
+        )
     groups = groups_of(tx, request.user)
     found = limits.in_force(tx, limits.subjects_of(request.user, groups, request.host))
     for limit in found:

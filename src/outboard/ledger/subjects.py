@@ -67,6 +67,12 @@ def ensure_host(tx: Transaction, host: str, name: str = "") -> bool:
     return made
 
 
+def host_policy(tx: Transaction, host: str) -> str:
+    """any, service-only or blocked; a host that nobody enrolled is blocked."""
+    policy = tx.connection.scalar(sa.select(hosts.c.policy).where(hosts.c.id == host))
+    return "blocked" if policy is None else str(policy)
+
+
 def change_host(tx: Transaction, host: str, **values: object) -> None:
     """Set columns of a host: name, policy."""
     done = tx.connection.execute(hosts.update().where(hosts.c.id == host).values(values))

@@ -15,7 +15,8 @@ from outboard.controller.access import PUBLIC_PATHS, Brake
 from outboard.controller.app import create_app
 from outboard.controller.service import Service
 from outboard.errors import RateLimited
-from outboard.ledger import tokens
+from outboard.ledger import subjects, tokens
+from outboard.ledger.transaction import Transaction
 from tests.unit.controller.deployment import Client, Deployment, PlainSessions
 
 
@@ -160,3 +161,37 @@ def test_the_database_has_no_token_only_its_hash(deployment: Deployment) -> None
 def test_an_app_can_be_made_without_starting_it(deployment: Deployment) -> None:
     app = create_app(Service(deployment.database, deployment.service.terms), PlainSessions())
     assert "/v1/requests" in app.openapi()["paths"]
+
+
+def host_client(deployment: Deployment, *scopes: str) -> Client:
+    def work(tx: Transaction) -> str:
+        subjects.ensure_host(tx, "h-1", "desk")
+        subjects.ensure_user(tx, "ann")
+        return tokens.create_token(tx, ("host", "h-1"), scopes)
+
+    return Client(deployment.url, deployment.database.write(work))
+
+
+def test_a_machine_asks_for_its_users_as_its_policy_allows(
+    deployment: Deployment, admin: Client
+) -> None:
+    plain, service = host_client(deployment, "use"), host_client(deployment, "use", "service")
+    assert plain.request(user="ann")[0] == 201
+    assert plain.request()[1]["code"] == "forbidden"
+    admin.call("PUT", "/v1/hosts/h-1", {"policy": "service-only"})
+    assert plain.request(user="ann")[1]["code"] == "forbidden"
+    assert service.request(user="ann")[0] == 201
+    admin.call("PUT", "/v1/hosts/h-1", {"policy": "blocked"})
+    assert service.request(user="ann")[1]["code"] == "forbidden"
+    plain.close()
+    service.close()
+
+
+def test_a_user_of_services_alone_cannot_ask_directly(
+    deployment: Deployment, admin: Client, ann: Client
+) -> None:
+    admin.call("PUT", "/v1/users/ann", {"direct": False})
+    assert ann.request()[1]["code"] == "forbidden"
+    service = host_client(deployment, "use", "service")
+    assert service.request(user="ann")[0] == 201
+    service.close()

@@ -5,6 +5,8 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from outboard.errors import (
 from outboard.model.filters import parse_filter
 from outboard.model.request import GrantedDevice, Share
 from outboard.scheduler.placement import Busy, DeviceState, Placement, Rules, place
+from outboard.scheduler.shortlist import Shortlist
 
 MIB = 1 << 20
 
@@ -213,3 +216,31 @@ def test_a_server_or_a_pool_can_be_named() -> None:
 def test_what_is_no_filter_is_refused(text: str) -> None:
     with pytest.raises(RequestError):
         parse_filter(text)
+
+
+@given(
+    pools,
+    shares,
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2048), st.booleans()), max_size=10),
+)
+def test_the_shortlist_chooses_what_looking_at_all_chooses(
+    devices: list[DeviceState], share: Share, changes: list[tuple[int, int, bool]]
+) -> None:
+    shortlist = Shortlist(devices)
+    now = {one.key: one for one in devices}
+    for which, granted_mib, closed in changes:
+        if devices:
+            before = devices[which % len(devices)]
+            granted = min(granted_mib * MIB, before.capacity_bytes)
+            after = replace(before, granted_bytes=granted, closed="x" if closed else "")
+            now[before.key] = after
+            shortlist.put(after)
+    few = shortlist.candidates(1, share, Rules())
+    try:
+        expected = place(list(now.values()), 1, share)
+    except RequestError:
+        expected = Busy("")
+    if isinstance(expected, Busy):
+        assert not few
+    else:
+        assert place(few, 1, share) == expected

@@ -13,10 +13,10 @@ from outboard.controller.actor import Actor
 from outboard.controller.bodies import RenewBody, RequestBody, ResizeBody, TakeOverBody
 from outboard.controller.parts import Here, User
 from outboard.errors import Forbidden, PoolBusy, WaitedTooLong
-from outboard.ledger import allocations, requests
+from outboard.ledger import allocations, requests, subjects
 from outboard.ledger.requests import Ask, Granted, Lost
 from outboard.model.token import hash_secret
-from outboard.scheduler.placement import Busy, Placement, Rules, place
+from outboard.scheduler.placement import Busy, Placement
 from outboard.scheduler.queue import explain
 from outboard.units import format_duration
 
@@ -38,11 +38,12 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
     Repeating it with the same id is safe, and gets the same grant.
     """
     request = body.request(_user_of(actor, body.user), actor.host)
+    if actor.host is not None:
+        policy = await here.service.read(lambda tx: subjects.host_policy(tx, actor.host or ""))
+        _require_policy(actor, policy)
     if body.dry_run:
         response.status_code = 200
-        states = here.service.image.states()
-        outcome = place(states, request.gpus, request.share, Rules.of(request))
-        return _dry_run(outcome)
+        return _dry_run(here.service.image.choose(request))
     hold_s = LONGEST_HOLD_S if body.hold_s is None else min(body.hold_s, LONGEST_HOLD_S)
     if body.wait_s is not None:
         hold_s = min(hold_s, body.wait_s)
@@ -206,6 +207,16 @@ async def _give_up(here: Here, request_id: str, reason: str) -> bool:
     return await here.service.write(lambda tx: requests.finish(tx, request_id, "timed_out", reason))
 
 
+def _require_policy(actor: Actor, policy: str) -> None:
+    """What an administrator has said of the client machine that asks."""
+    if policy == "blocked":
+        raise Forbidden("this machine may not use the pool", "ask the administrator")
+    if policy == "service-only" and not actor.has("service"):
+        raise Forbidden(
+            "on this machine GPUs are had by its service alone", "see it: outboard status"
+        )
+
+
 def _too_late(wait_s: float, reason: str) -> PoolBusy | WaitedTooLong:
     if wait_s:
         return WaitedTooLong(
@@ -226,7 +237,7 @@ def _user_of(actor: Actor, named: str) -> str:
         if named and named != actor.user and not actor.has("admin"):
             raise Forbidden(f"you are {actor.user}, and cannot ask for {named}")
         return named or actor.user
-    if actor.host and actor.has("service") and named:
+    if actor.host and named:
         return named
     raise Forbidden("this token names no user", "sign in: outboard login URL")
 
