@@ -91,7 +91,7 @@ class Service:
         self._poked = asyncio.Event()
         self._news = asyncio.Condition()
         self._listeners: set[asyncio.Queue[Change | None]] = set()
-        self._executor = ThreadPoolExecutor(8, thread_name_prefix="ledger")
+        self._executor = ThreadPoolExecutor(24, thread_name_prefix="ledger")
 
     async def start(self) -> None:
         """Read the ledger, then keep up with it."""

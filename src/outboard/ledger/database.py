@@ -2,8 +2,9 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-Every change is one transaction. On SQLite it begins with BEGIN IMMEDIATE (a transaction that starts
-by reading cannot wait for another writer) and a lock file keeps a second controller out. On
+Every change is all or nothing. On SQLite a transaction begins with BEGIN IMMEDIATE (one that starts
+by reading cannot wait for another writer), changes that wait for the writer's turn are committed
+together, each in a savepoint of its own, and a lock file keeps a second controller out. On
 PostgreSQL it is READ COMMITTED with explicit row locks, run again after a deadlock.
 """
 
@@ -17,8 +18,9 @@ import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -52,6 +54,21 @@ def database_clock(connection: sa.Connection) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
+class _Queued(Generic[Result]):
+    """A change that waits for the writer's turn, and what became of it."""
+
+    def __init__(self, work: Callable[[Transaction], Result]) -> None:
+        self.work = work
+        self.over = False
+        self.value: Result
+        self.error: BaseException | None = None
+
+    def result(self) -> Result:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
 class Database:
     """Opens the ledger and runs transactions on it. Safe to use from several threads."""
 
@@ -65,6 +82,7 @@ class Database:
         self.sqlite = parsed.get_backend_name() == "sqlite"
         self._clock = clock
         self._writer = threading.Lock()
+        self._queue: deque[_Queued[Any]] = deque()
         self._lock_descriptor: int | None = None
         if self.sqlite:
             if parsed.database:
@@ -112,15 +130,58 @@ class Database:
             self._lock_descriptor = None
 
     def _write_once(self, work: Callable[[Transaction], Result]) -> Result:
-        # SQLite has one writer anyway: who waits here is served in turn and spends nothing.
-        turn = self._writer if self.sqlite else contextlib.nullcontext()
-        with turn, self.engine.connect() as connection:
-            _begin_writing(connection)
-            transaction = Transaction(connection, self._clock)
-            result = work(transaction)
-            transaction.flush()
-            self._commit(connection)
-            return result
+        if not self.sqlite:
+            with self.engine.connect() as connection:
+                _begin_writing(connection)
+                result = self._change(connection, work)
+                self._commit(connection)
+                return result
+        # Who gets the turn writes what others have queued meanwhile, too: a commit costs an fsync.
+        item: _Queued[Result] = _Queued(work)
+        self._queue.append(item)
+        with self._writer:
+            if not item.over:
+                self._write_queued()
+        return item.result()
+
+    def _change(self, connection: sa.Connection, work: Callable[[Transaction], Result]) -> Result:
+        transaction = Transaction(connection, self._clock)
+        result = work(transaction)
+        transaction.flush()
+        return result
+
+    def _write_queued(self) -> None:
+        """Everything that is queued, in one commit; what fails by itself undoes itself alone."""
+        batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        try:
+            with self.engine.connect() as connection:
+                _begin_writing(connection)
+                for item in batch:
+                    self._write_one(connection, item, alone=len(batch) == 1)
+                if all(item.error is not None for item in batch):
+                    return  # nothing to keep
+                self._commit(connection)
+        except BaseException as error:
+            # The transaction is gone, and with it all that was done in it.
+            for item in batch:
+                item.error = item.error or error
+        finally:
+            for item in batch:
+                item.over = True
+
+    def _write_one(self, connection: sa.Connection, item: _Queued[Any], *, alone: bool) -> None:
+        if alone:
+            item.value = self._change(connection, item.work)
+            return
+        savepoint = connection.begin_nested()
+        try:
+            item.value = self._change(connection, item.work)
+            savepoint.commit()
+        except DBAPIError:
+            raise  # SQLite may have undone the whole transaction: a full disk
+        except Exception as error:
+            savepoint.rollback()
+            item.error = error
 
     def _commit(self, connection: sa.Connection) -> None:
         connection.commit()

@@ -190,3 +190,49 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -> None
 def test_a_folder_that_is_missing_is_said() -> None:
     with pytest.raises(DatabaseUnavailable, match="cannot be opened: No such file"):
         Database("sqlite:////nowhere/ledger.sqlite")
+
+
+def test_changes_that_wait_together_fail_alone(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/ledger.sqlite")
+    begun, go_on = threading.Event(), threading.Event()
+    outcomes: dict[int, str] = {}
+
+    def slow(tx: Transaction) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        tx.changed("test", "slow")
+
+    def quick(number: int) -> None:
+        def work(tx: Transaction) -> None:
+            tx.connection.execute(
+                controllers.insert().values(name=str(number), joined_us=0, seen_us=0)
+            )
+            if number % 2:
+                raise KeyError(number)
+
+        try:
+            database.write(work)
+            outcomes[number] = "kept"
+        except KeyError:
+            outcomes[number] = "undone"
+
+    threads = [threading.Thread(target=database.write, args=(slow,))]
+    threads[0].start()
+    assert begun.wait(30)
+    for number in range(6):
+        threads.append(threading.Thread(target=quick, args=(number,)))
+        threads[-1].start()
+    while len(database._queue) < 6:
+        pass
+    commits: list[int] = []
+    sa.event.listen(database.engine, "commit", lambda _connection: commits.append(1))
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert outcomes == {0: "kept", 1: "undone", 2: "kept", 3: "undone", 4: "kept", 5: "undone"}
+    names = database.read(
+        lambda tx: tx.connection.execute(sa.select(controllers.c.name)).scalars().all()
+    )
+    assert sorted(names) == ["0", "2", "4"]
+    assert len(commits) == 2
+    database.close()
