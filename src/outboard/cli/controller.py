@@ -9,20 +9,25 @@ import os
 import sys
 
 from outboard.cli.parser import Parser
+from outboard.errors import UsageError
 from outboard.settings import load_settings
 
+_ACTIONS = ("init", "serve", "backup", "restore")
 CONTROLLER_STATE = "/var/lib/outboard/controller"
 
 _EXAMPLES = """\
   sudo outboard controller init --name gpus.example.org
   outboard controller
+  outboard controller backup FILE             while it works
+  outboard controller restore FILE            while it does not
 """
 
 
 def controller_command(words: list[str]) -> int:
     """Become the controller's process, or the one that makes its files."""
-    parser = Parser("controller", "Make a pool's controller (init), or serve it.", _EXAMPLES)
-    parser.add_argument("action", nargs="?", choices=("init", "serve"), default="serve")
+    parser = Parser("controller", "Make a pool's controller, serve it, back it up.", _EXAMPLES)
+    parser.add_argument("action", nargs="?", choices=_ACTIONS, default="serve")
+    parser.add_argument("file", nargs="?", help="backup, restore: the ledger's copy")
     parser.add_argument("--state", metavar="FOLDER", help=f"its files ({CONTROLLER_STATE})")
     parser.add_argument(
         "--name", action="append", default=[], help="init: a name or address it is reached by"
@@ -35,6 +40,12 @@ def controller_command(words: list[str]) -> int:
     options = parser.parse_args(words)
     state = options.state or load_settings().text("controller.state", CONTROLLER_STATE)
     arguments = [sys.executable, "-P", "-s", "-m", "outboard.controller", options.action]
+    if (options.file is None) == (options.action in ("backup", "restore")):
+        raise UsageError(
+            f"outboard controller {options.action} takes {'no' if options.file else 'a'} file",
+            "outboard controller --help",
+        )
+    arguments += [os.path.abspath(options.file)] if options.file else []
     arguments += ["--state", state]
     for name in options.name:
         arguments += ["--name", name]

@@ -16,9 +16,11 @@ from outboard.controller.installation import (
     create_installation,
     first_token,
     own_names,
+    read_installation,
 )
 from outboard.controller.server import serve
 from outboard.errors import OutboardError
+from outboard.ledger.backup import back_up, put_back
 from outboard.ledger.database import Database
 
 _PORT = 7860
@@ -26,7 +28,8 @@ _PORT = 7860
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m outboard.controller", description=__doc__)
-    parser.add_argument("action", choices=("init", "serve"))
+    parser.add_argument("action", choices=("init", "serve", "backup", "restore"))
+    parser.add_argument("file", nargs="?", default="")
     parser.add_argument("--state", required=True)
     parser.add_argument("--name", action="append", default=[])
     parser.add_argument("--listen", default=f"0.0.0.0:{_PORT}")
@@ -39,7 +42,11 @@ def main() -> int:
         level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     try:
-        return _init(given) if given.action == "init" else serve(given.state)
+        if given.action == "init":
+            return _init(given)
+        if given.action == "serve":
+            return serve(given.state)
+        return _copy(given)
     except OutboardError as error:
         sys.stderr.write(f"outboard: {error.message}\n")
         if error.hint:
@@ -75,6 +82,24 @@ def _init(given: argparse.Namespace) -> int:
         f" outboard login {configuration.addresses[0]}\n"
     )
     sys.stdout.write(f"{token}\n")
+    return 0
+
+
+def _copy(given: argparse.Namespace) -> int:
+    """Back the ledger up, or put a backup back."""
+    url = read_installation(given.state).configuration.database
+    if given.action == "backup":
+        back_up(url, given.file)
+        sys.stderr.write(
+            f"outboard: the ledger is in {given.file}; keep {given.state} with it: what is sealed"
+            " in the ledger opens with the keys there\n"
+        )
+        return 0
+    put_back(url, given.file)
+    sys.stderr.write(
+        "outboard: the ledger is restored; start the controller: servers take new programs as their"
+        " agents report\n"
+    )
     return 0
 
 

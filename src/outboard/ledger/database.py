@@ -86,7 +86,7 @@ class Database:
         self._lock_descriptor: int | None = None
         if self.sqlite:
             if parsed.database:
-                self._lock_descriptor = _lock_file(parsed.database)
+                self._lock_descriptor = lock_file(parsed.database)
             self.engine = _sqlite_engine(parsed, pool_size)
         else:
             self.engine = _postgresql_engine(parsed, pool_size)
@@ -253,7 +253,7 @@ def _postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     return engine
 
 
-def _lock_file(path: str) -> int:
+def lock_file(path: str) -> int:
     """The lock that makes this the file's only controller, held until `close`."""
     name = f"{path}.lock"
     try:

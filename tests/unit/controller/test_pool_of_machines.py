@@ -142,3 +142,24 @@ def test_a_killed_launcher_leaves_its_lease_to_time(site: Site) -> None:
         lambda tx: tx.connection.exec_driver_sql("UPDATE leases SET expires_us = 0")
     )
     eventually(lambda: free(site), "the lease is over, and the memory free")
+
+
+def test_a_controller_is_backed_up_while_it_works_and_restored_while_it_does_not(
+    site: Site,
+) -> None:
+    admin = User(site, "ann")
+    copy = str(site.folder / "copy")
+    state = ("--state", site.installation.folder)
+    code, _, err = admin("controller", "backup", copy, *state)
+    assert code == 0, err
+    code, _, err = admin("controller", "restore", copy, *state)
+    assert (code, "another controller has the ledger" in err) == (125, True)
+    code, _, err = admin("controller", "backup", *state)
+    assert (code, "takes a file" in err) == (125, True)
+    site.stop()
+    code, _, err = admin("controller", "restore", copy, *state)
+    assert (code, "the ledger is restored" in err) == (0, True), err
+    site.start()
+    code, out, err = admin("run", "--wait", "1m", *PROGRAM, "ping")
+    assert (code, "pong" in out) == (0, True), err
+    eventually(lambda: free(site), "all is free again")
