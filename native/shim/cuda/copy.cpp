@@ -3,6 +3,7 @@
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/peers.hpp"
 #include "shim/cuda/transfer.hpp"
 
 namespace outboard::shim {
@@ -82,7 +83,8 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size
 CUresult cuMemcpyPeer(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
                       CUcontext srcContext, size_t ByteCount) {
   if (find(dstContext) == nullptr || find(srcContext) == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  return shim::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount);
+  return between_peers(dstContext, srcContext,
+                       [&] { return shim::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount); });
 }
 
 CUresult cuMemcpyPeerAsync(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,

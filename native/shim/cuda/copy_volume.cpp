@@ -4,6 +4,7 @@
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/peers.hpp"
 #include "shim/cuda/volume.hpp"
 
 namespace outboard::shim {
@@ -243,7 +244,9 @@ CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER* pCopy) {
   Stream* stream = nullptr;
   CUresult result = enter_default(&stream);
   if (result == CUDA_SUCCESS) result = check_peers(pCopy);
-  return result == CUDA_SUCCESS ? copy_3d(stream, pCopy, When::done) : result;
+  if (result != CUDA_SUCCESS) return result;
+  return between_peers(pCopy->dstContext, pCopy->srcContext,
+                       [&] { return copy_3d(stream, pCopy, When::done); });
 }
 
 CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER* pCopy, CUstream hStream) {

@@ -245,7 +245,49 @@ CUresult Reach::add_view(uint64_t base) {
   return CUDA_SUCCESS;
 }
 
+namespace {
+
+using Lanes [[gnu::vector_size(16)]] = uint8_t;
+
+// Whether any eight bytes could be an address of the visible window, which is as large as it is
+// aligned: whether their upper half begins as its addresses do. Sixteen places at a time, since
+// every launch of a program with pinned memory passes here.
+bool may_hold_address(const std::byte* bytes, size_t count) {
+  constexpr size_t low = 4, high = sizeof(uint64_t);
+  if (count < high) return false;
+  const uint64_t mask = ~(visible_window.bytes - 1);
+  const uint64_t prefix = visible_window.base & mask;
+  Lanes kept[high], wanted[high];
+  for (size_t i = low; i < high; ++i) {
+    kept[i] = Lanes{} + static_cast<uint8_t>(mask >> 8 * i);
+    wanted[i] = Lanes{} + static_cast<uint8_t>(prefix >> 8 * i);
+  }
+  const size_t places = count - high + 1;
+  size_t place = 0;
+  Lanes found = {};
+  for (; place + sizeof found <= places; place += sizeof found) {
+    Lanes differs = {};
+    for (size_t i = low; i < high; ++i) {
+      Lanes here;
+      std::memcpy(&here, bytes + place + i, sizeof here);
+      differs |= (here & kept[i]) ^ wanted[i];
+    }
+    found |= differs == 0;
+  }
+  constexpr Lanes none = {};
+  if (std::memcmp(&found, &none, sizeof found) != 0) return true;
+  for (; place < places; ++place) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes + place, sizeof word);
+    if ((word & mask) == prefix) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 CUresult Reach::add_words(const void* parameter, size_t bytes) {
+  if (!may_hold_address(static_cast<const std::byte*>(parameter), bytes)) return CUDA_SUCCESS;
   const auto* at = static_cast<const std::byte*>(parameter);
   for (size_t offset = 0; offset + sizeof(uint64_t) <= bytes; ++offset) {
     uint64_t word = 0;

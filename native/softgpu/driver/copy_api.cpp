@@ -140,6 +140,24 @@ CUresult shaped_async(const CUDA_MEMCPY3D& description, CUstream stream) {
   });
 }
 
+/// A copy in the order of all work of both contexts, and of the current one's.
+template <class Copy>
+CUresult between_peers(CUcontext to, CUcontext from, Copy&& copy) {
+  CUcontext current = nullptr;
+  cuCtxGetCurrent(&current);
+  bool others = false;
+  for (CUcontext handle : {to, from}) {
+    if (handle == current) continue;
+    if (auto context = find_context(handle)) {
+      context->synchronize();
+      others = true;
+    }
+  }
+  CUresult r = copy();
+  if (r != CUDA_SUCCESS || !others) return r;
+  return cuCtxSynchronize();
+}
+
 }  // namespace
 
 extern "C" CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t bytes) {
@@ -154,9 +172,10 @@ extern "C" CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t byt
 extern "C" CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   return linear(to, Place::any, from, Place::any, bytes);
 }
-extern "C" CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext,
-                                 size_t bytes) {
-  return linear(to, Place::device, from, Place::device, bytes);
+extern "C" CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
+                                 CUcontext from_context, size_t bytes) {
+  return between_peers(to_context, from_context,
+                       [&] { return linear(to, Place::device, from, Place::device, bytes); });
 }
 
 extern "C" CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes,
@@ -195,7 +214,9 @@ extern "C" CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D* copy, CUstream strea
   return copy ? shaped_async(*copy, stream) : CUDA_ERROR_INVALID_VALUE;
 }
 extern "C" CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER* copy) {
-  return copy ? shaped(without_peers(*copy)) : CUDA_ERROR_INVALID_VALUE;
+  if (copy == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  return between_peers(copy->dstContext, copy->srcContext,
+                       [&] { return shaped(without_peers(*copy)); });
 }
 extern "C" CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER* copy, CUstream stream) {
   return copy ? shaped_async(without_peers(*copy), stream) : CUDA_ERROR_INVALID_VALUE;

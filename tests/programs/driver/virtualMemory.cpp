@@ -4,11 +4,14 @@
 
 namespace {
 
-// ThreadSanitizer leaves little; elsewhere more than any one region of addresses that is set aside.
-#ifdef __SANITIZE_THREAD__
+// The widest is more than any one region of addresses that is set aside for it. Sanitizers
+// leave little.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 constexpr size_t kWide = size_t{1} << 30;
+constexpr size_t kWidest = kWide;
 #else
-constexpr size_t kWide = size_t{18} << 40;
+constexpr size_t kWide = size_t{2} << 40;
+constexpr size_t kWidest = size_t{17} << 40;
 #endif
 
 }  // namespace
@@ -114,5 +117,7 @@ int main(int argc, char** argv) {
     CHECK(cuMemRelease(pieces[0]));
   }
   for (const CUdeviceptr one : wide) CHECK(cuMemAddressFree(one, kWide));
+  CHECK(cuMemAddressReserve(&address, kWidest, 0, 0, 0));
+  CHECK(cuMemAddressFree(address, kWidest));
   return program.finish();
 }

@@ -1,0 +1,30 @@
+"""Programs that use two devices of one server at once.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Direct, Native, Pool
+
+pytestmark = pytest.mark.sanitize
+
+
+def test_copies_between_two_devices_arrive_as_they_do_directly(
+    native: Native, direct: Direct, own_pool: Pool, tmp_path: Path
+) -> None:
+    program = native.program("peerMemory", "driver")
+    expected_file, actual_file = tmp_path / "direct", tmp_path / "outboard"
+    two = {"SOFTGPU_DEVICES": "2"}
+    expected = direct.run(program, "--out", expected_file, results=expected_file, extra=two)
+    assert expected.returncode == 0, f"directly: {expected.describe()}"
+
+    own_pool.options.update(two)
+    actual = own_pool.run(program, "--out", actual_file, options=("-n", "2"), results=actual_file)
+    assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
+    assert len(expected.results) > 0
+    assert actual.results == expected.results
