@@ -180,17 +180,34 @@ def count(tx: Transaction, counters: Counters, more: Use) -> None:
         (found.subject, found.kind): found.value
         for found in (in_force(tx, subjects) if overhanging else [])
     }
-    for subject_kind, subject in subjects:
-        for kind in COUNTED:
-            row = counters[subject_kind, subject, kind]
-            if not more.of(kind):
-                continue
-            used = row.used + more.of(kind)
-            values: dict[str, object] = {"used": used}
-            if overhanging and row.maximum is not None:
-                values["maximum"] = max(limit.get(((subject_kind, subject), kind)) or 0, used)
-            where = _is(limit_use, (subject_kind, subject), kind)
-            tx.connection.execute(limit_use.update().where(where).values(values))
+    changed = []
+    for (subject_kind, subject, kind), row in counters.items():
+        used, maximum = row.used + more.of(kind), row.maximum
+        if overhanging and maximum is not None:
+            maximum = max(limit.get(((subject_kind, subject), kind)) or 0, used)
+        if more.of(kind):
+            changed.append(
+                {
+                    "of_subject_kind": subject_kind,
+                    "of_subject": subject,
+                    "of_kind": kind,
+                    "new_used": used,
+                    "new_maximum": maximum,
+                }
+            )
+    if changed:
+        tx.connection.execute(_COUNT, changed)
+
+
+_COUNT = (
+    limit_use.update()
+    .where(
+        limit_use.c.subject_kind == sa.bindparam("of_subject_kind"),
+        limit_use.c.subject == sa.bindparam("of_subject"),
+        limit_use.c.kind == sa.bindparam("of_kind"),
+    )
+    .values(used=sa.bindparam("new_used"), maximum=sa.bindparam("new_maximum"))
+)
 
 
 def _is(table: sa.Table, subject: Subject, kind: str) -> sa.ColumnElement[bool]:

@@ -85,9 +85,13 @@ def submit(tx: Transaction, request: Request) -> Ask:
     before = _find(tx, request.id)
     if before is None:
         _check(tx, request)
-        if insert_new(tx, requests, [_row(request, tx.now_us)]):
+        row = _row(request, tx.now_us)
+        if insert_new(tx, requests, [row]):
             tx.changed("request", request.id)
-        before = _find(tx, request.id)
+            until_us = row["wait_until_us"]
+            assert until_us is None or isinstance(until_us, int)
+            return Ask(request, "waiting", "", tx.now_us, tx.now_us, until_us)
+        before = _find(tx, request.id)  # somebody else's copy of it was faster
     assert before is not None
     if before.request.user != request.user:
         raise Forbidden("this request's id is somebody else's", "make a new id")
@@ -197,37 +201,40 @@ def _write_grant(
     epoch = epoch_base(tx) + 1
     whose = {"user_name": user, "host": host}
     tx.connection.execute(
-        allocations.insert().values(
-            id=allocation,
-            request=asked.id,
+        allocations.insert(),
+        {
+            "id": allocation,
+            "request": asked.id,
             **whose,
-            groups=" ".join(groups),
-            epoch=epoch,
-            started_us=now,
-            end_by_us=end_by_us,
-        )
+            "groups": " ".join(groups),
+            "epoch": epoch,
+            "started_us": now,
+            "end_by_us": end_by_us,
+        },
     )
     insert_grants(tx, allocation, user, epoch, chosen)
     expires_us = now + terms.pickup_us
     tx.connection.execute(
-        leases.insert().values(
-            allocation=allocation,
-            holder_sha256=asked.holder_sha256,
-            renewed_us=now,
-            expires_us=expires_us,
-        )
+        leases.insert(),
+        {
+            "allocation": allocation,
+            "holder_sha256": asked.holder_sha256,
+            "renewed_us": now,
+            "expires_us": expires_us,
+        },
     )
     tx.connection.execute(
-        sessions.insert().values(
-            id=session,
-            allocation=allocation,
+        sessions.insert(),
+        {
+            "id": session,
+            "allocation": allocation,
             **whose,
-            name=asked.name,
-            program=asked.program,
-            uid=asked.uid,
-            pid=asked.pid,
-            created_us=now,
-        )
+            "name": asked.name,
+            "program": asked.program,
+            "uid": asked.uid,
+            "pid": asked.pid,
+            "created_us": now,
+        },
     )
     tx.connection.execute(
         requests.update()

@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import sqlalchemy as sa
@@ -20,12 +21,14 @@ def insert_new(tx: Transaction, table: sa.Table, rows: Sequence[Row]) -> int:
     that insert the same key."""
     if not rows:
         return 0
-    if tx.connection.dialect.name == "postgresql":
-        statement = postgresql.insert(table).values(rows).on_conflict_do_nothing()
-        return tx.connection.execute(statement).rowcount
-    return tx.connection.execute(
-        sqlite.insert(table).values(rows).on_conflict_do_nothing()
-    ).rowcount
+    return tx.connection.execute(_inserting(table, tx.connection.dialect.name), rows).rowcount
+
+
+@functools.cache
+def _inserting(table: sa.Table, dialect: str) -> sa.Insert:
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def locked(
@@ -35,8 +38,14 @@ def locked(
 
     The lock lets others insert rows that refer to these. SQLite's one writer needs none.
     """
-    statement = sa.select(table).where(condition).order_by(*table.primary_key.columns)
-    return tx.connection.execute(statement.with_for_update(key_share=True)).all()
+    return tx.connection.execute(_locking(table).where(condition)).all()
+
+
+@functools.cache
+def _locking(table: sa.Table) -> sa.Select[tuple[object, ...]]:
+    # Made once: putting a table's columns into a statement costs more than running it.
+    statement = sa.select(table).order_by(*table.primary_key.columns)
+    return statement.with_for_update(key_share=True)
 
 
 def pairs(
