@@ -17,6 +17,7 @@ from codegen.model import per_thread_base
 PAGE = Path("docs/reference/coverage.md")
 SOURCES = {".c", ".cpp", ".cu", ".hpp", ".py"}
 NAME = re.compile(r"\bcu[A-Z]\w*")
+AS_WRITTEN = "#define __CUDA_API_VERSION_INTERNAL"  # then cuda.h renames nothing
 SHOWN_TESTS = 3
 
 HEAD = """\
@@ -30,9 +31,10 @@ returns at once, *sync* waits for one round trip. An *unsupported* function retu
 `CUDA_ERROR_NOT_SUPPORTED` and says so once on stderr; device attributes that promise it report 0.
 
 A function is *covered* if a test names it, in the sources of `tests/` or of a native test; names in
-a program's source mean what `cuda.h` makes of them (`cuMemAlloc` is `cuMemAlloc_v2`). Functions
-that only CUDA's own libraries call on a test's behalf do not count. Variants for per-thread default
-streams (`_ptsz`, `_ptds`) are derived from their function and counted with it.
+a program's source mean what `cuda.h` makes of them (`cuMemAlloc` is `cuMemAlloc_v2`, but in a
+source that defines `__CUDA_API_VERSION_INTERNAL` every name means itself). Functions that only
+CUDA's own libraries call on a test's behalf do not count. Variants for per-thread default streams
+(`_ptsz`, `_ptds`) are derived from their function and counted with it.
 """
 
 
@@ -51,8 +53,9 @@ def naming_tests(root: Path, spec: Spec) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, set[str]] = defaultdict(set)
     for path in _test_files(root):
         text = path.read_text(encoding="utf-8", errors="replace")
+        renamed = {} if AS_WRITTEN in text else spec.facts.renamed
         for name in set(NAME.findall(text)):
-            symbol = spec.facts.renamed.get(name, name)
+            symbol = renamed.get(name, name)
             symbol = per_thread_base(symbol) or symbol
             if symbol in spec.functions:
                 found[symbol].add(path.relative_to(root).as_posix())

@@ -42,6 +42,7 @@ DRIVER_PROGRAMS = [
     "memoryPools",
     "memoryCalls",
     "textures",
+    "olderNames",
     "vectorAddDriver",
     "nvrtcModule",
     "orderTransfers",
