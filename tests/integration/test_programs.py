@@ -54,6 +54,9 @@ DRIVER_PROGRAMS = [
     "jitLink",
     "graphNodes",
     "graphHost",
+    "captureForms",
+    "moduleContents",
+    "stateQueries",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {

@@ -87,17 +87,18 @@ std::vector<GraphExec::Step>& GraphExec::editable() {
   return *steps;
 }
 
-CUresult GraphExec::run(Context& context) {
+std::shared_ptr<void> GraphExec::snapshot() {
+  std::lock_guard lock(mutex);
+  return steps;
+}
+
+CUresult GraphExec::run(Context& context, const std::shared_ptr<void>& launched) {
   std::lock_guard alone(running_);
-  std::shared_ptr<std::vector<Step>> now;
-  {
-    std::lock_guard lock(mutex);
-    now = steps;
-  }
+  const auto now = std::static_pointer_cast<std::vector<Step>>(launched ? launched : snapshot());
   for (const Step& step : *now) {
     if (!step.enabled) continue;
-    CUresult r =
-        step.child ? step.child->run(context) : std::visit(RunContent{context}, step.content);
+    CUresult r = step.child ? step.child->run(context, nullptr)
+                            : std::visit(RunContent{context}, step.content);
     if (r != CUDA_SUCCESS) return r;
   }
   return CUDA_SUCCESS;

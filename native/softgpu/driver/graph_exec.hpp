@@ -25,7 +25,10 @@ class GraphExec {
   /// Null where the graph has a cycle. To be called under capture_mutex().
   static std::shared_ptr<GraphExec> create(const Graph& graph, uint64_t flags);
 
-  CUresult run(Context& context);
+  /// Runs steps that snapshot() gave; null: those of now.
+  CUresult run(Context& context, const std::shared_ptr<void>& launched);
+  /// A launch runs what the graph is when it is launched, however it is changed afterwards.
+  std::shared_ptr<void> snapshot();
 
   /// The steps, to be changed: a launch that runs keeps those that it began with. To be called
   /// with `mutex` held.

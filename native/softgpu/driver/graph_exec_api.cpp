@@ -119,7 +119,8 @@ extern "C" CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
   return with_context([&](Context& context) {
     auto exec = graph_execs().find(handle);
     if (!exec) return CUDA_ERROR_INVALID_VALUE;
-    return submit(context, stream_handle, GraphOperation{std::move(exec)});
+    auto steps = exec->snapshot();
+    return submit(context, stream_handle, GraphOperation{std::move(exec), std::move(steps)});
   });
 }
 

@@ -192,7 +192,7 @@ CUresult run(ValueOperation& op, Context& context) {
   }
 }
 
-CUresult run(GraphOperation& op, Context& context) { return op.exec->run(context); }
+CUresult run(GraphOperation& op, Context& context) { return op.exec->run(context, op.steps); }
 
 CUresult run(TaskOperation& op, Context&) {
   if (op.task) op.task();

@@ -98,6 +98,7 @@ struct ValueOperation {
 
 struct GraphOperation {
   std::shared_ptr<GraphExec> exec;
+  std::shared_ptr<void> steps;  ///< as they were when it was launched
 };
 
 /// Something that the driver does itself in stream order, such as freeing memory.

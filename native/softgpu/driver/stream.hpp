@@ -41,6 +41,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   const std::weak_ptr<Context> context;
   const unsigned flags;
   const int priority;
+  CUsynchronizationPolicy policy = CU_SYNC_POLICY_AUTO;
   const uint64_t id;
   CUstream handle = nullptr;
   bool legacy = false;

@@ -157,7 +157,7 @@ extern "C" CUresult cuStreamGetAttribute(CUstream handle, CUstreamAttrID attribu
         value->priority = stream.priority;
         return CUDA_SUCCESS;
       case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
-        value->syncPolicy = CU_SYNC_POLICY_AUTO;
+        value->syncPolicy = stream.policy;
         return CUDA_SUCCESS;
       case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
       case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
@@ -172,11 +172,13 @@ extern "C" CUresult cuStreamGetAttribute(CUstream handle, CUstreamAttrID attribu
 // Hints about caches, waiting and memory domains: there is nothing for them to change here.
 extern "C" CUresult cuStreamSetAttribute(CUstream handle, CUstreamAttrID attribute,
                                          const CUstreamAttrValue* value) {
-  return with_stream(handle, [&](Context&, Stream&) {
+  return with_stream(handle, [&](Context&, Stream& stream) {
     if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
     switch (attribute) {
-      case CU_LAUNCH_ATTRIBUTE_PRIORITY:
       case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
+        stream.policy = value->syncPolicy;
+        return CUDA_SUCCESS;
+      case CU_LAUNCH_ATTRIBUTE_PRIORITY:
       case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
       case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
       case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
@@ -187,8 +189,10 @@ extern "C" CUresult cuStreamSetAttribute(CUstream handle, CUstreamAttrID attribu
   });
 }
 extern "C" CUresult cuStreamCopyAttributes(CUstream destination, CUstream source) {
-  return with_stream(destination, [&](Context& context, Stream&) {
+  return with_stream(destination, [&](Context& context, Stream& stream) {
     std::shared_ptr<Stream> other;
-    return stream_of(context, source, &other);
+    const CUresult r = stream_of(context, source, &other);
+    if (r == CUDA_SUCCESS) stream.policy = other->policy;
+    return r;
   });
 }
