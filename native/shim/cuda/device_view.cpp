@@ -20,7 +20,7 @@
 
 namespace outboard::shim {
 
-constinit client::Window visible_window;
+constinit VisibleWindow visible_window;
 constinit std::atomic<uint32_t> views_in_use{0};
 
 namespace {
@@ -170,7 +170,7 @@ void* make_visible_memory(size_t bytes) {
     client::release_window(place);
     return nullptr;
   }
-  visible_window = client::region_window(client::Region::host);
+  visible_window.open(client::region_window(client::Region::host));
   return memory;
 }
 
@@ -189,7 +189,7 @@ uint64_t alias_of(uint64_t registered) {
     if (!client::reserve_place(client::Region::host, range.bytes + shift, page_bytes, &place)) {
       return 0;
     }
-    visible_window = client::region_window(client::Region::host);
+    visible_window.open(client::region_window(client::Region::host));
     Range alias = range;
     alias.base = place.base + shift;
     alias.kind = MemoryKind::alias;
@@ -255,8 +255,8 @@ using Lanes [[gnu::vector_size(16)]] = uint8_t;
 bool may_hold_address(const std::byte* bytes, size_t count) {
   constexpr size_t low = 4, high = sizeof(uint64_t);
   if (count < high) return false;
-  const uint64_t mask = ~(visible_window.bytes - 1);
-  const uint64_t prefix = visible_window.base & mask;
+  const uint64_t prefix = visible_window.base.load(std::memory_order_acquire);
+  const uint64_t mask = ~(visible_window.bytes.load(std::memory_order_relaxed) - 1);
   Lanes kept[high], wanted[high];
   for (size_t i = low; i < high; ++i) {
     kept[i] = Lanes{} + static_cast<uint8_t>(mask >> 8 * i);
@@ -298,7 +298,7 @@ CUresult Reach::add_words(const void* parameter, size_t bytes) {
 }
 
 CUresult Reach::add_captured() {
-  if (visible_window.bytes == 0) return CUDA_SUCCESS;
+  if (visible_window.empty()) return CUDA_SUCCESS;
   std::vector<uint64_t> bases;
   {
     const std::lock_guard guard(views().mutex);

@@ -21,8 +21,23 @@
 
 namespace outboard::shim {
 
-/// Where all addresses lie that devices could know host memory by; empty until there is one.
-extern client::Window visible_window;
+/// Where all addresses lie that devices could know host memory by; empty until there is one. Other
+/// threads launch while the first is made.
+struct VisibleWindow {
+  std::atomic<uint64_t> base{0};
+  std::atomic<uint64_t> bytes{0};  ///< written first
+
+  bool empty() const { return base.load(std::memory_order_acquire) == 0; }
+  bool contains(uint64_t address) const {
+    const uint64_t begin = base.load(std::memory_order_acquire);
+    return begin != 0 && address - begin < bytes.load(std::memory_order_relaxed);
+  }
+  void open(const client::Window& window) {
+    bytes.store(window.bytes, std::memory_order_relaxed);
+    base.store(window.base, std::memory_order_release);
+  }
+};
+extern VisibleWindow visible_window;
 /// Views that commands on their way may change.
 extern std::atomic<uint32_t> views_in_use;
 

@@ -44,7 +44,7 @@ CUresult read_kernel(Context* context, const CUDA_KERNEL_NODE_PARAMS_v3& given, 
       std::memcpy(out->arguments.data() + parameter.offset, given.kernelParams[i], parameter.bytes);
     }
   }
-  if (visible_window.bytes != 0) {
+  if (!visible_window.empty()) {
     Stream* side = side_stream(context);
     if (side == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
     const CUresult result =

@@ -102,7 +102,7 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
     return result;
 
   Reach reach(stream);
-  if (visible_window.bytes != 0) [[unlikely]] {
+  if (!visible_window.empty()) [[unlikely]] {
     result = reach_parameters(&reach, function, parameters, buffer);
     if (result != CUDA_SUCCESS) return result;
   }
