@@ -20,13 +20,14 @@ Result Bulk::ready() {
   if (fd_) return connection_->is_lost() ? result::lost : result::success;
   if (connection_->is_lost()) return result::lost;
   std::string reason;
-  UniqueFd fd = open_(&reason);
-  if (!fd) {
+  transport::Connected opened = open_(&reason);
+  if (!opened) {
     connection_->declare_lost("no connection for large copies: " + reason);
     return result::lost;
   }
-  close_in_child(fd.get());
-  fd_ = std::move(fd);
+  close_in_child(opened.fd.get());
+  tls_ = std::move(opened.tls);
+  fd_ = std::move(opened.fd);
   const bool started = start_thread(
                            "outboard-send",
                            [](void* self) -> void* {
@@ -155,7 +156,7 @@ void Bulk::send_loop() {
     wire::BulkHeader header{piece.copy, piece.offset, piece.bytes};
     iovec parts[2] = {{&header, sizeof header},
                       {const_cast<std::byte*>(piece.at + piece.offset), piece.bytes}};
-    const bool sent = transport::send_all(fd_.get(), parts) == transport::Status::ok;
+    const bool sent = transport::send_all(channel(), parts) == transport::Status::ok;
     if (!sent) {
       connection_->declare_lost("the connection for large copies ended");
       return;
@@ -168,17 +169,17 @@ void Bulk::send_loop() {
 bool Bulk::receive_piece(std::string* reason) {
   wire::BulkHeader header;
   *reason = "the connection for large copies ended";
-  if (transport::receive_all(fd_.get(), &header.copy, sizeof header.copy) !=
+  if (transport::receive_all(channel(), &header.copy, sizeof header.copy) !=
       transport::Status::ok) {
     return false;
   }
   std::byte head[8];
   std::memcpy(head, &header.copy, sizeof head);
   if (std::memcmp(head, "OUTE", 4) == 0) {
-    *reason = read_refusal(fd_.get(), head);
+    *reason = read_refusal(channel(), head);
     return false;
   }
-  if (transport::receive_all(fd_.get(), &header.offset, sizeof header - sizeof header.copy) !=
+  if (transport::receive_all(channel(), &header.offset, sizeof header - sizeof header.copy) !=
       transport::Status::ok) {
     return false;
   }
@@ -205,7 +206,7 @@ bool Bulk::receive_piece(std::string* reason) {
     *reason = "it broke the protocol: bytes came that nobody asked for";
     return false;
   }
-  if (transport::receive_all(fd_.get(), to, header.bytes) != transport::Status::ok) return false;
+  if (transport::receive_all(channel(), to, header.bytes) != transport::Status::ok) return false;
   copies_->arrived(header.copy, header.bytes);
   return true;
 }

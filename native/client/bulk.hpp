@@ -14,13 +14,15 @@
 #include "base/fds.hpp"
 #include "client/copies.hpp"
 #include "client/result.hpp"
+#include "transport/tls.hpp"
 
 namespace outboard::client {
 
 class Bulk {
  public:
   /// `open` connects (preface sent) at the first copy that needs it.
-  Bulk(Connection* connection, Copies* copies, std::function<UniqueFd(std::string*)> open)
+  Bulk(Connection* connection, Copies* copies,
+       std::function<transport::Connected(std::string*)> open)
       : connection_(connection), copies_(copies), open_(std::move(open)) {}
 
   /// Connects if that has not happened yet.
@@ -42,6 +44,8 @@ class Bulk {
   void lose();
 
  private:
+  transport::Channel channel() const { return {fd_.get(), tls_.get()}; }
+
   struct Job {
     uint64_t copy = 0;
     const std::byte* at = nullptr;
@@ -65,9 +69,10 @@ class Bulk {
 
   Connection* connection_;
   Copies* copies_;
-  std::function<UniqueFd(std::string*)> open_;
+  std::function<transport::Connected(std::string*)> open_;
   std::mutex open_mutex_;
   UniqueFd fd_;
+  std::unique_ptr<transport::Tls> tls_;
   std::mutex mutex_;
   std::condition_variable work_;
   std::condition_variable left_;

@@ -28,13 +28,14 @@ uint64_t spin_for_this_machine() {
 
 }  // namespace
 
-Connection::Connection(UniqueFd fd, std::string node, Listener* listener)
-    : fd_(std::move(fd)),
+Connection::Connection(transport::Connected connected, std::string node, Listener* listener)
+    : fd_(std::move(connected.fd)),
+      tls_(std::move(connected.tls)),
       wake_fd_(raised(UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)))),
       node_(std::move(node)),
       listener_(listener),
-      receiver_(fd_.get()),
-      sender_(fd_.get()),
+      receiver_(channel()),
+      sender_(channel()),
       spin_ns_(spin_for_this_machine()) {
   close_in_child(fd_.get());
   close_in_child(wake_fd_.get());

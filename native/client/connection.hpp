@@ -73,13 +73,14 @@ struct Answer {
 class Connection {
  public:
   /// `node` names the server in messages.
-  Connection(UniqueFd fd, std::string node, Listener* listener);
+  Connection(transport::Connected connected, std::string node, Listener* listener);
 
   /// Sends one frame that is not a batch; only before start().
   link::Status send_hello(std::string_view text);
   /// Starts the I/O thread.
   bool start();
   int fd() const { return fd_.get(); }
+  transport::Channel channel() const { return {fd_.get(), tls_.get()}; }
   const std::string& node() const { return node_; }
   bool is_lost() const { return lost_.load(std::memory_order_relaxed); }
 
@@ -232,6 +233,7 @@ class Connection {
   void io_sleep();
 
   UniqueFd fd_;
+  std::unique_ptr<transport::Tls> tls_;
   UniqueFd wake_fd_;
   std::string node_;
   Listener* listener_;

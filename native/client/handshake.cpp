@@ -116,6 +116,17 @@ bool read_granted(const Json& document, Welcome* welcome) {
   return true;
 }
 
+// A refusal comes in the clear, before anything of TLS: it says no more than a closed connection
+// would, and why.
+bool protect(const SessionNode& node, transport::Connected* connection, std::string* reason) {
+  const int fd = connection->fd.get();
+  connection->tls = transport::Tls::handshake(fd, transport::Tls::Side::client, node.key,
+                                              welcome_timeout_ms, reason);
+  if (connection->tls) return true;
+  *reason = "no protected connection to " + node.name + " (" + node.address + "): " + *reason;
+  return false;
+}
+
 std::string random_hex(size_t bytes) {
   std::array<uint8_t, 32> random{};
   if (::getrandom(random.data(), bytes, 0) != static_cast<ssize_t>(bytes)) {
@@ -133,19 +144,19 @@ std::string random_hex(size_t bytes) {
 
 }  // namespace
 
-std::string make_preface(const Session& session, const char* purpose, const std::string& worker,
+std::string make_preface(const SessionNode& node, const char* purpose, const std::string& worker,
                          const std::string& nonce, uint64_t time) {
   const std::string signed_text = "outboard preface 1\n" + std::string(purpose) + "\n" +
-                                  session.grant + "\n" + nonce + "\n" + std::to_string(time) +
-                                  "\n" + worker;
+                                  node.grant + "\n" + nonce + "\n" + std::to_string(time) + "\n" +
+                                  worker;
   const Json document = {{"purpose", purpose},
                          {"release", release},
                          {"protocol", std::string(wire::protocol_hash_text)},
-                         {"grant", session.grant},
+                         {"grant", node.grant},
                          {"nonce", nonce},
                          {"time", time},
                          {"worker", worker},
-                         {"proof", hex(hmac_sha256(session.key, signed_text))}};
+                         {"proof", hex(hmac_sha256(node.key, signed_text))}};
   const std::string text = document.dump(-1, ' ', false, Json::error_handler_t::replace);
   const uint16_t numbers[2] = {1, static_cast<uint16_t>(text.size())};
   std::string preface = "OUTB";
@@ -153,21 +164,22 @@ std::string make_preface(const Session& session, const char* purpose, const std:
   return preface + text;
 }
 
-UniqueFd open_connection(const Session& session, const SessionNode& node, const char* purpose,
-                         const std::string& worker, std::string* reason) {
-  if (node.tls != "none") {
-    *reason =
-        "the node " + node.name + " asks for TLS (" + node.tls +
-        "), which this release does not speak; allocate with a pool that allows plain connections";
+transport::Connected open_connection(const SessionNode& node, const char* purpose,
+                                     const std::string& worker, std::string* reason) {
+  if (node.tls != "none" && node.tls != "psk") {
+    *reason = "the node " + node.name + " asks for " + node.tls +
+              ", which this release does not speak; install the same release on both sides";
     return {};
   }
-  UniqueFd fd = transport::connect(node.address, connect_timeout_ms, reason);
+  transport::Connected connection;
+  connection.fd = transport::connect(node.address, connect_timeout_ms, reason);
+  const UniqueFd& fd = connection.fd;
   if (!fd) {
     *reason += "; see whether the pool runs: outboard pool status";
     return {};
   }
-  std::string preface = make_preface(session, purpose, worker, random_hex(16),
-                                     static_cast<uint64_t>(::time(nullptr)));
+  std::string preface =
+      make_preface(node, purpose, worker, random_hex(16), static_cast<uint64_t>(::time(nullptr)));
   if (preface.size() > 4096) {
     *reason = "the session's grant is too long";
     return {};
@@ -179,11 +191,12 @@ UniqueFd open_connection(const Session& session, const SessionNode& node, const 
   }
   if (Recorder::on() && worker.empty()) {
     // Never a secret in a recording: whoever replays it has a driver, not this session.
-    Session blank;
+    SessionNode blank;
     const std::string shown = make_preface(blank, purpose, worker, std::string(32, '0'), 0);
     Recorder::bytes(Direction::preface, std::as_bytes(std::span(shown)));
   }
-  return fd;
+  if (node.tls == "psk" && !protect(node, &connection, reason)) return {};
+  return connection;
 }
 
 std::string make_hello(const std::vector<Window>& windows) {
@@ -205,11 +218,11 @@ std::string make_hello(const std::vector<Window>& windows) {
   return document.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string read_refusal(int fd, const std::byte (&head)[8]) {
+std::string read_refusal(transport::Channel channel, const std::byte (&head)[8]) {
   uint16_t length = 0;
   std::memcpy(&length, head + 6, sizeof length);
   std::string text(length, 0);
-  if (transport::receive_all(fd, text.data(), length, 2'000) != transport::Status::ok) {
+  if (transport::receive_all(channel, text.data(), length, 2'000) != transport::Status::ok) {
     return "the node refused the session";
   }
   const Json document = Json::parse(text, nullptr, false);
@@ -223,14 +236,16 @@ std::string read_refusal(int fd, const std::byte (&head)[8]) {
   return hint.empty() ? message : message + "; " + hint;
 }
 
-WelcomeKind read_welcome(int fd, Welcome* welcome, uint32_t* device, std::string* reason) {
+WelcomeKind read_welcome(transport::Channel channel, Welcome* welcome, uint32_t* device,
+                         std::string* reason) {
   std::byte head[8];
-  if (transport::receive_all(fd, head, sizeof head, welcome_timeout_ms) != transport::Status::ok) {
+  if (transport::receive_all(channel, head, sizeof head, welcome_timeout_ms) !=
+      transport::Status::ok) {
     *reason = "the server gave no answer; see its agent's log";
     return WelcomeKind::refused;
   }
   if (std::memcmp(head, "OUTE", 4) == 0) {
-    *reason = read_refusal(fd, head);
+    *reason = read_refusal(channel, head);
     return WelcomeKind::refused;
   }
   uint32_t length = 0;
@@ -238,13 +253,13 @@ WelcomeKind read_welcome(int fd, Welcome* welcome, uint32_t* device, std::string
   std::memcpy(&version, head + 4, sizeof version);
   *reason = "the server's welcome cannot be read; install the same release on both sides";
   if (std::memcmp(head, "OUTW", 4) != 0 || version != 1 ||
-      transport::receive_all(fd, &length, sizeof length, welcome_timeout_ms) !=
+      transport::receive_all(channel, &length, sizeof length, welcome_timeout_ms) !=
           transport::Status::ok ||
       length > max_welcome_bytes) {
     return WelcomeKind::refused;
   }
   std::string text(length, 0);
-  if (transport::receive_all(fd, text.data(), length, welcome_timeout_ms) !=
+  if (transport::receive_all(channel, text.data(), length, welcome_timeout_ms) !=
       transport::Status::ok) {
     return WelcomeKind::refused;
   }

@@ -11,6 +11,7 @@
 #include "base/fds.hpp"
 #include "client/session_file.hpp"
 #include "client/windows.hpp"
+#include "transport/tls.hpp"
 
 namespace outboard::client {
 
@@ -36,12 +37,13 @@ struct Welcome {
 };
 
 /// The preface of session.md §3; `worker` is empty for the command connection.
-std::string make_preface(const Session& session, const char* purpose, const std::string& worker,
+std::string make_preface(const SessionNode& node, const char* purpose, const std::string& worker,
                          const std::string& nonce, uint64_t time);
 
-/// Connects and sends the preface. On failure the descriptor is empty, `reason` says why.
-UniqueFd open_connection(const Session& session, const SessionNode& node, const char* purpose,
-                         const std::string& worker, std::string* reason);
+/// Connects, sends the preface, and protects the connection where the node asks for it. On failure
+/// the descriptor is empty, `reason` says why.
+transport::Connected open_connection(const SessionNode& node, const char* purpose,
+                                     const std::string& worker, std::string* reason);
 
 /// The hello's JSON: this process, its windows, the environment that matters to a driver.
 std::string make_hello(const std::vector<Window>& windows);
@@ -49,9 +51,10 @@ std::string make_hello(const std::vector<Window>& windows);
 enum class WelcomeKind { granted, window_taken, refused };
 
 /// Reads the other side's first answer after the hello. `window_taken` sets `device`.
-WelcomeKind read_welcome(int fd, Welcome* welcome, uint32_t* device, std::string* reason);
+WelcomeKind read_welcome(transport::Channel channel, Welcome* welcome, uint32_t* device,
+                         std::string* reason);
 
 /// The text of an agent's refusal (`OUTE…`) whose first 8 bytes are already read.
-std::string read_refusal(int fd, const std::byte (&head)[8]);
+std::string read_refusal(transport::Channel channel, const std::byte (&head)[8]);
 
 }  // namespace outboard::client

@@ -23,14 +23,14 @@ Server* Server::open(const Session& session, uint32_t node, uint32_t devices, Ow
     server->windows_.push_back(window);
   }
   *result = result::no_device;
-  UniqueFd fd = open_connection(session, session.nodes[node], "command", "", reason);
-  if (!fd) return nullptr;
+  transport::Connected opened = open_connection(session.nodes[node], "command", "", reason);
+  if (!opened) return nullptr;
   server->connection_ =
-      std::make_unique<Connection>(std::move(fd), session.nodes[node].name, server);
+      std::make_unique<Connection>(std::move(opened), session.nodes[node].name, server);
   if (!server->shake_hands(result, reason)) return nullptr;
   server->bulk_ = std::make_unique<Bulk>(
       server->connection_.get(), &server->copies_, [server](std::string* why) {
-        return open_connection(server->session_, server->session_.nodes[server->node_], "bulk",
+        return open_connection(server->session_.nodes[server->node_], "bulk",
                                server->welcome_.worker, why);
       });
   if (!server->connection_->start()) {
@@ -47,11 +47,11 @@ bool Server::shake_hands(Result* result, std::string* reason) {
     if (connection_->send_hello(make_hello(windows_)) != link::Status::ok) {
       // A refusal may be waiting to be read although the other side has closed.
       uint32_t ignored = 0;
-      read_welcome(connection_->fd(), &welcome_, &ignored, reason);
+      read_welcome(connection_->channel(), &welcome_, &ignored, reason);
       return false;
     }
     uint32_t device = 0;
-    switch (read_welcome(connection_->fd(), &welcome_, &device, reason)) {
+    switch (read_welcome(connection_->channel(), &welcome_, &device, reason)) {
       case WelcomeKind::granted:
         if (welcome_.devices.size() == windows_.size()) return true;
         *reason = "the server " + session_.nodes[node_].name + " offers " +

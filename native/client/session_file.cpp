@@ -32,12 +32,19 @@ std::string error_text(int code) {
   return ::strerror_r(code, text, sizeof text);
 }
 
-bool read_nodes(const Json& list, std::vector<SessionNode>* nodes) {
+bool read_nodes(const Json& list, const Session& session, std::vector<SessionNode>* nodes) {
   for (const Json& entry : list) {
     SessionNode node;
     if (!entry.is_object() || !json_string(entry, "address", &node.address)) return false;
     if (!json_string(entry, "name", &node.name)) node.name = node.address;
     if (!json_string(entry, "tls", &node.tls)) node.tls = "none";
+    node.grant = session.grant;
+    node.key = session.key;
+    std::string key;
+    if (entry.contains("grant") && (!json_string(entry, "grant", &node.grant) ||
+                                    !json_string(entry, "key", &key) || !from_hex(key, node.key))) {
+      return false;
+    }
     nodes->push_back(std::move(node));
   }
   return !nodes->empty() && nodes->size() <= 64;
@@ -226,7 +233,7 @@ static bool parse_document(const Json& document, bool private_file, Session* ses
     *reason = "it holds a key that others may read; make it private with: chmod 600";
     return false;
   }
-  if (!document.contains("nodes") || !read_nodes(document["nodes"], &session->nodes) ||
+  if (!document.contains("nodes") || !read_nodes(document["nodes"], *session, &session->nodes) ||
       !document.contains("devices") ||
       !read_devices(document["devices"], session->nodes.size(), &session->devices)) {
     *reason = "its nodes or devices are malformed";

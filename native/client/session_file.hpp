@@ -12,7 +12,9 @@ namespace outboard::client {
 struct SessionNode {
   std::string name;
   std::string address;  ///< HOST:PORT
-  std::string tls;      ///< "none", or how the connection is protected
+  std::string tls;      ///< "none", or "psk": TLS 1.3 with the key
+  std::string grant;    ///< its own, else the session's
+  std::array<uint8_t, 32> key{};
 };
 
 struct SessionDevice {

@@ -36,7 +36,8 @@ wire::FrameHeader make_header(wire::FrameKind kind, size_t payload_bytes, uint64
 
 }  // namespace
 
-FrameReceiver::FrameReceiver(int fd) : fd_(fd), buffer_(new std::byte[buffer_bytes]) {}
+FrameReceiver::FrameReceiver(transport::Channel channel)
+    : channel_(channel), buffer_(new std::byte[buffer_bytes]) {}
 
 bool FrameReceiver::buffered() const {
   if (end_ - begin_ < header_bytes) return false;
@@ -75,7 +76,7 @@ Status FrameReceiver::fill(int timeout_ms) {
   }
   size_t count = 0;
   const Status status = from(transport::receive_some(
-      fd_, {buffer_.get() + end_, buffer_bytes - end_}, &count, timeout_ms));
+      channel_, {buffer_.get() + end_, buffer_bytes - end_}, &count, timeout_ms));
   end_ += count;
   return status;
 }
@@ -110,7 +111,7 @@ Status FrameSender::send(wire::FrameKind kind, std::span<const std::byte> payloa
   wire::FrameHeader header = make_header(kind, payload.size(), ++number_, acknowledged);
   iovec parts[2] = {{&header, header_bytes},
                     {const_cast<std::byte*>(payload.data()), payload.size()}};
-  return from(transport::send_all(fd_, parts));
+  return from(transport::send_all(channel_, parts));
 }
 
 Status FrameSender::queue(wire::FrameKind kind, std::span<const std::byte> payload,
@@ -123,10 +124,10 @@ Status FrameSender::queue(wire::FrameKind kind, std::span<const std::byte> paylo
 }
 
 Status FrameSender::flush() {
-  while (rest_begin_ < rest_.size()) {
+  while (queued_bytes() != 0) {
     size_t sent = 0;
     const transport::Status status =
-        transport::send_some(fd_, std::span(rest_).subspan(rest_begin_), &sent);
+        transport::send_some(channel_, std::span(rest_).subspan(rest_begin_), &sent);
     rest_begin_ += sent;
     if (status != transport::Status::ok) return from(status);
   }

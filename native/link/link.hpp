@@ -30,7 +30,7 @@ struct Frame {
 /// Receives frames. One thread at a time.
 class FrameReceiver {
  public:
-  explicit FrameReceiver(int fd);
+  explicit FrameReceiver(transport::Channel channel);
   /// The next frame; waits at most `timeout_ms` for its first bytes and the rest (0: not at all, <
   /// 0: for ever).
   Status next(Frame* frame, int timeout_ms);
@@ -42,7 +42,7 @@ class FrameReceiver {
  private:
   Status check(const wire::FrameHeader& header);
   Status fill(int timeout_ms);
-  int fd_;
+  transport::Channel channel_;
   std::unique_ptr<std::byte[]> buffer_;
   size_t begin_ = 0;
   size_t end_ = 0;
@@ -53,18 +53,20 @@ class FrameReceiver {
 /// Sends frames. One thread at a time.
 class FrameSender {
  public:
-  explicit FrameSender(int fd) : fd_(fd) {}
+  explicit FrameSender(transport::Channel channel) : channel_(channel) {}
   /// Sends a whole frame, waiting while the socket is full (the client's way: its reader is another
   /// thread).
   Status send(wire::FrameKind kind, std::span<const std::byte> payload, uint64_t acknowledged);
   /// Sends what fits and keeps the rest for flush() (the worker's way: it never blocks).
   Status queue(wire::FrameKind kind, std::span<const std::byte> payload, uint64_t acknowledged);
   Status flush();
-  size_t queued_bytes() const { return rest_.size() - rest_begin_; }
+  size_t queued_bytes() const {
+    return rest_.size() - rest_begin_ + (channel_.tls != nullptr ? channel_.tls->unsent() : 0);
+  }
   uint64_t sent() const { return number_; }
 
  private:
-  int fd_;
+  transport::Channel channel_;
   uint64_t number_ = 0;
   std::vector<std::byte> rest_;
   size_t rest_begin_ = 0;

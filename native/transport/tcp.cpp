@@ -8,33 +8,16 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <memory>
 
+#include "transport/waiting.hpp"
+
 namespace outboard::transport {
-namespace {
 
-using Clock = std::chrono::steady_clock;
-
-/// What is left of a time limit; negative limits never end.
-class Deadline {
- public:
-  explicit Deadline(int timeout_ms)
-      : endless_(timeout_ms < 0), end_(Clock::now() + std::chrono::milliseconds(timeout_ms)) {}
-  int left_ms() const {
-    if (endless_) return -1;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end_ - Clock::now()).count();
-    return left > 0 ? static_cast<int>(left) : 0;
-  }
-
- private:
-  bool endless_;
-  Clock::time_point end_;
-};
-
-/// Waits for `events`; `again` when the time is over.
 Status wait_for(int fd, short events, int timeout_ms) {
   const Deadline deadline(timeout_ms);
   for (;;) {
@@ -61,6 +44,8 @@ Status status_of_errno() {
       return Status::failed;
   }
 }
+
+namespace {
 
 bool split_address(const std::string& address, std::string* host, std::string* port) {
   const size_t colon = address.rfind(':');
@@ -94,6 +79,61 @@ UniqueFd connect_one(const addrinfo& target, int timeout_ms, int* error) {
   ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK);
   *error = 0;
   return raised(std::move(fd));
+}
+
+// A frame's header is not worth a record of its own.
+constexpr size_t gathered_bytes = 16 << 10;
+
+Status send_protected(Channel channel, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    size_t taken = 0;
+    const Status status = channel.tls->send(bytes, true, &taken);
+    bytes = bytes.subspan(taken);
+    if (status == Status::ok) continue;
+    if (status != Status::again) return status;
+    if (wait_for(channel.fd, POLLOUT, -1) != Status::ok) return Status::failed;
+  }
+  return Status::ok;
+}
+
+Status send_all_protected(Channel channel, std::span<iovec> parts) {
+  std::array<std::byte, gathered_bytes> gathered;
+  size_t size = 0;
+  for (const iovec& part : parts) {
+    const std::span bytes(static_cast<const std::byte*>(part.iov_base), part.iov_len);
+    if (bytes.size() <= gathered.size() - size) {
+      if (!bytes.empty()) std::memcpy(gathered.data() + size, bytes.data(), bytes.size());
+      size += bytes.size();
+      continue;
+    }
+    Status status = send_protected(channel, std::span(gathered).first(size));
+    if (status == Status::ok) status = send_protected(channel, bytes);
+    if (status != Status::ok) return status;
+    size = 0;
+  }
+  if (const Status status = send_protected(channel, std::span(gathered).first(size));
+      status != Status::ok) {
+    return status;
+  }
+  for (;;) {
+    const Status status = channel.tls->flush();
+    if (status != Status::again) return status;
+    if (wait_for(channel.fd, POLLOUT, -1) != Status::ok) return Status::failed;
+  }
+}
+
+Status receive_protected(Channel channel, std::span<std::byte> to, size_t* received,
+                         int timeout_ms) {
+  const Deadline deadline(timeout_ms);
+  for (;;) {
+    const Status status = channel.tls->receive(to, received);
+    if (status != Status::again) return status;
+    const int left_ms = deadline.left_ms();
+    if (left_ms == 0) return Status::again;
+    if (const Status ready = wait_for(channel.fd, POLLIN, left_ms); ready != Status::ok) {
+      return ready;
+    }
+  }
 }
 
 }  // namespace
@@ -135,7 +175,9 @@ UniqueFd connect(const std::string& address, int timeout_ms, std::string* error)
   return {};
 }
 
-Status send_all(int fd, std::span<iovec> parts) {
+Status send_all(Channel channel, std::span<iovec> parts) {
+  if (channel.tls != nullptr) return send_all_protected(channel, parts);
+  const int fd = channel.fd;
   while (!parts.empty()) {
     msghdr message{};
     message.msg_iov = parts.data();
@@ -160,8 +202,19 @@ Status send_all(int fd, std::span<iovec> parts) {
   return Status::ok;
 }
 
-Status send_some(int fd, std::span<const std::byte> bytes, size_t* sent) {
+Status send_some(Channel channel, std::span<const std::byte> bytes, size_t* sent) {
   *sent = 0;
+  const int fd = channel.fd;
+  if (channel.tls != nullptr) {
+    while (!bytes.empty()) {
+      size_t taken = 0;
+      const Status status = channel.tls->send(bytes, false, &taken);
+      *sent += taken;
+      bytes = bytes.subspan(taken);
+      if (status != Status::ok) return status;
+    }
+    return channel.tls->flush();
+  }
   for (;;) {
     const ssize_t count = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count >= 0) {
@@ -172,8 +225,10 @@ Status send_some(int fd, std::span<const std::byte> bytes, size_t* sent) {
   }
 }
 
-Status receive_some(int fd, std::span<std::byte> to, size_t* received, int timeout_ms) {
+Status receive_some(Channel channel, std::span<std::byte> to, size_t* received, int timeout_ms) {
   *received = 0;
+  const int fd = channel.fd;
+  if (channel.tls != nullptr) return receive_protected(channel, to, received, timeout_ms);
   const int flags = timeout_ms < 0 ? 0 : MSG_DONTWAIT;
   const Deadline deadline(timeout_ms);
   for (;;) {
@@ -191,12 +246,12 @@ Status receive_some(int fd, std::span<std::byte> to, size_t* received, int timeo
   }
 }
 
-Status receive_all(int fd, void* to, size_t bytes, int timeout_ms) {
+Status receive_all(Channel channel, void* to, size_t bytes, int timeout_ms) {
   const Deadline deadline(timeout_ms);
   auto* at = static_cast<std::byte*>(to);
   while (bytes != 0) {
     size_t count = 0;
-    const Status status = receive_some(fd, {at, bytes}, &count, deadline.left_ms());
+    const Status status = receive_some(channel, {at, bytes}, &count, deadline.left_ms());
     if (status == Status::again) {
       if (deadline.left_ms() == 0) return Status::timeout;
       continue;

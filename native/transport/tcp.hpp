@@ -10,17 +10,10 @@
 #include <string>
 
 #include "base/fds.hpp"
+#include "transport/status.hpp"
+#include "transport/tls.hpp"
 
 namespace outboard::transport {
-
-/// Why a transfer ended.
-enum class Status {
-  ok,
-  again,   ///< nothing there now (only where the call says that it does not wait)
-  closed,  ///< the other side ended, in order or by reset
-  timeout,
-  failed,  ///< any other errno
-};
 
 /// Connects to `host:port` (names are resolved, IPv6 in brackets); blocking, TCP_NODELAY,
 /// close-on-exec, moved above descriptor 700. On failure returns an empty descriptor and says why
@@ -32,16 +25,17 @@ UniqueFd connect(const std::string& address, int timeout_ms, std::string* error)
 void set_options(int fd);
 
 /// Sends all of `parts` (they are consumed in place). Waits while the socket is full.
-Status send_all(int fd, std::span<iovec> parts);
+Status send_all(Channel channel, std::span<iovec> parts);
 
-/// Sends what fits now; `sent` bytes went out. `again` when the socket is full.
-Status send_some(int fd, std::span<const std::byte> bytes, size_t* sent);
+/// Sends what fits now; `sent` bytes are done with. `again` when the socket is full, also where all
+/// of them were taken but TLS has records left: then it is to be called again, with what there is.
+Status send_some(Channel channel, std::span<const std::byte> bytes, size_t* sent);
 
 /// Receives exactly `bytes`; `timeout_ms` < 0 waits for ever, and bounds the whole call otherwise.
-Status receive_all(int fd, void* to, size_t bytes, int timeout_ms = -1);
+Status receive_all(Channel channel, void* to, size_t bytes, int timeout_ms = -1);
 
 /// Receives what is there, at least one byte; waits at most `timeout_ms` (0: not at all, < 0: for
 /// ever).
-Status receive_some(int fd, std::span<std::byte> to, size_t* received, int timeout_ms);
+Status receive_some(Channel channel, std::span<std::byte> to, size_t* received, int timeout_ms);
 
 }  // namespace outboard::transport
