@@ -3,6 +3,7 @@
 #include "client/handshake.hpp"
 
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -116,13 +117,18 @@ bool read_granted(const Json& document, Welcome* welcome) {
   return true;
 }
 
-// A refusal comes in the clear, before anything of TLS: it says no more than a closed connection
-// would, and why.
+// A refusal comes in the clear, in place of TLS's first answer.
 bool protect(const SessionNode& node, transport::Connected* connection, std::string* reason) {
   const int fd = connection->fd.get();
   connection->tls = transport::Tls::handshake(fd, transport::Tls::Side::client, node.key,
                                               welcome_timeout_ms, reason);
   if (connection->tls) return true;
+  std::byte head[8];
+  if (::recv(fd, head, sizeof head, MSG_DONTWAIT) == sizeof head &&
+      std::memcmp(head, "OUTE", 4) == 0) {
+    *reason = read_refusal(fd, head);
+    return false;
+  }
   *reason = "no protected connection to " + node.name + " (" + node.address + "): " + *reason;
   return false;
 }

@@ -26,6 +26,8 @@ constexpr std::string_view key_purpose = "outboard tls 1";
 constexpr unsigned char cipher_id[2] = {0x13, 0x01};  // TLS_AES_128_GCM_SHA256
 constexpr size_t most_taken_bytes = 64 << 10;
 constexpr size_t ahead_bytes = 64 << 10;
+constexpr unsigned char first_record_kind = 20;  // change_cipher_spec
+constexpr unsigned char last_record_kind = 23;   // application_data
 
 // One key for one purpose: the preface's proof is made with the data plane's key itself.
 std::array<uint8_t, 32> derive(std::span<const uint8_t, 32> key) {
@@ -174,9 +176,21 @@ class Tls::Session {
     return Status::ok;
   }
 
+  // 1 where the first bytes are TLS's; they stay in the socket, as they may be somebody else's.
+  int look() {
+    unsigned char kind = 0;
+    const ssize_t count = ::recv(fd_, &kind, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return -1;
+    ended_ = count != 1 || kind < first_record_kind || kind > last_record_kind;
+    return ended_ ? 0 : 1;
+  }
+
   int read_records(char* to, int size) {
     if (ahead_begin_ == ahead_end_) {
-      if (ahead_.empty()) ahead_.resize(ahead_bytes);
+      if (ahead_.empty()) {
+        if (const int count = look(); count != 1) return count;
+        ahead_.resize(ahead_bytes);
+      }
       ssize_t count = 0;
       do {
         count = ::recv(fd_, ahead_.data(), ahead_.size(), MSG_DONTWAIT);

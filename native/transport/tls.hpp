@@ -21,7 +21,8 @@ class Tls {
   enum class Side { client, server };
 
   /// Both sides prove that they know the data plane's key (32 bytes) of the session. Null, with a
-  /// reason in `error`, where the other side does not or `timeout_ms` is over.
+  /// reason in `error`, where the other side does not or `timeout_ms` is over. Of what is no TLS
+  /// nothing has been read then.
   static std::unique_ptr<Tls> handshake(int fd, Side side, std::span<const uint8_t, 32> key,
                                         int timeout_ms, std::string* error);
   ~Tls();
@@ -53,6 +54,10 @@ struct Channel {
 
 /// A connection that somebody owns.
 struct Connected {
+  Connected() = default;
+  Connected(UniqueFd socket, std::unique_ptr<Tls> protection = nullptr)  // NOLINT
+      : fd(std::move(socket)), tls(std::move(protection)) {}
+
   UniqueFd fd;
   std::unique_ptr<Tls> tls;
 

@@ -16,6 +16,7 @@ namespace {
 
 constexpr auto shortest_wait = std::chrono::microseconds(10);
 constexpr auto longest_wait = std::chrono::microseconds(200);
+constexpr int handshake_timeout_ms = 10'000;
 
 void prepare_thread(const char* name) {
   ::prctl(PR_SET_NAME, name);
@@ -45,8 +46,9 @@ bool Bulk::end(const char* error) {
     const std::lock_guard lock(mutex_);
     if (error && error_.empty() && !stopping_) error_ = error;
     for (const auto& connection : connections_) ::shutdown(connection->socket.get(), SHUT_RDWR);
+    ended_.store(true, std::memory_order_release);
   }
-  ended_.store(true, std::memory_order_release);
+  changed_.notify_all();
   wake();
   return false;
 }
@@ -56,12 +58,13 @@ std::string Bulk::error() {
   return error_;
 }
 
-void Bulk::add_connection(UniqueFd socket) {
+void Bulk::add_connection(UniqueFd socket, std::optional<std::array<uint8_t, 32>> key) {
   const std::lock_guard lock(mutex_);
   auto connection = std::make_unique<Connection>();
   connection->socket = std::move(socket);
-  const int fd = connection->socket.get();
-  connection->receiver = std::thread([this, fd] { receive(fd); });
+  connection->ready = !key;
+  Connection* const self = connection.get();
+  connection->receiver = std::thread([this, self, key] { receive(self, key); });
   connections_.push_back(std::move(connection));
   if (!sender_.joinable()) sender_ = std::thread([this] { send(); });
   changed_.notify_all();
@@ -152,10 +155,23 @@ void Bulk::release_waits(UploadRing& ring) {
   ring.words.store(Words::upload_arrived, static_cast<uint32_t>(ring.next_piece - 1));
 }
 
-void Bulk::receive(int fd) {
+void Bulk::receive(Connection* connection, const std::optional<std::array<uint8_t, 32>>& key) {
   prepare_thread("outboard-bulk-rx");
+  if (key) {
+    std::string error;
+    connection->tls = transport::Tls::handshake(
+        connection->socket.get(), transport::Tls::Side::server, *key, handshake_timeout_ms, &error);
+    if (!connection->tls) {
+      end(nullptr);
+      return;
+    }
+    const std::lock_guard lock(mutex_);
+    connection->ready = true;
+    changed_.notify_all();
+  }
+  const transport::Channel channel(connection->socket.get(), connection->tls.get());
   std::vector<std::byte> scratch;
-  while (receive_piece(fd, scratch)) {
+  while (receive_piece(channel, scratch)) {
   }
 }
 
@@ -210,9 +226,9 @@ void Bulk::landed(const wire::BulkHeader& header, const Incoming& copy) {
   changed_.notify_all();
 }
 
-bool Bulk::receive_piece(int fd, std::vector<std::byte>& scratch) {
+bool Bulk::receive_piece(transport::Channel channel, std::vector<std::byte>& scratch) {
   wire::BulkHeader header;
-  if (transport::receive_all(fd, &header, sizeof header) != transport::Status::ok) {
+  if (transport::receive_all(channel, &header, sizeof header) != transport::Status::ok) {
     return end(nullptr);
   }
   Incoming copy{};
@@ -228,10 +244,10 @@ bool Bulk::receive_piece(int fd, std::vector<std::byte>& scratch) {
     scratch.resize(wire::bulk_piece_bytes);
     to = scratch.data();
   }
-  if (transport::receive_all(fd, to, first) != transport::Status::ok) return end(nullptr);
+  if (transport::receive_all(channel, to, first) != transport::Status::ok) return end(nullptr);
   const size_t rest = header.bytes - first;
   if (rest != 0 &&
-      transport::receive_all(fd, copy.ring->buffer->host(), rest) != transport::Status::ok) {
+      transport::receive_all(channel, copy.ring->buffer->host(), rest) != transport::Status::ok) {
     return end(nullptr);
   }
   landed(header, copy);
@@ -248,12 +264,16 @@ void Bulk::add_piece(DownloadRing& ring, DownloadRing::Piece piece) {
 
 bool Bulk::send_one(std::unique_lock<std::mutex>& lock, const wire::BulkHeader& header,
                     const std::byte* bytes) {
-  const int fd = connections_.front()->socket.get();
+  // Only after its handshake: credit and downloads both follow a command that came later.
+  const Connection& connection = *connections_.front();
+  changed_.wait(lock, [&] { return connection.ready || stopping_ || ended(); });
+  if (!connection.ready) return false;
+  const transport::Channel channel(connection.socket.get(), connection.tls.get());
   lock.unlock();
   iovec parts[2] = {{const_cast<wire::BulkHeader*>(&header), sizeof header},
                     {const_cast<std::byte*>(bytes), header.bytes}};
   const transport::Status status =
-      transport::send_all(fd, std::span(parts, header.bytes == 0 ? 1 : 2));
+      transport::send_all(channel, std::span(parts, header.bytes == 0 ? 1 : 2));
   if (status != transport::Status::ok) end(nullptr);
   lock.lock();
   return status == transport::Status::ok;

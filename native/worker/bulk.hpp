@@ -12,12 +12,14 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
 #include "base/fds.hpp"
+#include "transport/tls.hpp"
 #include "wire/frame.hpp"
 #include "worker/staging.hpp"
 
@@ -107,7 +109,8 @@ class Bulk {
   Bulk(const Bulk&) = delete;
   Bulk& operator=(const Bulk&) = delete;
 
-  void add_connection(UniqueFd socket);
+  /// With a key the socket speaks TLS; its handshake is the receiving thread's.
+  void add_connection(UniqueFd socket, std::optional<std::array<uint8_t, 32>> key = {});
   bool ended() const { return ended_.load(std::memory_order_acquire); }
   /// What the client did wrong, if it did; read once ended() is true.
   std::string error();
@@ -142,11 +145,13 @@ class Bulk {
   };
   struct Connection {
     UniqueFd socket;
+    std::unique_ptr<transport::Tls> tls;
+    bool ready = false;  ///< under mutex_: may be sent on
     std::thread receiver;
   };
 
-  void receive(int fd);
-  bool receive_piece(int fd, std::vector<std::byte>& scratch);
+  void receive(Connection* connection, const std::optional<std::array<uint8_t, 32>>& key);
+  bool receive_piece(transport::Channel channel, std::vector<std::byte>& scratch);
   bool claim(const wire::BulkHeader& header, Incoming* copy, uint64_t* position);
   void landed(const wire::BulkHeader& header, const Incoming& copy);
   bool end(const char* error);

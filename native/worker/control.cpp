@@ -9,6 +9,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/sha256.hpp"
+
 namespace outboard::worker {
 namespace {
 
@@ -57,6 +59,12 @@ void interpret(std::string_view packet, Order& order) {
   const auto type = document["type"].get<std::string>();
   if (type == "claim" && read_claim(document, order)) order.kind = Order::Kind::claim;
   if (type == "bulk" && order.descriptors.size() == 1) order.kind = Order::Kind::bulk;
+  if (const auto key = document.find("key"); key != document.end()) {
+    // A key that cannot be read must not turn into a connection without one.
+    if (!key->is_string() || !from_hex(key->get<std::string>(), order.key.emplace())) {
+      order.kind = Order::Kind::unknown;
+    }
+  }
   if (type == "end") {
     order.kind = Order::Kind::end;
     const auto reason = document.find("reason");

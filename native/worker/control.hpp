@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,7 @@ struct Order {
   std::string session;
   std::vector<ClaimedDevice> devices;
   unsigned slot = 0;
+  std::optional<std::array<uint8_t, 32>> key;  ///< with one, its socket speaks TLS
   std::string reason;
   std::vector<UniqueFd> descriptors;
 };

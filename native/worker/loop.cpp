@@ -38,14 +38,15 @@ std::chrono::nanoseconds spin_time() {
 
 }  // namespace
 
-Loop::Loop(const Driver& driver, std::vector<Device> devices, Share& share, UniqueFd command,
-           Control* control, Settings settings)
+Loop::Loop(const Driver& driver, std::vector<Device> devices, Share& share,
+           transport::Connected command, Control* control, Settings settings)
     : wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-      command_(std::move(command)),
+      command_(std::move(command.fd)),
+      tls_(std::move(command.tls)),
       control_(control),
       settings_(std::move(settings)),
-      receiver_(command_.get()),
-      sender_(command_.get()),
+      receiver_({command_.get(), tls_.get()}),
+      sender_({command_.get(), tls_.get()}),
       worker_(
           driver, std::move(devices), share, settings_.text,
           [this](std::span<const std::byte> batch) { seal(batch); }, wake_.get()),
@@ -90,7 +91,8 @@ void Loop::acknowledge() {
 void Loop::send_welcome(const std::string& json) {
   std::vector<std::byte> bytes = make_welcome(json);
   iovec part{bytes.data(), bytes.size()};
-  if (transport::send_all(command_.get(), {&part, 1}) != transport::Status::ok) end(exit_ended);
+  if (transport::send_all({command_.get(), tls_.get()}, {&part, 1}) != transport::Status::ok)
+    end(exit_ended);
 }
 
 void Loop::greet(std::span<const std::byte> payload) {
@@ -190,7 +192,7 @@ void Loop::obey() {
   switch (order.kind) {
     case Order::Kind::bulk:
       transport::set_options(order.descriptors[0].get());
-      worker_.bulk.add_connection(std::move(order.descriptors[0]));
+      worker_.bulk.add_connection(std::move(order.descriptors[0]), order.key);
       return;
     case Order::Kind::end:
       return end(exit_ended, order.reason.empty() ? "the session was ended" : order.reason);

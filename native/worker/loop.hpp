@@ -9,6 +9,7 @@
 
 #include "base/fds.hpp"
 #include "link/link.hpp"
+#include "transport/tls.hpp"
 #include "worker/control.hpp"
 #include "worker/hello.hpp"
 #include "worker/worker.hpp"
@@ -29,8 +30,8 @@ class Loop {
   };
 
   /// `control` may be null: nobody gives orders.
-  Loop(const Driver& driver, std::vector<Device> devices, Share& share, UniqueFd command,
-       Control* control, Settings settings);
+  Loop(const Driver& driver, std::vector<Device> devices, Share& share,
+       transport::Connected command, Control* control, Settings settings);
 
   /// Until the session ends; the exit code.
   int run();
@@ -56,6 +57,7 @@ class Loop {
 
   UniqueFd wake_;
   UniqueFd command_;
+  std::unique_ptr<transport::Tls> tls_;
   Control* control_;
   Settings settings_;
   link::FrameReceiver receiver_;

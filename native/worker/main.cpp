@@ -16,6 +16,8 @@
 namespace outboard::worker {
 namespace {
 
+constexpr int handshake_timeout_ms = 10'000;
+
 int fail(Control* control, const std::string& message) {
   say("worker: %s", message.c_str());
   if (control) control->send_failed(message);
@@ -43,6 +45,14 @@ Order wait_for_claim(Control& control) {
   }
 }
 
+bool protect(transport::Connected* command, const std::array<uint8_t, 32>& key) {
+  std::string error;
+  command->tls = transport::Tls::handshake(command->fd.get(), transport::Tls::Side::server, key,
+                                           handshake_timeout_ms, &error);
+  if (!command->tls) say("worker: no protected connection with the client: %s", error.c_str());
+  return command->tls != nullptr;
+}
+
 int serve(const Driver& driver, const Options& options, Control& control, DeviceText& text,
           const std::map<int, uint64_t>& context_bytes) {
   Order claim = wait_for_claim(control);
@@ -57,7 +67,9 @@ int serve(const Driver& driver, const Options& options, Control& control, Device
       !share.open(std::move(claim.descriptors[1]), claim.slot, &error)) {
     return fail(&control, error);
   }
-  Loop loop(driver, std::move(devices), share, std::move(claim.descriptors[0]), &control,
+  transport::Connected command(std::move(claim.descriptors[0]));
+  if (claim.key && !protect(&command, *claim.key)) return exit_ended;
+  Loop loop(driver, std::move(devices), share, std::move(command), &control,
             {options.id, OUTBOARD_RELEASE, &text});
   const int code = loop.run();
   // The driver and its threads are left as they are: what this process holds goes with it at once.

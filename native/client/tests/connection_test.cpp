@@ -85,7 +85,7 @@ struct Pair {
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
     server = std::make_unique<Server>(fds[1], std::move(handle));
     // Its I/O thread is never joined: it lives as long as the process, as in a program.
-    connection = new Connection({UniqueFd(fds[0]), nullptr}, "test", &listener);
+    connection = new Connection(UniqueFd(fds[0]), "test", &listener);
     REQUIRE(connection->start());
   }
   Quiet& listener = *new Quiet;

@@ -76,6 +76,10 @@ class Admission:
             del self._used_tickets[old]
         self._used_tickets[ticket.nonce] = ticket.expires_unix
 
+    def key_of(self, preface: Preface) -> bytes:
+        """The data plane's key of the connection's grant."""
+        return data_plane_key(self._node_key, preface.grant)
+
     def end(self, allocation: str, epoch: int, until_unix: float, now_unix: float) -> None:
         """Refuse the allocation's grants from now on; `until_unix` is when the last expires."""
         self._epochs.end(allocation, epoch, until_unix, now_unix)

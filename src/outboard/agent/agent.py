@@ -66,9 +66,16 @@ class Agent:
     """
 
     def __init__(
-        self, admission: Admission, devices: Sequence[Device], records: Records | None = None
+        self,
+        admission: Admission,
+        devices: Sequence[Device],
+        records: Records | None = None,
+        *,
+        protect: bool = False,
     ) -> None:
+        """`protect`: workers speak TLS with their clients, by the key that both have."""
         self._admission = admission
+        self._protect = protect
         self._context_bytes = {device.index: device.context_bytes for device in devices}
         self._records = records
         self._sessions: dict[str, AgentSession] = {}
@@ -100,7 +107,8 @@ class Agent:
             self._write_record(session)
             granted = session.grant.devices
             devices = [(device, self._context_bytes[device.index]) for device in granted]
-            worker.claim(session.id, devices, slot, session.page.descriptor, connection)
+            key = self._key_of(preface)
+            worker.claim(session.id, devices, slot, session.page.descriptor, connection, key)
         except (WorkerFailed, OSError) as error:
             worker.kill()  # its end is noticed, and the slot taken back then
             raise Refusal("no_worker", str(error), "run the program again") from error
@@ -200,6 +208,9 @@ class Agent:
         else:
             session.workers[worker] = known.slot
 
+    def _key_of(self, preface: Preface) -> bytes | None:
+        return self._admission.key_of(preface) if self._protect else None
+
     def _write_record(self, session: AgentSession) -> None:
         if self._records is not None:
             self._records.write(session.record())
@@ -210,7 +221,7 @@ class Agent:
             if worker.id == preface.worker:
                 connection.setblocking(True)
                 try:
-                    worker.bulk(connection)
+                    worker.bulk(connection, self._key_of(preface))
                 except WorkerFailed as error:
                     raise Refusal("no_worker", error.message, "run the program again") from error
                 return

@@ -6,7 +6,6 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
@@ -61,12 +60,6 @@ def run_agent(options: AgentOptions) -> int:
                 "run the agent as root, or name folders of your own: --state, --runtime",
             ) from error
     host, port = split_address(options.listen)
-    if not options.plaintext and not _is_loopback(host):
-        raise ConfigurationError(
-            f"the data plane would listen on {host} in the clear: this release has no TLS there",
-            "listen on loopback (--listen 127.0.0.1:7861), or accept it on a network that you"
-            " trust: --plaintext-data-plane",
-        )
     identity = read_identity(options.state)
     native = find_native_files()
     native.require_worker()
@@ -99,6 +92,7 @@ class _Service:
             Admission(identity.name, node_key, self._keys, epochs),
             self._inventory.devices,
             Records(os.path.join(options.runtime, "sessions")),
+            protect=not options.plaintext,
         )
         calls_path = os.path.join(options.runtime, "agent.sock")
         self._workers = agent.workers = Workers(
@@ -154,7 +148,7 @@ class _Service:
         return {
             "address": self._options.address or address,
             "hostname": socket.gethostname(),
-            "tls": "none",
+            "tls": "none" if self._options.plaintext else "psk",
             "driver": inventory.driver.path,
             "driver_version": inventory.driver_version,
             "protocol": inventory.protocol,
@@ -209,10 +203,3 @@ def notify(state: str) -> None:
             connection.sendto(state.encode(), "\0" + path[1:] if path[0] == "@" else path)
         except OSError as error:
             log.warning("systemd could not be told %s: %s", state, error.strerror)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

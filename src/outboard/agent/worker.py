@@ -137,10 +137,12 @@ class Worker:
         slot: int,
         page_fd: int,
         command: socket.socket,
+        key: bytes | None,
     ) -> None:
         """Give it a client's command socket and its slot of the session's share page.
 
-        `devices` are the session's, each with the bytes that a context takes there.
+        `devices` are the session's, each with the bytes that a context takes there. With a `key`
+        the socket speaks TLS, and the worker has to.
         """
         self._send(
             {
@@ -155,14 +157,15 @@ class Worker:
                     for device, context_bytes in devices
                 ],
                 "slot": slot,
+                **_keyed(key),
             },
             [command.fileno(), page_fd],
         )
         self._enter(WorkerState.CLAIMED)
 
-    def bulk(self, connection: socket.socket) -> None:
+    def bulk(self, connection: socket.socket, key: bytes | None) -> None:
         """Give it another connection of its client."""
-        self._send({"type": "bulk"}, [connection.fileno()])
+        self._send({"type": "bulk", **_keyed(key)}, [connection.fileno()])
 
     def end(self, reason: str) -> None:
         """Ask it to end; what does not is terminated after a grace, then killed."""
@@ -308,6 +311,10 @@ class Worker:
     def _enter(self, state: WorkerState) -> None:
         self.state = state
         self._changed.set()
+
+
+def _keyed(key: bytes | None) -> dict[str, object]:
+    return {} if key is None else {"key": key.hex()}
 
 
 def _printable(line: bytes) -> str:

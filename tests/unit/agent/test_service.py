@@ -41,7 +41,7 @@ class AgentProcess:
         self.controller.inventory = {}
         words = [sys.executable, "-m", "outboard.agent", "--listen", self.listen]
         words += ["--state", self.folder / "state", "--runtime", self.folder / "run"]
-        words += ["--driver", "software", "--warm-workers", "1"]
+        words += ["--driver", "software", "--warm-workers", "1", "--plaintext-data-plane"]
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(SOURCES),

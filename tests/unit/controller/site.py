@@ -35,10 +35,20 @@ from tests.unit.conftest import HANG_GUARD_S, SOURCES, eventually, make_native
 
 
 class Site:
-    """One pool. `grant` and `end` are what the API will do; they go to the ledger themselves."""
+    """One pool. `grant` and `end` are what the API will do; they go to the ledger themselves.
 
-    def __init__(self, folder: Path, database_url: str | None = None) -> None:
+    With `native` the agents have real workers, on the software GPU, and speak TLS with programs.
+    """
+
+    def __init__(
+        self, folder: Path, database_url: str | None = None, native: Path | None = None
+    ) -> None:
         self.folder = folder
+        self.real = native is not None
+        if native is None:
+            make_native(folder / "native")
+        else:
+            (folder / "native").symlink_to(native)
         self.port = free_port()
         configuration = ControllerConfiguration(
             name="one",
@@ -177,14 +187,14 @@ class Agent:
         self.site = site
         self.name = name
         self.listen = f"127.0.0.1:{free_port()}"
-        if not (site.folder / "native").exists():
-            make_native(site.folder / "native")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
         words = [sys.executable, "-m", "outboard", "agent", "--listen", self.listen]
         words += ["--state", str(self.site.folder / self.name), "--driver", "software"]
         words += ["--runtime", str(self.site.folder / f"{self.name}.run")]
+        if not self.site.real:
+            words.append("--plaintext-data-plane")  # the fake worker has no TLS
         with open(self.site.folder / f"{self.name}.log", "ab") as log:
             self.process = subprocess.Popen(
                 words, env={**self.site.environment, **environment}, stderr=log
