@@ -27,12 +27,16 @@ usage: outboard COMMAND [OPTIONS]
 Commands:
   run        run a program on GPUs of the pool
   gpus       list the pool's GPUs
-  sessions   list who uses them
+  sessions   list who uses them, end a session
+  queue      list who waits, and for what; explain: why
+  usage      what was held, by user, day and more
   pool       this machine's own pool: status, stop
   login      use a pool elsewhere from this account
   join       make this machine a GPU server or a client of a pool
   agent      serve this machine's GPUs to the pool that it joined
   controller make a pool's controller, and serve it
+  nodes      list the GPU servers; drain, cordon, resume one
+  users      who may use the pool; limits: how much; tokens: signing in
   status     why there are GPUs here or why not, and what to do
   service    GPUs for a whole machine or a user: install, run, wait
   version    print the release
@@ -47,11 +51,16 @@ Exit codes: the program's own, 128+n if it was ended by signal n; Outboard's own
 124 (waited too long), 125 (failed), 126 (program cannot run), 127 (program not found).
 """
 
-# Each is `NAME_command` of the module `outboard.cli.NAME`.
-_COMMANDS = (
-    *("run", "gpus", "sessions", "pool", "login", "join", "agent", "controller", "service"),
-    *("status", "version"),
-)
+# Each is `NAME_command` of the module `outboard.cli.NAME`, or of the one that is named here.
+_COMMANDS = {
+    **{name: name for name in ("run", "gpus", "sessions", "pool", "login", "join", "agent")},
+    **{name: name for name in ("controller", "service", "status", "version")},
+    **{name: name for name in ("nodes", "queue", "tokens", "users", "limits", "usage")},
+    "drain": "nodes",
+    "cordon": "nodes",
+    "resume": "nodes",
+    "explain": "queue",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,7 +95,7 @@ def _dispatch(words: list[str]) -> int:
     from importlib import import_module
 
     command: Callable[[list[str]], int]
-    command = getattr(import_module(f"outboard.cli.{name}"), f"{name}_command")
+    command = getattr(import_module(f"outboard.cli.{_COMMANDS[name]}"), f"{name}_command")
     return command(rest)
 
 

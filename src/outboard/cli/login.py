@@ -44,7 +44,7 @@ def login_command(words: list[str]) -> int:
     authority = os.path.join(os.path.dirname(path), "authority.pem")
     keep_authority(authority, pem)
     write_settings(path, {"pool": options.url, "token": str(token), "authority": authority})
-    print(f"{options.url} is this account's pool now, as {answer.get('subject', 'N/A')} ({path})")
+    print(f"{options.url} is this account's pool now, as {answer.get('name', 'N/A')} ({path})")
     return 0
 
 

@@ -5,12 +5,18 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import re
+from argparse import Namespace
+
 from outboard.cli.parser import Parser
 from outboard.errors import UsageError
 from outboard.run.launcher import RunOptions, run
 from outboard.units import parse_duration_s, parse_fraction, parse_memory_bytes
 
-_TAKES_VALUE = ("-n", "-p", "-m", "--wait", "--gpus", "--fraction", "--memory")
+_TAKES_VALUE = (
+    *("-n", "-p", "-m", "--wait", "--gpus", "--fraction", "--memory"),
+    *("--filter", "--server", "--name", "--time", "--priority"),
+)
 
 _EXAMPLES = """\
   outboard run -n 1 -- python train.py
@@ -37,6 +43,18 @@ def parse_run(words: list[str]) -> RunOptions:
         command = command[1:]
     if not command:
         raise UsageError("which program?", "outboard run -n 1 -- COMMAND")
+    return RunOptions(
+        command,
+        gpus=None if options.gpus is None else gpus_of(options.gpus),
+        share=share_of(options),
+        wait_s=wait_s_of(options.wait, options.no_wait),
+        quiet=options.quiet,
+        wishes=wishes_of(options),
+    )
+
+
+def share_of(options: Namespace) -> dict[str, object] | None:
+    """What of each GPU is asked for, as the API takes it; None where nothing is said."""
     share: dict[str, object] | None = None
     if options.fraction is not None and options.memory is not None:
         raise UsageError("-p and -m exclude each other", "give one of them: -p 0.25, or -m 4000")
@@ -44,13 +62,63 @@ def parse_run(words: list[str]) -> RunOptions:
         share = {"millionths": parse_fraction(options.fraction)}
     if options.memory is not None:
         share = {"bytes": parse_memory_bytes(options.memory)}
-    return RunOptions(
-        command,
-        gpus=None if options.gpus is None else _gpus(options.gpus),
-        share=share,
-        wait_s=_wait_s(options.wait, options.no_wait),
-        quiet=options.quiet,
+    return share
+
+
+def wishes_of(options: Namespace) -> dict[str, object]:
+    """The further fields of a request, as the API takes them; only what is said."""
+    wishes: dict[str, object] = {}
+    if options.filter:
+        wishes["filters"] = [parse_filter(text) for text in options.filter]
+    if options.time is not None:
+        wishes["wanted_s"] = parse_duration_s(options.time)
+    if options.priority is not None:
+        if not options.priority.lstrip("-").isdecimal():
+            raise UsageError(f"--priority {options.priority}: not a number", "give one: 10")
+        wishes["priority"] = int(options.priority)
+    for name in ("server", "name"):
+        if getattr(options, name) is not None:
+            wishes[name] = getattr(options, name)
+    for name in ("same_node", "spread"):
+        if getattr(options, name):
+            wishes[name] = True
+    return wishes
+
+
+def parse_filter(text: str) -> dict[str, object]:
+    """`KEY OPERATOR VALUE`, without blanks, as the API takes it."""
+    match = re.fullmatch(r"([A-Za-z0-9_.-]+)(!=|>=|<=|=)(.+)", text)
+    if match is None:
+        raise UsageError(
+            f"--filter {text}: not a condition",
+            "for example --filter device.memory>=16G, or --filter server.hostname!=gpu3",
+        )
+    return {"key": match[1], "operator": match[2], "value": match[3]}
+
+
+def add_request_options(parser: Parser) -> None:
+    """The options by which GPUs are asked for."""
+    parser.add_argument("-n", "--gpus", metavar="N", help="how many GPUs (1)")
+    parser.add_argument(
+        "-p", "--fraction", metavar="F", help="fraction of each GPU's memory: 0.25 (all of it)"
     )
+    parser.add_argument(
+        "-m", "--memory", metavar="MIB", help="memory of each GPU in MiB, or with a unit: 4G"
+    )
+    parser.add_argument(
+        "--filter", metavar="CONDITION", action="append", help="device.memory>=16G; repeatable"
+    )
+    parser.add_argument("--server", metavar="NAME", help="on this GPU server")
+    parser.add_argument("--same-node", action="store_true", help="all on one GPU server")
+    parser.add_argument("--spread", action="store_true", help="on as many GPU servers as there are")
+    parser.add_argument("--name", metavar="TEXT", help="what the pool's lists call it")
+    parser.add_argument("--time", metavar="TIME", help="how long it will take, if that is known")
+    parser.add_argument("--priority", metavar="N", help="higher ones come first (0)")
+    parser.add_argument(
+        "--wait", metavar="TIME", help="wait for a busy pool no longer than this: 90s, 5m, 1h"
+    )
+    parser.add_argument("--no-wait", action="store_true", help="fail at once if the pool is busy")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless it fails")
 
 
 def _parser() -> Parser:
@@ -61,18 +129,7 @@ def _parser() -> Parser:
         _EXAMPLES,
     )
     parser.usage = "outboard run [OPTIONS] [--] COMMAND [ARGUMENTS]"
-    parser.add_argument("-n", "--gpus", metavar="N", help="how many GPUs (1)")
-    parser.add_argument(
-        "-p", "--fraction", metavar="F", help="fraction of each GPU's memory: 0.25 (all of it)"
-    )
-    parser.add_argument(
-        "-m", "--memory", metavar="MIB", help="memory of each GPU in MiB, or with a unit: 4G"
-    )
-    parser.add_argument(
-        "--wait", metavar="TIME", help="wait for a busy pool no longer than this: 90s, 5m, 1h"
-    )
-    parser.add_argument("--no-wait", action="store_true", help="fail at once if the pool is busy")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless it fails")
+    add_request_options(parser)
     return parser
 
 
@@ -86,7 +143,7 @@ def _command_start(words: list[str]) -> int:
     return min(at, len(words))
 
 
-def _gpus(text: str) -> int:
+def gpus_of(text: str) -> int:
     hint = "give a number of GPUs, for example -n 1; see how many there are: outboard gpus"
     if not text.isdecimal() or len(text) > 9:
         raise UsageError(f"-n {text}: not a number of GPUs", hint)
@@ -95,7 +152,7 @@ def _gpus(text: str) -> int:
     return int(text)
 
 
-def _wait_s(wait: str | None, no_wait: bool) -> float | None:
+def wait_s_of(wait: str | None, no_wait: bool) -> float | None:
     if wait is not None and no_wait:
         raise UsageError("--wait and --no-wait exclude each other", "give one of them")
     if no_wait:

@@ -9,12 +9,13 @@ import pwd
 
 from outboard.cli.parser import Parser, print_json, print_table
 from outboard.client.pool import open_pool
-from outboard.errors import PoolUnreachable
+from outboard.errors import PoolUnreachable, UsageError
 from outboard.settings import load_settings
 from outboard.units import format_duration, format_mib
 
 _EXAMPLES = """\
   outboard sessions
+  outboard sessions end s-5f0c2a91d3b8 --reason 'the server is needed'
   outboard sessions --json
 """
 
@@ -22,8 +23,13 @@ _EXAMPLES = """\
 def sessions_command(words: list[str]) -> int:
     """List the sessions. A pool that does not run has none, and is not started for this."""
     parser = Parser("sessions", "List the sessions that use the pool's GPUs.", _EXAMPLES)
+    parser.add_argument("action", nargs="?", choices=("list", "end"), default="list")
+    parser.add_argument("session", nargs="?", help="end: which")
+    parser.add_argument("--reason", default="", help="end: what its user is told")
     parser.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args(words)
+    if options.action == "end":
+        return _end(options.session, options.reason, as_json=options.json)
     settings = load_settings()
     try:
         pool = open_pool(settings, start=False)
@@ -49,6 +55,27 @@ def sessions_command(words: list[str]) -> int:
     return 0
 
 
+def _end(session: str | None, reason: str, *, as_json: bool) -> int:
+    if not session:
+        raise UsageError("which session?", "outboard sessions end ID; see: outboard sessions")
+    from urllib.parse import quote
+
+    path = f"/v1/sessions/{quote(session, safe='')}"
+    pool = open_pool(load_settings(), start=False)
+    try:
+        if pool.resumable:
+            answer = pool.call("DELETE", f"{path}?reason={quote(reason or 'ended', safe='')}")
+        else:
+            answer = pool.call("DELETE", path, {"reason": reason} if reason else None)
+    finally:
+        pool.close()
+    if as_json:
+        print_json(answer)
+    else:
+        print(f"{session} has ended")
+    return 0
+
+
 def _row(session: dict[str, object]) -> list[str]:
     devices = session["devices"]
     assert isinstance(devices, list)
@@ -56,7 +83,7 @@ def _row(session: dict[str, object]) -> list[str]:
     used = "N/A" if None in held else format_mib(sum(held))
     return [
         str(session["id"]),
-        _user(int(str(session["uid"]))),
+        str(session.get("user") or _user(int(str(session["uid"])))),
         str(session["pid"]),
         ",".join(f"{device['node']}:{device['index']}" for device in devices),
         format_mib(sum(device["share_bytes"] for device in devices)),

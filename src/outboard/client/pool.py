@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from outboard.errors import (
     PoolBusy,
     PoolEnding,
     PoolUnreachable,
+    UsageError,
     WaitedTooLong,
 )
 from outboard.model.session_file import SessionFile, parse_session
@@ -47,6 +49,21 @@ class Granted:
         self.programs = int(str(answer.get("programs", 0)))
 
 
+class Queueing:
+    """How a controller is asked: wishes beside number and share, how long to wait (None: without
+    limit), and who hears meanwhile how the request stands."""
+
+    def __init__(
+        self,
+        wishes: dict[str, object],
+        wait_s: float | None,
+        on_wait: Callable[[dict[str, object]], None],
+    ) -> None:
+        self.wishes = wishes
+        self.wait_s = wait_s
+        self.on_wait = on_wait
+
+
 class Pool:
     """A pool and one connection to it. `embedded` tells that it is this machine's own.
 
@@ -69,6 +86,34 @@ class Pool:
     def resumable(self) -> bool:
         """Whether a session outlives the connection on which it was granted."""
         return self._connect is not None
+
+    def ask(
+        self,
+        request_id: str,
+        wish: dict[str, object],
+        wait_s: float | None,
+        on_wait: Callable[[dict[str, object]], None],
+    ) -> Granted:
+        """Ask a controller for GPUs, and wait as long as `wait_s` says (None: without limit).
+
+        `wish` is what the API's body says besides; `on_wait` hears how the request stands: its
+        position, the reason, when it may start. Who stops waiting takes the request back.
+        """
+        body = {"id": request_id, "wait_s": wait_s, "uid": os.getuid(), "pid": os.getpid(), **wish}
+        answer = self._call("POST", "/v1/requests", body, _HOLD_S + ANSWER_TIMEOUT_S)
+        path = f"/v1/requests/{request_id}"
+        try:
+            while answer.get("state") == "waiting":
+                on_wait(answer)
+                follow = f"{path}?hold_s={_HOLD_S}"
+                answer = self._call("GET", follow, timeout_s=_HOLD_S + ANSWER_TIMEOUT_S)
+        except BaseException:
+            with contextlib.suppress(OutboardError):
+                self._call("DELETE", path)
+            raise
+        if "session" not in answer:
+            raise _ended_without(answer, wait_s)
+        return Granted(answer)
 
     def request(
         self,
@@ -112,6 +157,12 @@ class Pool:
         """Become the holder of a session whose last holder's secret is known."""
         body: dict[str, object] = {"holder": holder, "holder_sha256": holder_sha256}
         return Granted(self._call("POST", f"/v1/sessions/{session}/takeover", body))
+
+    def call(
+        self, method: str, path: str, body: dict[str, object] | None = None
+    ) -> dict[str, object]:
+        """Any other call of the API."""
+        return self._call(method, path, body)
 
     def release(self, session: str) -> None:
         """End the session; returns once its memory is free for others."""
@@ -184,12 +235,25 @@ def acquire(
     share: dict[str, object],
     wait_s: float | None,
     program: str,
+    queue: Queueing | None = None,
 ) -> tuple[Pool, Granted]:
-    """Open the pool and ask it. An embedded pool that ends at this very moment is started anew."""
+    """Open the pool and ask it. An embedded pool that ends at this very moment is started anew.
+
+    A controller is asked once, with what `queue` says; `wait_s` is for other pools.
+    """
     request_id = os.urandom(16).hex()
+    queue = queue or Queueing({}, wait_s, lambda _standing: None)
     for attempt in range(_STARTS):
         pool = open_pool(settings)
         try:
+            if pool.resumable:
+                wish = {"gpus": gpus, "share": share, "program": program, **queue.wishes}
+                return pool, pool.ask(request_id, wish, queue.wait_s, queue.on_wait)
+            if queue.wishes:
+                raise UsageError(
+                    f"this machine's own pool does not know {', '.join(sorted(queue.wishes))}",
+                    "leave it out, or use a pool that has a controller: outboard login URL",
+                )
             return pool, pool.request(gpus, share, wait_s, program, request_id)
         except (PoolUnreachable, PoolEnding):
             pool.close()

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 
-from outboard.client.pool import Granted, Pool, acquire
+from outboard.client.pool import Granted, Pool, Queueing, acquire
 from outboard.directories import runtime_directory, sessions_directory
 from outboard.errors import OutboardError, PoolBusy, PoolUnreachable, SessionFileUnreadable
 from outboard.model.session_file import (
@@ -23,6 +23,7 @@ from outboard.native import NativeFiles, find_native_files
 from outboard.run.child import Child
 from outboard.run.command import Command, resolve_command
 from outboard.run.environment import drop_machine_choices, session_environment
+from outboard.run.waiting import WaitLine
 from outboard.settings import load_settings
 from outboard.units import format_mib
 
@@ -45,8 +46,11 @@ class RunOptions:
         share: dict[str, object] | None = None,
         wait_s: float | None = None,
         quiet: bool = False,
+        wishes: dict[str, object] | None = None,
     ) -> None:
+        """`wishes` are further fields of a request, which a controller understands."""
         self.words = words
+        self.wishes = wishes or {}
         self.gpus = gpus
         self.share = share
         self.wait_s = wait_s
@@ -55,7 +59,7 @@ class RunOptions:
     @property
     def asks(self) -> bool:
         """Whether it asks for GPUs of its own, also inside a session."""
-        return self.gpus is not None or self.share is not None
+        return self.gpus is not None or self.share is not None or bool(self.wishes)
 
 
 def run(options: RunOptions) -> int:
@@ -148,18 +152,22 @@ class _Run:
         settings = load_settings()
         gpus = options.gpus or 1
         share = options.share or {}
-        program = str(self._command)[:_LONGEST_PROGRAM_TEXT]
+        program = program_text(str(self._command))
+        line = WaitLine(quiet=options.quiet)
+        queue = Queueing(options.wishes, options.wait_s, line.tell)
         quiet_s = _QUIET_WAIT_S if options.wait_s is None else min(_QUIET_WAIT_S, options.wait_s)
         started = time.monotonic()
         try:
-            return acquire(settings, gpus, share, quiet_s, program)
+            return acquire(settings, gpus, share, quiet_s, program, queue)
         except OutboardError as error:
             spent_s = time.monotonic() - started
             if not _would_wait(error, options.wait_s, spent_s):
                 raise
             _say(options, f"the pool is busy, waiting: {error.message.partition(': ')[2]}")
+        finally:
+            line.end()
         left_s = None if options.wait_s is None else max(0.0, options.wait_s - spent_s)
-        return acquire(settings, gpus, share, left_s, program)
+        return acquire(settings, gpus, share, left_s, program, queue)
 
     def _write(self, granted: Granted) -> None:
         folder = sessions_directory(runtime_directory())
@@ -242,6 +250,12 @@ class _Run:
             elif error.code != "not_found":
                 _say(self._options, f"session {self._session} was not released: {error.message}")
         self._pool.close()
+
+
+def program_text(command: str) -> str:
+    """A command as the pool's lists may show it: bounded, and without what moves a cursor."""
+    shown = command[:_LONGEST_PROGRAM_TEXT]
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)
 
 
 def _would_wait(error: OutboardError, wait_s: float | None, spent_s: float) -> bool:

@@ -1,0 +1,31 @@
+"""One call of the pool's API for a command, and how its answer is shown.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outboard.client.pool import open_pool
+from outboard.settings import load_settings
+
+
+def call(method: str, path: str, body: dict[str, object] | None = None) -> dict[str, Any]:
+    """The answer; a pool of this machine that does not run is not started for it."""
+    pool = open_pool(load_settings(), start=False)
+    try:
+        return pool.call(method, path, body)
+    finally:
+        pool.close()
+
+
+def shown(value: object) -> str:
+    """A field as a table shows it: what is not known is N/A, never 0."""
+    if value is None or value == "":
+        return "N/A"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value) or "-"
+    return str(value)

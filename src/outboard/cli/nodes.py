@@ -1,0 +1,96 @@
+"""`outboard nodes`, `drain`, `cordon`, `resume`: the pool's GPU servers.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+from outboard.cli.calls import call, shown
+from outboard.cli.parser import Parser, print_json, print_table
+from outboard.errors import UsageError
+from outboard.units import format_duration, format_mib, parse_duration_s
+
+_EXAMPLES = """\
+  outboard nodes
+  outboard nodes remove gpu3
+"""
+
+
+def nodes_command(words: list[str]) -> int:
+    """List the servers, or take one out of the pool."""
+    parser = Parser("nodes", "List the pool's GPU servers, or remove one.", _EXAMPLES)
+    parser.add_argument("action", nargs="?", choices=("list", "remove"), default="list")
+    parser.add_argument("node", nargs="?", help="remove: which")
+    parser.add_argument("--json", action="store_true", help="for programs to read")
+    options = parser.parse_args(words)
+    if options.action == "remove":
+        if not options.node:
+            raise UsageError("which server?", "outboard nodes remove NAME")
+        return _done(call("DELETE", f"/v1/nodes/{options.node}"), as_json=options.json)
+    answer = call("GET", "/v1/nodes")
+    if options.json:
+        print_json(answer)
+        return 0
+    header = ["SERVER", "STATE", "HEALTH", "GPUS", "FREE", "SEEN", "RELEASE", "ADDRESS", "REASON"]
+    rows = [
+        [
+            node["name"],
+            node["state"],
+            "ok" if node["healthy"] else "bad",
+            str(node["devices"]),
+            format_mib(node["capacity_bytes"] - node["granted_bytes"]),
+            f"{format_duration(node['silent_s'])} ago",
+            shown(node["release"]),
+            shown(node["address"]),
+            node["health_reason"] or node["reason"] or "-",
+        ]
+        for node in answer["nodes"]
+    ]
+    print_table(header, rows)
+    return 0
+
+
+def drain_command(words: list[str]) -> int:
+    """No new sessions; what runs may be given a deadline."""
+    parser = Parser(
+        "drain",
+        "Grant nothing new on a GPU server; end what is left at the deadline.",
+        "  outboard drain gpu3 --deadline 1h --reason 'new driver'\n",
+    )
+    parser.add_argument("node")
+    parser.add_argument("--deadline", metavar="TIME", help="end what is left after this time")
+    return _change(parser, words, "drain")
+
+
+def cordon_command(words: list[str]) -> int:
+    """No new sessions; what runs goes on."""
+    parser = Parser(
+        "cordon", "Grant nothing new on a GPU server.", "  outboard cordon gpu3 --reason testing\n"
+    )
+    parser.add_argument("node")
+    return _change(parser, words, "cordon")
+
+
+def resume_command(words: list[str]) -> int:
+    """Sessions again."""
+    parser = Parser("resume", "Grant on a GPU server again.", "  outboard resume gpu3\n")
+    parser.add_argument("node")
+    return _change(parser, words, "resume")
+
+
+def _change(parser: Parser, words: list[str], action: str) -> int:
+    parser.add_argument("--reason", default="", help="what users are told")
+    parser.add_argument("--json", action="store_true", help="for programs to read")
+    options = parser.parse_args(words)
+    body: dict[str, object] | None = None if action == "resume" else {"reason": options.reason}
+    if action == "drain" and options.deadline is not None and body is not None:
+        body["deadline_s"] = parse_duration_s(options.deadline)
+    return _done(call("POST", f"/v1/nodes/{options.node}/{action}", body), as_json=options.json)
+
+
+def _done(answer: dict[str, object], *, as_json: bool) -> int:
+    if as_json:
+        print_json(answer)
+    else:
+        print(f"{answer['node']}: {answer['state']}")
+    return 0

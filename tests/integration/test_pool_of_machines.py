@@ -1,0 +1,84 @@
+"""From two machines on: a user's programs on other machines' GPUs, and what may fail on the way.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Native, eventually
+from tests.integration.pool_of_machines import PoolOfMachines
+
+
+@pytest.fixture(scope="module")
+def machines(native: Native) -> Iterator[PoolOfMachines]:
+    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
+    addresses = dict.fromkeys(("controller", "gpu1", "gpu2"), "127.0.0.1")
+    made = PoolOfMachines(native, folder, addresses, devices=2)
+    try:
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder)
+
+
+def test_a_program_runs_on_another_machines_gpu(machines: PoolOfMachines, native: Native) -> None:
+    outcome = machines.call("run", "-n", "1", "-p", "0.5", "--", native.program("matrixMul"))
+    assert outcome.returncode == 0, outcome.describe()
+    assert "on gpu1 (" in outcome.stderr or "on gpu2 (" in outcome.stderr
+    assert machines.json("sessions")["sessions"] == []
+    assert all(device["granted_bytes"] == 0 for device in machines.json("gpus")["devices"])
+
+
+def test_a_program_outlives_controller_and_agents_killed_with_9(
+    machines: PoolOfMachines, native: Native
+) -> None:
+    with machines.running("-n", "1", "--", native.program("longLoop")) as program:
+        program.read_until("READY")
+        (session,) = machines.json("sessions")["sessions"]
+        node = session["devices"][0]["node"]
+        machines.controller.end(signal.SIGKILL)
+        machines.agents[node].end(signal.SIGKILL)
+        machines.agents[node].start()
+        machines.controller.start()
+        eventually("the worker is adopted", lambda: "adopted" in machines.agents[node].log())
+
+        def known() -> bool:
+            done = machines.call("sessions", "--json")
+            return done.returncode == 0 and session["id"] in done.stdout
+
+        eventually("the ledger knows the session", known)
+        assert program.process.poll() is None
+        assert machines.call("sessions", "end", session["id"]).returncode == 0
+        assert program.read_until("ERROR") == "ERROR 46 cudaErrorDevicesUnavailable"
+        assert program.finish().returncode == 1
+    assert machines.json("sessions")["sessions"] == []
+
+
+def test_a_killed_launchers_session_ends_with_its_program(
+    machines: PoolOfMachines, native: Native
+) -> None:
+    with machines.running("-n", "1", "--", native.program("longLoop")) as program:
+        program.read_until("READY")
+    eventually(
+        "its workers have ended", lambda: not [*machines.workers("gpu1"), *machines.workers("gpu2")]
+    )
+
+
+def test_a_session_spans_two_servers(machines: PoolOfMachines, native: Native) -> None:
+    script = "import json, os; print(len(json.load(open(os.environ['OUTBOARD_SESSION']))['nodes']))"
+    outcome = machines.call("run", "-n", "3", "--", "python3", "-c", script)
+    assert (outcome.returncode, outcome.stdout.strip()) == (0, "2"), outcome.describe()
+
+
+def test_another_users_sessions_are_nobody_elses(machines: PoolOfMachines) -> None:
+    outcome = machines.call("sessions", "end", "s-0123456789ab")
+    assert outcome.returncode == 125
+    assert "there is no session" in outcome.stderr
