@@ -141,11 +141,13 @@ Status receive_protected(Channel channel, std::span<std::byte> to, size_t* recei
 void set_options(int fd) {
   const int on = 1;
   const int idle_s = 20, interval_s = 5, probes = 4;
+  const unsigned unacknowledged_ms = 40'000;  // as long as keep-alive takes to find a dead peer
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
   ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
   ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
   ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof unacknowledged_ms);
 }
 
 UniqueFd connect(const std::string& address, int timeout_ms, std::string* error) {

@@ -4,3 +4,12 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`outboard.allocate`, loaded when it is asked for: the command line has no time for it."""
+    if name in ("allocate", "Allocation"):
+        from outboard import sdk
+
+        return getattr(sdk, name)
+    raise AttributeError(f"module 'outboard' has no attribute {name!r}")

@@ -26,6 +26,8 @@ usage: outboard COMMAND [OPTIONS]
 
 Commands:
   run        run a program on GPUs of the pool
+  request    ask for GPUs and keep them; release: give them back
+  exec       run a program in a session that is kept; shell, env: likewise
   gpus       list the pool's GPUs
   sessions   list who uses them, end a session
   queue      list who waits, and for what; explain: why
@@ -60,6 +62,7 @@ _COMMANDS = {
     "cordon": "nodes",
     "resume": "nodes",
     "explain": "queue",
+    **dict.fromkeys(("request", "exec", "shell", "env", "release"), "session"),
 }
 
 

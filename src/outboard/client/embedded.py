@@ -56,7 +56,8 @@ def _start_pool(runtime: str) -> None:
     """Start the daemon and wait until it serves; raises what it says if it cannot."""
     ready_read, ready_write = os.pipe()
     try:
-        _spawn_detached(runtime, ready_write)
+        arguments = [sys.executable, "-P", "-s", "-m", "outboard.pool", "--runtime", runtime]
+        spawn_detached([*arguments, "--ready-fd", str(ready_write)], ready_write)
     finally:
         os.close(ready_write)
     with os.fdopen(ready_read, "rb") as pipe:
@@ -72,10 +73,9 @@ def _start_pool(runtime: str) -> None:
         raise error
 
 
-def _spawn_detached(runtime: str, ready_fd: int) -> None:
-    """Run the daemon as nobody's child: it outlives this launcher and leaves it no zombie."""
-    arguments = [sys.executable, "-P", "-s", "-m", "outboard.pool", "--runtime", runtime]
-    arguments += ["--ready-fd", str(ready_fd)]
+def spawn_detached(arguments: list[str], ready_fd: int) -> None:
+    """Run a program as nobody's child, with `ready_fd` alone: it outlives this one and leaves it
+    no zombie."""
     environment = _daemon_environment()
     child = os.fork()
     if child:
@@ -92,7 +92,7 @@ def _spawn_detached(runtime: str, ready_fd: int) -> None:
         os.closerange(3, ready_fd)
         os.closerange(ready_fd + 1, os.sysconf("SC_OPEN_MAX"))
         os.chdir("/")
-        os.execve(sys.executable, arguments, environment)
+        os.execve(arguments[0], arguments, environment)
     finally:
         os._exit(127)
 
