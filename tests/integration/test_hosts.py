@@ -43,7 +43,7 @@ def granted_bytes(pool: PoolOfMachines) -> list[int]:
 def test_one_program_computes_on_devices_of_both_servers(
     pool: PoolOfMachines, native: Native
 ) -> None:
-    outcome = pool.call("run", "-n", "3", "--", native.program("everyDevice"))
+    outcome = pool.call("run", "-n", "3", "--", native.program("everyDevice", "driver"))
     assert outcome.returncode == 0, outcome.describe()
     assert "devices: 3\neveryDevice: Result = PASS" in outcome.stdout
     assert "on gpu1 (" in outcome.stderr
