@@ -274,8 +274,10 @@ bool may_hold_address(const std::byte* bytes, size_t count) {
     }
     found |= differs == 0;
   }
-  constexpr Lanes none = {};
-  if (std::memcmp(&found, &none, sizeof found) != 0) return true;
+  uint64_t halves[2];
+  static_assert(sizeof halves == sizeof found);
+  std::memcpy(halves, &found, sizeof halves);
+  if ((halves[0] | halves[1]) != 0) return true;
   for (; place < places; ++place) {
     uint64_t word = 0;
     std::memcpy(&word, bytes + place, sizeof word);
