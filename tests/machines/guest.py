@@ -3,7 +3,8 @@
 SPDX-License-Identifier: Apache-2.0
 
 The checkout is masked and the built package installed, so that a package that lacks files fails.
-Each machine has its own cgroup in every hierarchy, and no network but loopback.
+Each machine has its own cgroup in every hierarchy, and no network but loopback unless it is given
+one.
 """
 
 from __future__ import annotations
@@ -64,8 +65,13 @@ class Done:
 class Guest:
     """One machine. `folder` is on a tmpfs, which overlays can be put on."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, network: str = "", binds: Sequence[str] = ()
+    ) -> None:
+        """`network` is a network namespace, `binds` are HOST:GUEST folders to be read there."""
         self.name = name
+        self._network = network
+        self._binds = binds
         self.folder = folder / name
         self.root = self.folder / "root"
         self._nspawn: subprocess.Popen[bytes] | None = None
@@ -103,7 +109,10 @@ class Guest:
         started_s = time.monotonic()
         command = ["systemd-nspawn", "-q", "-D", str(self.root), "-M", self.name, "--boot"]
         command += ["--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"]
-        command += ["--private-network", "--tmpfs=/work", "--tmpfs=/dev/shm"]
+        command += ["--tmpfs=/work", "--tmpfs=/dev/shm"]
+        network = f"--network-namespace-path=/run/netns/{self._network}"
+        command += [network if self._network else "--private-network"]
+        command += [f"--bind-ro={bind}" for bind in self._binds]
         with (self.folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
                 command,
@@ -172,7 +181,11 @@ class Guest:
             service = self.service()
             return service if service.get("state") == wanted else None
 
-        return eventually(f"the service is {wanted}", look)
+        try:
+            return eventually(f"the service is {wanted}", look)
+        except Hang as hang:
+            journal = self.sh("journalctl -b --no-pager -u 'outboard*' | tail -40").out
+            raise Hang(f"{hang}\n{self.service()}\n{journal}") from hang
 
     def sessions(self) -> list[str]:
         """The sessions that the pool has."""

@@ -19,6 +19,8 @@ from outboard.errors import ConfigurationError, UsageError
 SYSTEM_ROOT = "/run/outboard"
 DEFAULT_NAME = "default"
 USERS_FOLDER = "users"  # below SYSTEM_ROOT: one link per user who has a service to himself
+# What else lies below SYSTEM_ROOT: an agent's state, where this machine is a GPU server as well.
+_TAKEN = (USERS_FOLDER, "agent")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")
 
 
@@ -26,7 +28,7 @@ class ServiceFolders:
     """One service's paths. `system` tells whether it is the machine's or a user's own."""
 
     def __init__(self, name: str, *, system: bool) -> None:
-        if not _NAME.fullmatch(name) or name == USERS_FOLDER:
+        if not _NAME.fullmatch(name) or name in _TAKEN:
             raise UsageError(
                 f"{name!r} is not a name for a service",
                 "use up to 32 lower-case letters, digits, dots and dashes: default",

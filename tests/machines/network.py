@@ -1,0 +1,61 @@
+"""A network of machines: a bridge in a namespace of its own, a cable to each machine's namespace.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+PREFIX = "10.177.0"
+
+
+class Network:
+    """Namespaces and cables. The names are this process's own, and go with `close`."""
+
+    def __init__(self, tag: str, machines: Sequence[str]) -> None:
+        self._fabric = f"obf{tag}"
+        self.namespaces = {name: f"ob{tag}-{name}" for name in machines}
+        self.addresses = {name: f"{PREFIX}.{at + 1}" for at, name in enumerate(machines)}
+        self._ports = {name: f"p{at}-{tag}" for at, name in enumerate(machines)}
+        _ip("netns", "add", self._fabric)
+        self._in_fabric("link", "add", "br0", "type", "bridge")
+        self._in_fabric("link", "set", "br0", "up")
+        for name in machines:
+            self._connect(name)
+
+    def hosts(self) -> str:
+        """Lines for /etc/hosts."""
+        return "".join(f"{address} {name}\n" for name, address in self.addresses.items())
+
+    def cut(self, name: str) -> None:
+        """Pull a machine's cable."""
+        self._in_fabric("link", "set", self._ports[name], "down")
+
+    def mend(self, name: str) -> None:
+        """Plug it in again."""
+        self._in_fabric("link", "set", self._ports[name], "up")
+
+    def close(self) -> None:
+        for namespace in (*self.namespaces.values(), self._fabric):
+            subprocess.run(["ip", "netns", "del", namespace], check=False)
+
+    def _connect(self, name: str) -> None:
+        namespace, port = self.namespaces[name], self._ports[name]
+        _ip("netns", "add", namespace)
+        _ip("-n", namespace, "link", "set", "lo", "up")
+        peer = ("peer", "name", port, "netns", self._fabric)
+        _ip("link", "add", "host0", "netns", namespace, "type", "veth", *peer)
+        _ip("-n", namespace, "addr", "add", f"{self.addresses[name]}/24", "dev", "host0")
+        _ip("-n", namespace, "link", "set", "host0", "up")
+        self._in_fabric("link", "set", port, "master", "br0")
+        self._in_fabric("link", "set", port, "up")
+
+    def _in_fabric(self, *words: str) -> None:
+        _ip("-n", self._fabric, *words)
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
