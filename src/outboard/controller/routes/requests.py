@@ -28,6 +28,9 @@ Hold = Annotated[float, Query(ge=0, le=60)]
 Reason = Annotated[str, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
+# Whom a service holds GPUs for that all users of its machine share.
+_ROOT = "root"
+
 request_routes = APIRouter(tags=["requests"])
 
 
@@ -41,6 +44,9 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
     if actor.host is not None:
         policy = await here.service.read(lambda tx: subjects.host_policy(tx, actor.host or ""))
         _require_policy(actor, policy)
+        if actor.has("service"):
+            # Whom it vouches for needs no account before; one that was disabled stays so.
+            await here.service.write(lambda tx: subjects.ensure_user(tx, request.user))
     if body.dry_run:
         response.status_code = 200
         return _dry_run(here.service.image.choose(request))
@@ -232,13 +238,13 @@ def _too_late(wait_s: float, reason: str) -> PoolBusy | WaitedTooLong:
 
 
 def _user_of(actor: Actor, named: str) -> str:
-    """Whom a request is for: oneself, or whom a client host's service vouches for."""
+    """Whom a request is for: oneself, or whom a client host vouches for; its service, for root."""
     if actor.user:
         if named and named != actor.user and not actor.has("admin"):
             raise Forbidden(f"you are {actor.user}, and cannot ask for {named}")
         return named or actor.user
-    if actor.host and named:
-        return named
+    if actor.host and (named or actor.has("service")):
+        return named or _ROOT
     raise Forbidden("this token names no user", "sign in: outboard login URL")
 
 
