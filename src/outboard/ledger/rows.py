@@ -21,14 +21,17 @@ def insert_new(tx: Transaction, table: sa.Table, rows: Sequence[Row]) -> int:
     that insert the same key."""
     if not rows:
         return 0
-    return tx.connection.execute(_inserting(table, tx.connection.dialect.name), rows).rowcount
+    statement = _inserting(table, tx.connection.dialect.name)
+    # One by one: not every driver counts what it did with several.
+    return sum(tx.connection.execute(statement, row).rowcount for row in rows)
 
 
 @functools.cache
 def _inserting(table: sa.Table, dialect: str) -> sa.Insert:
-    if dialect == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing()
+    # Nothing is to be returned but how many; an INSERT's count is not kept unless asked for.
+    return statement.inline().execution_options(preserve_rowcount=True)
 
 
 def locked(

@@ -17,6 +17,7 @@ from alembic.migration import MigrationContext
 from outboard.errors import ConfigurationError, DatabaseUnavailable, LedgerLocked
 from outboard.ledger import versions
 from outboard.ledger.database import Database
+from outboard.ledger.rows import insert_new
 from outboard.ledger.schema import audit, changes, controllers, metadata
 from outboard.ledger.transaction import Transaction
 from tests.unit.ledger.postgres import Postgres
@@ -235,4 +236,13 @@ def test_changes_that_wait_together_fail_alone(tmp_path: Path) -> None:
     )
     assert sorted(names) == ["0", "2", "4"]
     assert len(commits) == 2
+    database.close()
+
+
+def test_rows_that_were_there_before_are_not_counted_as_new(new_url: NewUrl) -> None:
+    database = Database(new_url())
+    rows = [{"name": name, "joined_us": 0, "seen_us": 0} for name in "abc"]
+    assert database.write(lambda tx: insert_new(tx, controllers, rows[:2])) == 2
+    assert database.write(lambda tx: insert_new(tx, controllers, rows[:1])) == 0
+    assert database.write(lambda tx: insert_new(tx, controllers, rows)) == 1
     database.close()
