@@ -57,6 +57,7 @@ DRIVER_PROGRAMS = [
     "captureForms",
     "moduleContents",
     "stateQueries",
+    "olderGraphNames",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {
