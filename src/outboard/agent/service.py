@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from outboard import __version__
 from outboard.agent.admission import Admission
@@ -32,6 +33,8 @@ from outboard.native import find_native_files
 from outboard.pki.signing import KnownKeys
 
 log = logging.getLogger("outboard.agent.service")
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class _Service:
         """The inventory as controllers are told."""
         inventory = self._inventory
         return {
-            "address": self._options.address or address,
+            "address": self._options.address or self._reached(address),
             "hostname": socket.gethostname(),
             "tls": "none" if self._options.plaintext else "psk",
             "driver": inventory.driver.path,
@@ -158,6 +161,23 @@ class _Service:
                 for device in inventory.devices
             ],
         }
+
+    def _reached(self, address: str) -> str:
+        """Where clients reach the data plane: of all addresses, the one that faces the pool."""
+        host, port = split_address(address)
+        if host not in _EVERY_ADDRESS:
+            return address
+        controller = urlsplit(self._identity.controllers[0])
+        try:
+            place = (controller.hostname or "", controller.port or 443)
+            found = socket.getaddrinfo(*place, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(found[0], socket.SOCK_DGRAM) as probe:
+                probe.connect(found[4])  # sends nothing: it asks for the route
+                host = probe.getsockname()[0]
+        except OSError as error:
+            host = socket.getfqdn()
+            log.warning("no route to %s (%s): clients are told %s", place[0], error, host)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _health(self) -> dict[str, object]:
         """A node whose workers do not start takes no sessions; devices are judged by the driver."""

@@ -87,6 +87,14 @@ def test_it_reports_what_is_here_with_its_own_token(agent: AgentProcess) -> None
     assert agent.controller.reports[0]["health"]["healthy"] is True
 
 
+def test_an_agent_that_listens_everywhere_says_where_it_is_reached(agent: AgentProcess) -> None:
+    agent.end(signal.SIGTERM)
+    port = agent.listen.rpartition(":")[2]
+    agent.listen = f"0.0.0.0:{port}"
+    agent.start()
+    assert agent.controller.inventory["address"] == f"127.0.0.1:{port}"
+
+
 def test_programs_and_what_they_hold_are_reported(agent: AgentProcess) -> None:
     running = Program(agent.controller.session("s-1", "a-1"))
     assert running.say(b"take 1048576") == b"ok\n"
