@@ -95,7 +95,10 @@ def serve(control: socket.socket, identity: str, agent_socket: str) -> NoReturn:
             controls = call_agent(agent_socket, identity)
         readable, _, _ = select.select([command, *controls], [], [], 0.05)
         if controls and controls[0] in readable:
-            data, descriptors, _, _ = socket.recv_fds(controls[0], 32768, 4)
+            try:
+                data, descriptors, _, _ = socket.recv_fds(controls[0], 32768, 4)
+            except ConnectionResetError:
+                data = b""  # an agent that was killed before it had read the call
             if not data:
                 controls = []  # the agent has gone: this one ends with its client
             elif json.loads(data)["type"] == "bulk":
