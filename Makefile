@@ -84,6 +84,7 @@ package: setup-test build-all ## build the Debian package
 
 .PHONY: machines
 machines: package ## boot machines with a real systemd and use the package there (root)
+	@tools/machines.sh --setup
 	@tools/machines.sh
 
 .PHONY: docs

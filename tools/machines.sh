@@ -2,8 +2,10 @@
 # Boots machines with a real systemd, installs the package there and uses the client service.
 # SPDX-License-Identifier: Apache-2.0
 #
-# usage: tools/machines.sh [PYTEST OPTIONS]
-# Needs root, systemd-nspawn and overlay mounts. Where they are not to be had it says so and passes.
+# usage: tools/machines.sh --setup | [PYTEST OPTIONS]
+# Needs root, systemd-nspawn and overlay mounts, and the shells and servers that the machines run.
+# Where they are not to be had it says so and passes. Only --setup installs what is missing: among it
+# is an ssh server, which is no test's to put on somebody's machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,13 +19,17 @@ missing=()
 command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 for name in zsh fish cron sudo; do command -v $name >/dev/null || missing+=("$name"); done
-if [ ${#missing[@]} -gt 0 ]; then
+if [ "${1:-}" = --setup ]; then
+  [ ${#missing[@]} -gt 0 ] || exit 0
   command -v apt-get >/dev/null || skip "these are missing: ${missing[*]}"
   echo "machines: installing OS packages: ${missing[*]}"
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; } ||
     skip "these cannot be installed: ${missing[*]}"
+  exit 0
 fi
+[ ${#missing[@]} -eq 0 ] ||
+  skip "these packages are missing: ${missing[*]} (tools/machines.sh --setup installs them)"
 
 # Overlays and namespaces are what a container may lack although it has everything else.
 probe=$(mktemp -d -p /dev/shm)
