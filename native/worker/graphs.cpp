@@ -150,7 +150,7 @@ CUresult execute(Worker& worker, const wire::command::GraphExecutableDestroy& co
 }
 
 CUresult execute(Worker& worker, const wire::command::GraphLaunch&) {
-  const std::shared_ptr<GraphRun> run = worker.issuing_run();
+  const std::shared_ptr<GraphRun>& run = worker.issuing_run();
   if (!run || !run->executable) return CUDA_ERROR_INVALID_HANDLE;
   Stream& stream = worker.issuing();
   stream.context->launched = true;
