@@ -200,7 +200,8 @@ const Allocation* Memory::find(CUdeviceptr address, uint64_t bytes) const {
   uint64_t held = first.range.bytes - offset;
   while (held < bytes && !found->second.context) {
     const uint64_t end = found->second.range.base + found->second.range.bytes;
-    if (++found == table_.end() || found->first != end || found->second.context) return nullptr;
+    ++found;
+    if (found == table_.end() || found->first != end || found->second.context) return nullptr;
     held += found->second.range.bytes;
   }
   return bytes <= held ? &first : nullptr;
