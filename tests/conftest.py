@@ -2,8 +2,8 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-`nohup` and a shell's background jobs hand on ignored signals, which `outboard run` hands on in turn:
-tests that send such a signal would wait for it for ever.
+`nohup` and a shell's background jobs hand on ignored signals, which `outboard run` hands on in
+turn: tests that send such a signal would wait for it for ever.
 """
 
 import signal
