@@ -259,8 +259,8 @@ bool may_hold_address(const std::byte* bytes, size_t count) {
   const uint64_t mask = ~(visible_window.bytes.load(std::memory_order_relaxed) - 1);
   Lanes kept[high], wanted[high];
   for (size_t i = low; i < high; ++i) {
-    kept[i] = Lanes{} + static_cast<uint8_t>(mask >> 8 * i);
-    wanted[i] = Lanes{} + static_cast<uint8_t>(prefix >> 8 * i);
+    std::memset(&kept[i], static_cast<uint8_t>(mask >> 8 * i), sizeof kept[i]);
+    std::memset(&wanted[i], static_cast<uint8_t>(prefix >> 8 * i), sizeof wanted[i]);
   }
   const size_t places = count - high + 1;
   size_t place = 0;
