@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from bench.statistics import Estimate, estimate
@@ -36,10 +37,20 @@ def run_native(driver: Path, launches: int) -> dict[str, float]:
     return run([str(build_folder() / "bench" / "bench_calls"), str(launches)], environment)
 
 
+def pool_of_its_own(driver: Path) -> dict[str, str]:
+    """Variables for a pool on `driver` that nothing else uses, whatever pool this machine runs."""
+    folder = Path(tempfile.gettempdir()) / f"outboard-bench-{driver.parent.name}-{os.getpid()}"
+    return {
+        "OUTBOARD_DRIVER": str(driver),
+        "OUTBOARD_RUNTIME_DIR": str(folder),
+        "OUTBOARD_POOL_IDLE": "5s",
+    }
+
+
 def run_remote(driver: Path, launches: int) -> dict[str, float]:
     """One run of the bench program under `outboard run`, the worker on `driver`."""
     outboard = Path(sys.executable).with_name("outboard")
-    environment = dict(os.environ, OUTBOARD_DRIVER=str(driver))
+    environment = dict(os.environ, **pool_of_its_own(driver))
     program = str(build_folder() / "bench" / "bench_calls")
     return run([str(outboard), "run", "-q", "-n", "1", "--", program, str(launches)], environment)
 

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.calls import build_folder
+from bench.calls import build_folder, pool_of_its_own
 from bench.statistics import estimate
 
 OWN_TIME = re.compile(r"Time\s*=\s*([0-9.]+)\s*msec", re.IGNORECASE)
@@ -35,13 +35,14 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float
     return wall_s, float(own.group(1)) if own else None
 
 
-def session_environment(environment: dict[str, str]) -> None:
-    """Runs this module again inside a session, where its remote programs join it."""
+def session_environment(environment: dict[str, str], driver: Path) -> None:
+    """Runs this module again inside a session on `driver`, which its remote programs join."""
     if "OUTBOARD_SESSION" in environment:
         return
     outboard = str(Path(sys.executable).with_name("outboard"))
     command = [outboard, "run", "-q", "-n", "1", "--", sys.executable, "-m", "bench.programs"]
-    os.execv(outboard, [*command, *sys.argv[1:]])
+    variables = environment | pool_of_its_own(driver / "libcuda.so.1")
+    os.execve(outboard, [*command, *sys.argv[1:]], variables)
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def main() -> int:
             "no program given: python -m bench.programs -- build/programs/static/matrixMul"
         )
     remote_environment = dict(os.environ)
-    session_environment(remote_environment)
+    session_environment(remote_environment, options.driver)
     native_environment = dict(os.environ, LD_LIBRARY_PATH=str(options.driver))
     native_environment.pop("OUTBOARD_SESSION", None)
     walls: list[float] = []
