@@ -14,6 +14,8 @@ import socket
 import struct
 from collections.abc import Callable
 
+from outboard.agent.acceptor import Acceptor
+
 log = logging.getLogger("outboard.agent.calls")
 
 _LARGEST_CALL_BYTES = 1024
@@ -28,36 +30,20 @@ class WorkerCalls:
 
     def __init__(self, path: str, answer: Answer) -> None:
         self._answer = answer
-        self._open: set[asyncio.Task[None]] = set()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(path)
         os.chmod(path, 0o600)
-        self._listener.listen(1024)
-        self._listener.setblocking(False)
+        listener.listen(1024)
+        self._acceptor = Acceptor(listener, self._receive, _MOST_OPEN, log)
 
     async def serve(self) -> None:
         """Accept until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError as error:
-                log.error("cannot accept: %s", error.strerror)
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._open) >= _MOST_OPEN:
-                connection.close()
-                continue
-            task = loop.create_task(self._receive(connection))
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+        await self._acceptor.serve()
 
     def close(self) -> None:
-        self._listener.close()
-        for task in self._open:
-            task.cancel()
+        self._acceptor.close()
 
     async def _receive(self, connection: socket.socket) -> None:
         kept = False

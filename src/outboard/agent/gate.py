@@ -13,6 +13,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 
+from outboard.agent.acceptor import Acceptor
 from outboard.agent.preface import HEAD, Preface, body_bytes, parse_preface, refusal_bytes
 from outboard.errors import Refusal
 
@@ -30,36 +31,19 @@ class Gate:
     def __init__(self, host: str, admit: Admit, port: int = 0) -> None:
         self._admit = admit
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=128)
-        self._listener.setblocking(False)
-        self._open: set[asyncio.Task[None]] = set()
-        host_taken, port_taken = self._listener.getsockname()[:2]
+        listener = socket.create_server((host, port), family=family, backlog=128)
+        self._acceptor = Acceptor(listener, self._receive, MOST_UNVERIFIED, log)
+        host_taken, port_taken = listener.getsockname()[:2]
         shown = f"[{host_taken}]" if ":" in host_taken else host_taken
         self.address = f"{shown}:{port_taken}"
 
     async def serve(self) -> None:
         """Accept until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError as error:
-                # Out of descriptors, most likely: what is open has to end before there are more.
-                log.error("cannot accept: %s", error.strerror)
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._open) >= MOST_UNVERIFIED:
-                connection.close()
-                continue
-            task = loop.create_task(self._receive(connection))
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+        await self._acceptor.serve()
 
     def close(self) -> None:
         """Stop listening and drop what has not been handed over."""
-        self._listener.close()
-        for task in self._open:
-            task.cancel()
+        self._acceptor.close()
 
     async def _receive(self, connection: socket.socket) -> None:
         with connection:
