@@ -160,10 +160,8 @@ CUresult execute(Worker& worker, const wire::command::GraphLaunch&) {
     stream.capture->graph->holdings.add(run->executable->holdings);
     return result;
   }
-  for (const auto& record : run->records) {
-    record->stream = stream.weak_from_this();
-    record->position = stream.position();
-  }
+  // Until its node runs the driver answers for the launch before: it says nothing of this stream.
+  for (const auto& record : run->records) record->stream.reset();
   return result;
 }
 

@@ -58,6 +58,7 @@ CUresult record(CUevent hEvent, CUstream hStream, unsigned flags) {
     return result;
   }
   event->count.store(count, std::memory_order_relaxed);
+  event->origin.store(Event::Origin::stream, std::memory_order_relaxed);
   event->stream.store(stream->head.id(), std::memory_order_release);
   event->recorded.store(true, std::memory_order_release);
   return CUDA_SUCCESS;
@@ -111,10 +112,16 @@ CUresult cuEventQuery(CUevent hEvent) {
   if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   Stream* stream = stream_of(event);
   const uint64_t count = event->count.load();
+  const Event::Origin origin = event->origin.load();
+  if (origin == Event::Origin::graph_with_copies && stream != nullptr) {
+    const CUresult result = shim::cuStreamQuery(handle(stream));
+    return stream->progress.complete.load() >= count ? fetch_views() : result;
+  }
   client::Answer<wire::command::EventQuery> answer;
   const CUresult result =
       call(event->context, wire::command::EventQuery{.event = event->head.id()}, &answer);
   if (result != CUDA_SUCCESS || stream == nullptr) return result;
+  if (origin == Event::Origin::graph) return fetch_views();
   event->context->server->copies().report(&stream->progress, count);
   return stream->progress.complete.load() >= count ? fetch_views() : CUDA_ERROR_NOT_READY;
 }
@@ -127,11 +134,15 @@ CUresult cuEventSynchronize(CUevent hEvent) {
   if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   Stream* stream = stream_of(event);
   const uint64_t count = event->count.load();
+  const Event::Origin origin = event->origin.load();
+  if (origin == Event::Origin::graph_with_copies && stream != nullptr) {
+    return shim::cuStreamSynchronize(handle(stream));
+  }
   client::Answer<wire::command::EventSynchronize> answer;
   const CUresult result =
       call(event->context, wire::command::EventSynchronize{.event = event->head.id()}, &answer);
   if (result != CUDA_SUCCESS) return result;
-  if (stream != nullptr) {
+  if (stream != nullptr && origin == Event::Origin::stream) {
     event->context->server->copies().report(&stream->progress, count);
     if (!event->context->server->copies().wait(&stream->progress, count)) {
       return CUDA_ERROR_DEVICE_UNAVAILABLE;

@@ -117,13 +117,18 @@ CUresult follow_last_launch(const GraphExec* executable, Stream* stream) {
   return wait_all(last);
 }
 
-// The events that the graph records are complete with the launch at the latest.
-void note_events(const GraphExec* executable, const Stream* stream, uint64_t count) {
+// The events that the graph records are complete with the launch, and with what it copies to the
+// host, at the latest.
+void note_events(const GraphExec* executable, const Stream* stream) {
+  const auto origin =
+      executable->plan == nullptr ? Event::Origin::graph : Event::Origin::graph_with_copies;
+  const uint64_t count = stream->progress.issued.load();
   for (const uint64_t id : executable->events) {
     Event* event = events.find_id(id);
     if (event == nullptr) continue;
     event->capture.store(0);
     event->count.store(count, std::memory_order_relaxed);
+    event->origin.store(origin, std::memory_order_relaxed);
     event->stream.store(stream->head.id(), std::memory_order_release);
     event->recorded.store(true, std::memory_order_release);
   }
@@ -132,14 +137,13 @@ void note_events(const GraphExec* executable, const Stream* stream, uint64_t cou
 CUresult launch(GraphExec* executable, Stream* stream) {
   const wire::command::GraphLaunch command{.stream = stream->head.id(),
                                            .executable = executable->head.id()};
-  uint64_t count = 0;
   const auto plan = executable->plan;
   Reach reach(stream);
   if (const CUresult result = reach.add_captured(); result != CUDA_SUCCESS) return result;
   if (plan == nullptr) {
-    const CUresult result = send(stream, command, &count);
+    const CUresult result = send(stream, command);
     reach.sent();
-    if (result == CUDA_SUCCESS) note_events(executable, stream, count);
+    if (result == CUDA_SUCCESS) note_events(executable, stream);
     return result;
   }
   CUresult result = follow_last_launch(executable, stream);
@@ -148,12 +152,12 @@ CUresult launch(GraphExec* executable, Stream* stream) {
   for (size_t i = 0; i < plan->functions.size(); ++i) {
     expect_call(plan->functions[i].number, stream, plan, i);
   }
-  result = send(stream, command, &count);
+  result = send(stream, command);
   reach.sent();
   if (result == CUDA_SUCCESS) result = plan->after_launch(stream);
   executable->last_stream = stream->head.id();
   executable->last_count = stream->progress.issued.load();
-  if (result == CUDA_SUCCESS) note_events(executable, stream, count);
+  if (result == CUDA_SUCCESS) note_events(executable, stream);
   return result;
 }
 

@@ -71,12 +71,17 @@ struct Stream {
 };
 
 struct Event {
+  /// What the latest record says of the commands before it. A node of a graph records when it runs:
+  /// until then the driver answers for the launch before.
+  enum class Origin : uint8_t { stream, graph, graph_with_copies };
+
   client::SlotHead head;
   Context* context = nullptr;
   unsigned flags = 0;
   /// The latest record: on which stream, and that stream's count with it. 0: never, or known done.
   std::atomic<uint64_t> stream{0};
   std::atomic<uint64_t> count{0};
+  std::atomic<Origin> origin{Origin::stream};
   std::atomic<bool> recorded{false};
   /// Recorded inside a capture: which (0: not), and what lay before it there. Under the captures'
   /// lock.

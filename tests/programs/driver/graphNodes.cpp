@@ -229,20 +229,23 @@ void order_with_others(Program& program, const Module& module) {
   CHECK(cuGraphEventWaitNodeGetEvent(wait, &event));
   program.expect(event == begun, "and the one that is waited for");
 
-  const Stream one, other;
+  const Stream one, other, third;
   CUgraphExec executable = instantiate(graph);
-  for (int round = 0; round < 3; ++round) {
-    CHECK(cuStreamWaitValue32(one, word, static_cast<cuuint32_t>(42 * round), 0));
+  for (unsigned round = 0; round < 3; ++round) {
+    CHECK(cuStreamWaitValue32(one, word, 100 + round, CU_STREAM_WAIT_VALUE_EQ));
     CHECK(cuEventRecord(begun, one));
     CHECK(cuGraphLaunch(executable, other));
-    if (round == 2) break;
-    // Until its node runs the event is what the launch before made of it: that wait may be short.
-    CHECK(cuEventSynchronize(done));
+    // Until its node runs the event is what the launch before made of it, so both answers are
+    // right. Neither says that the graph has run.
+    const CUresult early = cuEventQuery(done);
+    program.expect(early == CUDA_SUCCESS || early == CUDA_ERROR_NOT_READY, "the event can be asked");
+    program.expect(cuStreamQuery(other) == CUDA_ERROR_NOT_READY, "the graph waits for its event");
+    CHECK(cuMemsetD32Async(word, 100 + round, 1, third));
     other.wait();
+    CHECK(cuEventSynchronize(done));
     program.expect(cuEventQuery(done) == CUDA_SUCCESS, "the graph recorded the event");
-    CHECK(cuMemsetD32(word, static_cast<unsigned>(42 * (round + 1)), 1));
+    program.expect(download(word, 1)[0] == 42, "the graph wrote the word");
   }
-  other.wait();
   CHECK(cuStreamWaitEvent(one, done, 0));
   one.wait();
   const std::vector<int> out = download(values, kValues);
