@@ -28,7 +28,7 @@ stage "native tests"
 $bin/ctest --test-dir "$build" --output-on-failure -j "$jobs" -LE fuzz --no-tests=error \
   --output-junit "$PWD/$results/ctest.xml"
 stage "Python tests"
-$bin/python -m pytest -q -m "not fuzz" --junitxml="$results/pytest.xml"
+$bin/python -m pytest -q -m "not fuzz" --maxfail 20 --junitxml="$results/pytest.xml"
 stage "sanitizers"
 tools/sanitize.sh "$jobs" "$results"
 stage "hostile bytes"

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 # No program of the suite takes longer than a few seconds; whatever reaches this hangs.
-HANG_S = 180.0
+HANG_S = 120.0
 SITE_PACKAGES = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages"
 
 T = TypeVar("T")
@@ -100,22 +100,22 @@ def run_program(
 ) -> Outcome:
     """Run to the end, or raise `Hang` with what was printed so far."""
     words = [str(word) for word in command]
-    try:
-        done = subprocess.run(
-            words,
-            env=environment,
-            input=stdin,
-            stdin=None if stdin is not None else subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as expired:
-        printed = (expired.stdout, expired.stderr)
-        raise Hang(f"{words} hangs; it printed {printed!r}") from expired
+    with subprocess.Popen(
+        words,
+        env=environment,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(stdin, timeout=HANG_S)
+        except subprocess.TimeoutExpired as expired:
+            end_tree(process)
+            output, errors = process.communicate(timeout=HANG_S)
+            raise Hang(f"{words} hangs; it printed {output!r}, {errors!r}") from expired
     written = results.read_bytes() if results is not None and results.exists() else b""
-    return Outcome(done.returncode, done.stdout, done.stderr, written)
+    return Outcome(process.returncode, output, errors, written)
 
 
 class Running:
@@ -156,8 +156,8 @@ class Running:
         try:
             output, errors = self.process.communicate(stdin, timeout=HANG_S)
         except subprocess.TimeoutExpired as expired:
-            self.process.kill()
-            self.process.communicate()
+            end_tree(self.process)
+            self.process.communicate(timeout=HANG_S)
             raise Hang(f"{self.process.args!r} hangs") from expired
         return Outcome(self.process.returncode, "\n".join([*self.lines, output]), errors, b"")
 
@@ -165,10 +165,7 @@ class Running:
         """End it however it is; for cleaning up after a test that failed."""
         self._guard.cancel()
         if self.process.poll() is None:
-            # The launcher's program would outlive it, and hold the pipes.
-            for pid in descendants(self.process.pid):
-                kill(pid)
-            self.process.kill()
+            end_tree(self.process)
         self.process.communicate(timeout=HANG_S)
 
 
@@ -294,6 +291,13 @@ def kill(pid: int) -> None:
     """End a process that may have ended by itself."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def end_tree(process: subprocess.Popen[str]) -> None:
+    """End a launcher with its program, which would outlive it, hold the pipes and its GPU."""
+    for pid in descendants(process.pid):
+        kill(pid)
+    process.kill()
 
 
 class Direct:

@@ -138,6 +138,9 @@ class Service:
         """
         for _ in range(_ATTEMPTS):
             chosen, refusal = self._choose(request)
+            if refusal is not None:  # never on a picture that may be behind the ledger
+                await self._read_devices()
+                chosen, refusal = self._choose(request)
             with self._holding(chosen) as done:
                 outcome = await self.write(lambda tx: self._submit(tx, request, chosen, refusal))  # noqa: B023
                 done(outcome)
@@ -145,7 +148,7 @@ class Service:
                 return await self.follow(request.id, hold_s, _anyone)
             if isinstance(outcome, Granted):
                 return outcome
-            self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
+            await self._read_devices()
         await self.write(lambda tx: requests.submit(tx, request))
         return await self.follow(request.id, hold_s, _anyone)
 
@@ -206,6 +209,9 @@ class Service:
                 self._done.append(chosen)
             else:
                 self.image.hold(chosen, -1)
+
+    async def _read_devices(self) -> None:
+        self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
 
     def _choose(self, request: Request) -> tuple[tuple[GrantedDevice, ...], RequestError | None]:
         """Devices for a request that needs not queue; or why it can never have any."""
@@ -278,18 +284,18 @@ class Service:
                 queue.get_nowait()
             queue.put_nowait(None)
 
+    def _make_plan(self, now_us: int) -> Plan:
+        running: list[Running] = [one for _, one in self.image.running.values()]
+        waiting = self.image.waiting.values()
+        return plan(self.image.states(), waiting, running, self.image.fair, now_us, self._reserved)
+
     async def _plan(self) -> None:
         """One pass over the queue."""
         now_us = await self.read(lambda tx: tx.now_us)
-        running: list[Running] = [one for _, one in self.image.running.values()]
-        made: Plan = plan(
-            self.image.states(),
-            self.image.waiting.values(),
-            running,
-            self.image.fair,
-            now_us,
-            self._reserved,
-        )
+        made = self._make_plan(now_us)
+        if made.refusals:  # never on a picture that may be behind the ledger
+            await self._read_devices()
+            made = self._make_plan(now_us)
         self._reserved, self.standings = dict(made.reserved), dict(made.standings)
         for request, placement in made.grants:
             await self._grant_waiting(request, placement)
@@ -315,7 +321,7 @@ class Service:
         if isinstance(outcome, Granted):
             self.image.waiting.pop(request.id, None)
         else:
-            self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
+            await self._read_devices()
 
     async def _keep_for_ever(self) -> None:
         while True:
@@ -332,7 +338,7 @@ class Service:
             await self._guarded(self._reload())
 
     async def _reload(self) -> None:
-        self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
+        await self._read_devices()
         if self.image.waiting:
             await self._plan()
 

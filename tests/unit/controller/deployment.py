@@ -97,11 +97,11 @@ def release_ending(database: Database) -> int:
 class Deployment:
     """The running controller, and tokens for its users."""
 
-    def __init__(self, url: str, devices: int = 2, agents: bool = True) -> None:
+    def __init__(self, url: str, devices: int = 2, agents: bool = True, pace: Pace = PACE) -> None:
         self.database = Database(url)
         self.database.write(lambda tx: nodes.register_node(tx, node("n1", devices)))
         self.agents_work = agents
-        self.service = Service(self.database, TERMS, PACE)
+        self.service = Service(self.database, TERMS, pace)
         self.app = create_app(self.service, PlainSessions())
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.controller.deployment import MIB, Client, Deployment, eventually
+from outboard.controller.service import Pace
+from outboard.ledger import nodes
+from tests.unit.controller.deployment import MIB, Client, Deployment, deployed, eventually, node
 
 
 def test_a_grant_has_what_a_program_needs(ann: Client) -> None:
@@ -58,6 +61,19 @@ def test_repeated_requests_at_the_same_moment_are_one(ann: Client, deployment: D
         thread.join()
     assert len({answer["allocation"] for answer in answers}) == 1
     assert ann.call("GET", "/v1/status")[1]["sessions"] == 1
+
+
+def test_nobody_is_refused_for_servers_that_the_controller_has_not_seen_yet(
+    tmp_path: Path,
+) -> None:
+    slow = Pace(keep_s=600.0, feed_s=600.0, reload_s=600.0, grace_s=0.0)
+    with deployed(f"sqlite:///{tmp_path}/ledger.sqlite", pace=slow) as deployment:
+        ann = deployment.client("ann")
+        deployment.database.write(lambda tx: nodes.register_node(tx, node("n2", 2)))
+        ann.granted(gpus=3)
+        status, problem = ann.request(gpus=5)
+        assert (status, problem["detail"]) == (422, "-n 5: this pool has 4 GPUs")
+        ann.close()
 
 
 def test_who_waits_is_told_why_and_gets_what_becomes_free(ann: Client, bob: Client) -> None:
