@@ -238,7 +238,8 @@ void order_with_others(Program& program, const Module& module) {
     // Until its node runs the event is what the launch before made of it, so both answers are
     // right. Neither says that the graph has run.
     const CUresult early = cuEventQuery(done);
-    program.expect(early == CUDA_SUCCESS || early == CUDA_ERROR_NOT_READY, "the event can be asked");
+    program.expect(early == CUDA_SUCCESS || early == CUDA_ERROR_NOT_READY,
+                   "the event can be asked");
     program.expect(cuStreamQuery(other) == CUDA_ERROR_NOT_READY, "the graph waits for its event");
     CHECK(cuMemsetD32Async(word, 100 + round, 1, third));
     other.wait();
