@@ -23,12 +23,18 @@ _EXAMPLES = """\
   outboard run -n 1 -p 0.25 ./matrixMul -wA=320
   outboard run -n 1 -m 4000 "python infer.py > log"
   outboard run -n 2 -- bash
+  outboard run -n 2 -p 0.5 --dry-run
 """
 
 
 def run_command(words: list[str]) -> int:
     """Parse `outboard run`'s words and run the program."""
-    return run(parse_run(words))
+    options = parse_run(words)
+    if options.dry_run:
+        from outboard.cli.dry_run import rehearse
+
+        return rehearse(options, joins=True)
+    return run(options)
 
 
 def parse_run(words: list[str]) -> RunOptions:
@@ -41,8 +47,10 @@ def parse_run(words: list[str]) -> RunOptions:
     command = words[start:]
     if command[:1] == ["--"]:
         command = command[1:]
-    if not command:
+    if not command and not options.dry_run:
         raise UsageError("which program?", "outboard run -n 1 -- COMMAND")
+    if options.json and not options.dry_run:
+        raise UsageError("--json is for --dry-run", "what a program prints is its own")
     return RunOptions(
         command,
         gpus=None if options.gpus is None else gpus_of(options.gpus),
@@ -50,6 +58,8 @@ def parse_run(words: list[str]) -> RunOptions:
         wait_s=wait_s_of(options.wait, options.no_wait),
         quiet=options.quiet,
         wishes=wishes_of(options),
+        dry_run=options.dry_run,
+        as_json=options.json,
     )
 
 
@@ -96,7 +106,7 @@ def parse_filter(text: str) -> dict[str, object]:
     return {"key": match[1], "operator": match[2], "value": match[3]}
 
 
-def add_request_options(parser: Parser) -> None:
+def add_request_options(parser: Parser, json_help: str = "for programs to read") -> None:
     """The options by which GPUs are asked for."""
     parser.add_argument("-n", "--gpus", metavar="N", help="how many GPUs (1)")
     parser.add_argument(
@@ -119,6 +129,12 @@ def add_request_options(parser: Parser) -> None:
     )
     parser.add_argument("--no-wait", action="store_true", help="fail at once if the pool is busy")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless it fails")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say where it would be placed, or what is in the way (then 124)",
+    )
+    parser.add_argument("--json", action="store_true", help=json_help)
 
 
 def _parser() -> Parser:
@@ -129,7 +145,7 @@ def _parser() -> Parser:
         _EXAMPLES,
     )
     parser.usage = "outboard run [OPTIONS] [--] COMMAND [ARGUMENTS]"
-    add_request_options(parser)
+    add_request_options(parser, "--dry-run: for programs to read")
     return parser
 
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 
 from outboard.cli.parser import Parser, print_json
-from outboard.cli.run import add_request_options, gpus_of, share_of, wait_s_of, wishes_of
+from outboard.cli.run import add_request_options, gpus_of, parse_run, share_of, wait_s_of, wishes_of
 from outboard.directories import runtime_directory, sessions_directory
 from outboard.errors import NotFound, UsageError
 from outboard.model.session_file import read_session_file
@@ -32,8 +32,11 @@ def request_command(words: list[str]) -> int:
         "  outboard request -n 1 -p 0.5\n  outboard exec -- python train.py\n  outboard release\n",
     )
     add_request_options(parser)
-    parser.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args(words)
+    if options.dry_run:
+        from outboard.cli.dry_run import rehearse
+
+        return rehearse(parse_run(words), joins=False)
     find_native_files().require_shim()
     wish = Wish(
         1 if options.gpus is None else gpus_of(options.gpus),

@@ -148,6 +148,22 @@ class Pool:
             raise _ended_without(answer, wait_s)
         return Granted(answer)
 
+    def rehearse(
+        self, gpus: int, share: dict[str, object], wishes: dict[str, object]
+    ) -> dict[str, object]:
+        """What would become of such a request now; nothing is changed. Raises its refusal."""
+        self.require_understood(wishes)
+        told = {"id": os.urandom(16).hex(), "gpus": gpus, "share": share, "dry_run": True}
+        return self._call("POST", "/v1/requests", {**told, **wishes})
+
+    def require_understood(self, wishes: dict[str, object]) -> None:
+        """Raises `UsageError` for what only a controller knows."""
+        if wishes and not self.resumable:
+            raise UsageError(
+                f"this machine's own pool does not know {', '.join(sorted(wishes))}",
+                "leave it out, or use a pool that has a controller: outboard login URL",
+            )
+
     def renew(self, session: str, holder: str = "") -> Granted:
         """A fresh grant of the same session; raises `Stale` if another holder has it."""
         body: dict[str, object] | None = {"holder": holder} if holder else None
@@ -249,11 +265,7 @@ def acquire(
             if pool.resumable:
                 wish = {"gpus": gpus, "share": share, "program": program, **queue.wishes}
                 return pool, pool.ask(request_id, wish, queue.wait_s, queue.on_wait)
-            if queue.wishes:
-                raise UsageError(
-                    f"this machine's own pool does not know {', '.join(sorted(queue.wishes))}",
-                    "leave it out, or use a pool that has a controller: outboard login URL",
-                )
+            pool.require_understood(queue.wishes)
             return pool, pool.request(gpus, share, wait_s, program, request_id)
         except (PoolUnreachable, PoolEnding):
             pool.close()

@@ -98,7 +98,11 @@ class Api:
         return 200, {"sessions": [self._describe_session(session) for session in sessions]}
 
     async def _request(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
-        session = await self._controller.request(_request_from(request.body, connection.peer))
+        asked = _request_from(request.body, connection.peer)
+        if _body(request).get("dry_run") is True:
+            states = self._controller.ledger.device_states()
+            return 200, self._controller.rehearse(asked).to_json(asked, states)
+        session = await self._controller.request(asked)
         if not session.lease.holder_sha256:
             connection.on_close.append(lambda: self._controller.holder_lost(session.id))
         return 201, {**self._grant(session), **self._described_grant(session)}
@@ -192,7 +196,8 @@ def _request_from(body: object, peer: Peer) -> Request:
     """The request in a body; uid and pid are the kernel's word, not the client's."""
     if not isinstance(body, dict):
         raise MalformedRequest("the body is not an object")
-    unknown = set(body) - {"id", "gpus", "share", "wait_s", "program", "holder_sha256"}
+    known = {"id", "gpus", "share", "wait_s", "program", "holder_sha256", "dry_run"}
+    unknown = set(body) - known
     if unknown:
         raise MalformedRequest(f"unknown field {', '.join(sorted(unknown))}")
     share = body.get("share") or {}

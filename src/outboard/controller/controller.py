@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from outboard.controller.ledger import Ledger
+from outboard.controller.rehearsal import Rehearsal
 from outboard.errors import NotFound, PoolBusy, PoolEnding, SessionEnded, Stale, WaitedTooLong
 from outboard.model.grant import Grant, Signer, data_plane_key, seal
 from outboard.model.request import Request, Session, SessionState
@@ -125,6 +126,17 @@ class Controller:
                 self._queue.remove(waiting)
                 self._serve_queue()
             self._on_change()
+
+    def rehearse(self, request: Request) -> Rehearsal:
+        """What would become of a request now; raises what `request` would raise at once."""
+        outcome = place(self.ledger.device_states(), request.gpus, request.share)
+        position = len(self._queue) + 1
+        if isinstance(outcome, Busy):
+            return Rehearsal(reason=outcome.reason, position=position)
+        if self._queue:
+            reason = f"{len(self._queue)} requests wait, first come, first served"
+            return Rehearsal(reason=reason, position=position)
+        return Rehearsal(outcome.devices)
 
     def session_file(self, session: Session) -> tuple[SessionFile, int]:
         """The session's file with a fresh grant, and when that expires (unix seconds)."""

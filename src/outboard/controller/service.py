@@ -19,16 +19,18 @@ from typing import Any, Protocol, TypeVar
 
 from outboard.controller.image import Image, Picture, read_all, read_changed, read_devices
 from outboard.controller.keeper import Keeper
+from outboard.controller.rehearsal import Rehearsal
 from outboard.errors import DatabaseUnavailable, LimitReached, NotFound, OutboardError, RequestError
 from outboard.ledger import allocations, requests
 from outboard.ledger.changes import Change, ChangeReader
 from outboard.ledger.database import Database
+from outboard.ledger.rehearsal import rehearse
 from outboard.ledger.requests import Ask, Granted, Lost, Terms
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 from outboard.model.session_file import SessionFile
 from outboard.scheduler.placement import Placement
-from outboard.scheduler.queue import Plan, Running, Standing, plan
+from outboard.scheduler.queue import Plan, Running, Standing, Waiting, plan
 
 log = logging.getLogger("outboard.controller")
 
@@ -151,6 +153,21 @@ class Service:
             await self._read_devices()
         await self.write(lambda tx: requests.submit(tx, request))
         return await self.follow(request.id, hold_s, _anyone)
+
+    async def rehearse(self, request: Request) -> Rehearsal:
+        """What would become of a request now; raises what `request` would raise."""
+        for _ in range(_ATTEMPTS):
+            now_us = await self.read(lambda tx: tx.now_us)
+            made = self._make_plan(now_us, Waiting(request, now_us))
+            if request.id not in made.refusals:
+                found = Rehearsal.of(made, request)
+                limited = await self.run(
+                    lambda: rehearse(self.database, request, found.devices, self.terms)  # noqa: B023
+                )
+                if limited is not None:
+                    return Rehearsal(reason=limited) if limited else found
+            await self._read_devices()
+        return Rehearsal.of(made, request)
 
     async def follow(self, request_id: str, hold_s: float, may_see: Sight) -> Granted | Ask:
         """Where a request stands, waiting for its grant at most `hold_s`; a sign of its client.
@@ -284,9 +301,10 @@ class Service:
                 queue.get_nowait()
             queue.put_nowait(None)
 
-    def _make_plan(self, now_us: int) -> Plan:
+    def _make_plan(self, now_us: int, *more: Waiting) -> Plan:
+        """One pass over the queue, and over `more` that are not in it."""
         running: list[Running] = [one for _, one in self.image.running.values()]
-        waiting = self.image.waiting.values()
+        waiting = [*self.image.waiting.values(), *more]
         return plan(self.image.states(), waiting, running, self.image.fair, now_us, self._reserved)
 
     async def _plan(self) -> None:

@@ -39,14 +39,21 @@ class RunOptions:
         wait_s: float | None = None,
         quiet: bool = False,
         wishes: dict[str, object] | None = None,
+        dry_run: bool = False,
+        as_json: bool = False,
     ) -> None:
-        """`wishes` are further fields of a request, which a controller understands."""
+        """`wishes` are further fields of a request, which a controller understands.
+
+        With `dry_run` nothing is run or allocated: it is said what would be.
+        """
         self.words = words
         self.wishes = wishes or {}
         self.gpus = gpus
         self.share = share
         self.wait_s = wait_s
         self.quiet = quiet
+        self.dry_run = dry_run
+        self.as_json = as_json
 
     @property
     def asks(self) -> bool:

@@ -9,10 +9,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from outboard import __version__
+from outboard.cli import _COMMANDS
 from tests.unit.conftest import Outboard
 
 # Each costs more of the launcher's 60 ms than it is worth.
@@ -124,3 +126,9 @@ def test_the_launcher_imports_nothing_that_it_does_not_need(outboard: Outboard) 
         check=True,
     )
     assert HEAVY.isdisjoint(done.stdout.split()), done.stdout
+
+
+def test_the_reference_names_every_command() -> None:
+    text = (Path(__file__).parents[3] / "docs/reference/cli.md").read_text(encoding="utf-8")
+    shown = [name for name in _COMMANDS if f"`outboard {name}" not in text]
+    assert shown == []

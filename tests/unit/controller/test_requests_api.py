@@ -129,6 +129,30 @@ def test_a_dry_run_takes_nothing(ann: Client) -> None:
     status, answer = ann.request(dry_run=True, gpus=2)
     assert (status, answer["fits"], len(answer["devices"])) == (200, True, 2)
     assert ann.call("GET", "/v1/status")[1]["sessions"] == 0
+    assert ann.call("GET", "/v1/queue")[1]["waiting"] == []
+    ann.granted(gpus=2)
+
+
+def test_a_dry_run_says_what_would_have_to_be_free(ann: Client, bob: Client) -> None:
+    ann.granted(share={"bytes": 300 * MIB})
+    ann.granted(share={"bytes": 800 * MIB})
+    status, answer = bob.request(dry_run=True, gpus=2)
+    assert (status, answer["fits"], answer["position"]) == (200, False, 1)
+    assert [one["lacking_bytes"] for one in answer["needs"]] == [300 * MIB, 800 * MIB]
+    bob.request(gpus=2)
+    _, behind = ann.request(dry_run=True)
+    assert (behind["fits"], behind["position"], behind["needs"]) == (False, 2, [])
+    assert len(ann.call("GET", "/v1/queue")[1]["waiting"]) == 1
+
+
+def test_a_dry_run_knows_the_limits(ann: Client, admin: Client) -> None:
+    admin.call("PUT", "/v1/limits/user/ann/gpus", {"value": 1})
+    ann.granted(share={"bytes": 100 * MIB})
+    status, answer = ann.request(dry_run=True, share={"bytes": 100 * MIB})
+    assert (status, answer["fits"]) == (200, False)
+    assert "the limit on GPUs at once of user ann is 1" in answer["reason"]
+    status, problem = ann.request(dry_run=True, gpus=2)
+    assert (status, problem["code"]) == (403, "limit_reached")
 
 
 def test_a_cancelled_request_waits_no_more(ann: Client, bob: Client) -> None:

@@ -16,7 +16,6 @@ from outboard.errors import Forbidden, PoolBusy, WaitedTooLong
 from outboard.ledger import allocations, requests, subjects
 from outboard.ledger.requests import Ask, Granted, Lost
 from outboard.model.token import hash_secret
-from outboard.scheduler.placement import Busy, Placement
 from outboard.scheduler.queue import explain
 from outboard.units import format_duration
 
@@ -49,7 +48,8 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
             await here.service.write(lambda tx: subjects.ensure_user(tx, request.user))
     if body.dry_run:
         response.status_code = 200
-        return _dry_run(here.service.image.choose(request))
+        rehearsed = await here.service.rehearse(request)
+        return rehearsed.to_json(request, here.service.image.states())
     hold_s = LONGEST_HOLD_S if body.hold_s is None else min(body.hold_s, LONGEST_HOLD_S)
     if body.wait_s is not None:
         hold_s = min(hold_s, body.wait_s)
@@ -246,13 +246,3 @@ def _user_of(actor: Actor, named: str) -> str:
     if actor.host and (named or actor.has("service")):
         return named or _ROOT
     raise Forbidden("this token names no user", "sign in: outboard login URL")
-
-
-def _dry_run(outcome: Placement | Busy) -> dict[str, Any]:
-    if isinstance(outcome, Busy):
-        return {"dry_run": True, "fits": False, "reason": outcome.reason, "devices": []}
-    chosen = [
-        {"node": one.node, "index": one.index, "share_bytes": one.share_bytes}
-        for one in outcome.devices
-    ]
-    return {"dry_run": True, "fits": True, "reason": "", "devices": chosen}
