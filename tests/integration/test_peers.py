@@ -14,10 +14,11 @@ from tests.integration.harness import Direct, Native, Pool
 pytestmark = pytest.mark.sanitize
 
 
-def test_copies_between_two_devices_arrive_as_they_do_directly(
-    native: Native, direct: Direct, own_pool: Pool, tmp_path: Path
+@pytest.mark.parametrize(("name", "kind"), [("peerMemory", "driver"), ("perDeviceState", "static")])
+def test_a_program_on_two_devices_computes_what_it_does_directly(
+    native: Native, direct: Direct, own_pool: Pool, tmp_path: Path, name: str, kind: str
 ) -> None:
-    program = native.program("peerMemory", "driver")
+    program = native.program(name, kind)
     expected_file, actual_file = tmp_path / "direct", tmp_path / "outboard"
     two = {"SOFTGPU_DEVICES": "2"}
     expected = direct.run(program, "--out", expected_file, results=expected_file, extra=two)

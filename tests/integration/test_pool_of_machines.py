@@ -37,6 +37,17 @@ def test_a_program_runs_on_another_machines_gpu(machines: PoolOfMachines, native
     assert all(device["granted_bytes"] == 0 for device in machines.json("gpus")["devices"])
 
 
+@pytest.mark.parametrize("kind", ["static", "shared"])
+def test_the_cuda_runtime_has_variables_of_its_own_on_devices_of_both_servers(
+    machines: PoolOfMachines, native: Native, kind: str
+) -> None:
+    outcome = machines.call("run", "-n", "3", "--", native.program("perDeviceState", kind))
+    assert outcome.returncode == 0, outcome.describe()
+    assert "devices: 3\nperDeviceState: Result = PASS" in outcome.stdout
+    assert "on gpu1 (" in outcome.stderr
+    assert "on gpu2 (" in outcome.stderr
+
+
 def test_a_program_outlives_controller_and_agents_killed_with_9(
     machines: PoolOfMachines, native: Native
 ) -> None:

@@ -31,6 +31,7 @@ RUNTIME_PROGRAMS = [
     "refusedLaunch",
     "memoryLimit",
     "deviceReset",
+    "perDeviceState",
     "exitWithoutCleanup",
     "exitFromThread",
 ]

@@ -69,14 +69,9 @@ void forget_objects(Context* context) {
   events.for_each([context](Event* event) {
     if (event->context == context) events.give(event);
   });
-  modules.for_each([context](Module* module) {
-    if (module->context != context) return;
-    for (auto& [name, function] : module->functions) functions.give(function);
-    modules.give(module);
-  });
   forget_graphs(context);
   context->side.store(nullptr);
-  sleep_libraries(context);
+  forget_modules(context);
   forget_arrays(context);
   addresses().forget(context);
   forget_views(context);
@@ -272,7 +267,11 @@ CUresult cuCtxSetCurrent(CUcontext ctx) {
   }
   Context* context = find(ctx);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  if (context->destroyed.load(std::memory_order_relaxed)) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  // A primary context that was reset may be made current: CUDA's runtime does, and retains it when
+  // it is used.
+  if (context->destroyed.load(std::memory_order_relaxed) && !context->primary) {
+    return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  }
   if (thread_state.in_callback != 0) return CUDA_ERROR_NOT_PERMITTED;
   thread_state.current = context;
   return CUDA_SUCCESS;

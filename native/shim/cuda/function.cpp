@@ -13,6 +13,20 @@ CUresult find_function(Handle value, Function** function) {
   return *function != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
+// The kernel on a device: in the current context if it is that device's, else in its primary one.
+CUresult kernel_on(CUkernel kernel, CUdevice ordinal, Function** out) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  Device* device = find_device(ordinal);
+  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  Context* context = thread_state.current;
+  if (context == nullptr || context->device != device || context->destroyed.load()) {
+    const CUresult result = primary_context(device, &context);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  *out = function_in(kernel, context);
+  return *out != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
 CUresult get_attribute(const Function* function, CUfunction_attribute attribute, int* out) {
   if (out == nullptr || attribute < 0 || attribute >= function_attribute_count) {
     return CUDA_ERROR_INVALID_VALUE;
@@ -44,9 +58,9 @@ CUresult check_attribute(const Function* function, const Device* device,
   }
 }
 
-CUresult set_attribute(Function* function, const Device* device, uint32_t context,
-                       CUfunction_attribute attribute, int value) {
-  const CUresult refused = check_attribute(function, device, attribute, value);
+CUresult set_attribute(Function* function, CUfunction_attribute attribute, int value) {
+  const Context* context = function->module->home;
+  const CUresult refused = check_attribute(function, context->device, attribute, value);
   if (refused != CUDA_SUCCESS) return refused;
   {
     const std::lock_guard guard(function->mutex);
@@ -57,18 +71,17 @@ CUresult set_attribute(Function* function, const Device* device, uint32_t contex
       wire::command::FunctionSetAttribute{.function = function->head.id(),
                                           .attribute = static_cast<uint32_t>(attribute),
                                           .value = value},
-      context));
+      context->head.index));
 }
 
 CUresult set_cache_config(Function* function, CUfunc_cache config) {
   if (config < CU_FUNC_CACHE_PREFER_NONE || config > CU_FUNC_CACHE_PREFER_EQUAL) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  const Context* context = thread_state.current;
   return to_cuda(function->module->server->connection().send(
       wire::command::FunctionSetCacheConfig{.function = function->head.id(),
                                             .config = static_cast<uint32_t>(config)},
-      context != nullptr ? context->head.index : 0));
+      function->module->home->head.index));
 }
 
 CUresult parameter_info(const Function* function, size_t index, size_t* offset, size_t* bytes) {
@@ -92,7 +105,7 @@ CUresult cuFuncSetAttribute(CUfunction hfunc, CUfunction_attribute attrib, int v
   if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
   Function* function = find(hfunc);
   if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  return set_attribute(function, context->device, context->head.index, attrib, value);
+  return set_attribute(function, attrib, value);
 }
 
 CUresult cuFuncSetCacheConfig(CUfunction hfunc, CUfunc_cache config) {
@@ -145,34 +158,27 @@ CUresult cuKernelGetLibrary(CUlibrary* pLib, CUkernel kernel) {
   if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
     return result;
   if (pLib == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *pLib = reinterpret_cast<CUlibrary>(function->module);
+  Module* library = function->module->library;
+  *pLib = reinterpret_cast<CUlibrary>(library != nullptr ? library : function->module);
   return CUDA_SUCCESS;
 }
 
 CUresult cuKernelGetAttribute(int* pi, CUfunction_attribute attrib, CUkernel kernel, CUdevice dev) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
-    return result;
-  if (find_device(dev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  return get_attribute(function, attrib, pi);
+  const CUresult result = kernel_on(kernel, dev, &function);
+  return result == CUDA_SUCCESS ? get_attribute(function, attrib, pi) : result;
 }
 
 CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel kernel, CUdevice dev) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
-    return result;
-  const Device* device = find_device(dev);
-  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  const Context* context = thread_state.current;
-  return set_attribute(function, device, context != nullptr ? context->head.index : 0, attrib, val);
+  const CUresult result = kernel_on(kernel, dev, &function);
+  return result == CUDA_SUCCESS ? set_attribute(function, attrib, val) : result;
 }
 
 CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev) {
   Function* function = nullptr;
-  if (const CUresult result = find_function(kernel, &function); result != CUDA_SUCCESS)
-    return result;
-  if (find_device(dev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  return set_cache_config(function, config);
+  const CUresult result = kernel_on(kernel, dev, &function);
+  return result == CUDA_SUCCESS ? set_cache_config(function, config) : result;
 }
 
 CUresult cuKernelGetName(const char** name, CUkernel hfunc) {

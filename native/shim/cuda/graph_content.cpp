@@ -25,8 +25,12 @@ uint64_t id_in(Handle value) {
 }
 
 CUresult read_kernel(Context* context, const CUDA_KERNEL_NODE_PARAMS_v3& given, NodeContent* out) {
-  const Function* function = given.func != nullptr ? find(given.func) : find(given.kern);
-  if (function == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const void* value = given.func != nullptr ? static_cast<const void*>(given.func) : given.kern;
+  const Function* function =
+      function_in(value, given.ctx != nullptr ? find(given.ctx) : thread_state.current);
+  if (function == nullptr || function->module->server != context->server) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   const std::byte* buffer = nullptr;
   if (given.kernelParams == nullptr && function->parameter_count != 0) {
     size_t bytes = 0;

@@ -82,9 +82,7 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
   const Function* function = find(f);
   if (function == nullptr) [[unlikely]]
     return CUDA_ERROR_INVALID_HANDLE;
-  const Module* module = function->module;
-  if (stream->context != thread_state.current || module->server != context->server ||
-      (module->context != nullptr && module->context != context)) [[unlikely]] {
+  if (stream->context != thread_state.current || function->module->home != context) [[unlikely]] {
     return CUDA_ERROR_INVALID_HANDLE;
   }
   CUresult result = check_limits(function, context->device, shape);

@@ -14,10 +14,20 @@
 namespace outboard::shim {
 namespace {
 
-// Header of calls about this module: its context, or for a library the current one, if any.
+// Header of calls about this module: the context that it was loaded in.
 uint32_t context_index(const Module* module) {
-  const Context* context = module->context != nullptr ? module->context : thread_state.current;
-  return context != nullptr && context->server == module->server ? context->head.index : 0;
+  return module->home != nullptr ? module->home->head.index : 0;
+}
+
+LoadTarget target_in(Context* context, bool library) {
+  LoadTarget target;
+  const Device* device = context != nullptr ? context->device : devices[0];
+  target.server = device->server;
+  target.context = context;
+  target.library = library;
+  target.capability = 10 * device->attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
+                      device->attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+  return target;
 }
 
 CUresult ask_to_load(const LoadTarget& target, const Module* module, const Digest& hash,
@@ -32,8 +42,24 @@ CUresult ask_to_load(const LoadTarget& target, const Module* module, const Diges
   return to_cuda(answer->result);
 }
 
+// What of a library's image has to be kept for loading it elsewhere.
+void keep_image(Module* module, const LoadTarget& target, const ImageParts& parts,
+                const void* image) {
+  module->image = target.image_is_kept ? image : nullptr;
+  if (!target.library || module->image != nullptr || device_count == 1) return;
+  for (const auto& part : parts) module->parts.emplace_back(part.begin(), part.end());
+}
+
+// The content of a library's image that a device of this capability is sent; empty: not kept.
+std::vector<std::byte> kept_image(const Module* library, int capability) {
+  if (library->image != nullptr) return pack_image(find_image(library->image), capability);
+  if (library->parts.empty()) return {};
+  return pack_image(ImageParts(library->parts.begin(), library->parts.end()), capability);
+}
+
 CUresult load_content(const LoadTarget& target, std::span<const std::byte> content,
-                      const void* image, const JitOptions& options, Module** out) {
+                      const ImageParts& parts, const void* image, const JitOptions& options,
+                      Module** out) {
   const Digest hash = sha256(content);
   Module* module = modules.take();
   if (module == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -41,7 +67,8 @@ CUresult load_content(const LoadTarget& target, std::span<const std::byte> conte
   module->context = target.library ? nullptr : target.context;
   module->home = target.context;
   module->hash = hash;
-  module->image = target.image_is_kept ? image : nullptr;
+  module->capability = target.capability;
+  keep_image(module, target, parts, image);
   client::Answer<wire::command::ModuleLoad> answer;
   CUresult result = ask_to_load(target, module, hash, options, &answer);
   if (result == CUDA_ERROR_FILE_NOT_FOUND) {
@@ -74,6 +101,99 @@ void take_layout(Function* function, const wire::command::ModuleGetFunction::Rep
   }
 }
 
+// Loads a library once more, under `module`'s name. With the library's mutex held.
+CUresult load_again(const Module* library, Module* module, const LoadTarget& target) {
+  const JitOptions options;
+  std::vector<std::byte> content;
+  Digest hash = library->hash;
+  if (target.capability != library->capability) {
+    content = kept_image(library, target.capability);
+    if (!content.empty()) hash = sha256(content);
+  }
+  client::Answer<wire::command::ModuleLoad> answer;
+  CUresult result = ask_to_load(target, module, hash, options, &answer);
+  if (result == CUDA_ERROR_FILE_NOT_FOUND) {
+    if (content.empty()) content = kept_image(library, target.capability);
+    if (content.empty()) return result;
+    result = send_image(target, hash, content);
+    if (result == CUDA_SUCCESS) result = ask_to_load(target, module, hash, options, &answer);
+  }
+  if (result == CUDA_SUCCESS) module->kernels = answer.reply.kernels;
+  return result;
+}
+
+// The dormant library in a context, which is its home from now on; null: it cannot be loaded.
+Module* awakened(Module* module, Context* context) {
+  modules.rename(module);
+  const LoadTarget target = target_in(context, true);
+  module->server = target.server;
+  const CUresult result = load_again(module, module, target);
+  if (result != CUDA_SUCCESS) {
+    say("a library of the program could not be loaded again after its context had been reset (%d)",
+        static_cast<int>(result));
+    return nullptr;
+  }
+  module->home = context;
+  modules.wake(module);
+  return module;
+}
+
+// What a library is in a context that is not its home; null: it cannot be loaded there.
+Module* instance_in(Module* library, Context* context) {
+  Module* module = modules.take();
+  if (module == nullptr) return nullptr;
+  const LoadTarget target = target_in(context, true);
+  module->server = target.server;
+  module->context = module->home = context;
+  module->library = library;
+  const CUresult result = load_again(library, module, target);
+  if (result != CUDA_SUCCESS) {
+    say("a library of the program could not be loaded for device %d (%d)", context->device->ordinal,
+        static_cast<int>(result));
+    modules.give(module);
+    return nullptr;
+  }
+  library->instances.emplace(context, module);
+  return module;
+}
+
+// The function, brought to the server where it is dormant; its module is there. Null: it cannot be.
+Function* awakened(Function* function) {
+  if (function->head.live.load() == client::slot_live) return function;
+  const std::lock_guard guard(function->module->mutex);
+  if (function->head.live.load() == client::slot_live) return function;
+  functions.rename(function);
+  client::Answer<wire::command::ModuleGetFunction> answer;
+  function->module->server->connection().call(
+      wire::command::ModuleGetFunction{.module = function->module->head.id(),
+                                       .function = function->head.id(),
+                                       .name = function->name},
+      context_index(function->module), &answer);
+  if (answer.result != client::result::success) return nullptr;
+  if (function->parameters == nullptr) {
+    // It was named when the module's functions were listed, and is used for the first time.
+    take_layout(function, answer.reply);
+    functions.wake(function);
+    return function;
+  }
+  functions.wake(function);
+  // What the program had set stays set.
+  constexpr CUfunction_attribute settable[] = {CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                               CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT};
+  for (const CUfunction_attribute attribute : settable) {
+    const int value = function->attributes[attribute].load();
+    if (static_cast<size_t>(attribute) < answer.reply.attributes.size() &&
+        static_cast<int>(answer.reply.attributes[attribute]) != value) {
+      function->module->server->connection().send(
+          wire::command::FunctionSetAttribute{.function = function->head.id(),
+                                              .attribute = static_cast<uint32_t>(attribute),
+                                              .value = value},
+          context_index(function->module));
+    }
+  }
+  return function;
+}
+
 }  // namespace
 
 CUresult send_image(const LoadTarget& target, const Digest& hash,
@@ -92,25 +212,18 @@ CUresult send_image(const LoadTarget& target, const Digest& hash,
 }
 
 LoadTarget load_target(bool library) {
-  LoadTarget target;
   Context* context = thread_state.current;
   if (context != nullptr && context->destroyed.load()) context = nullptr;
   // A library needs no current context, but the server loads it in one.
   if (context == nullptr && library) primary_context(devices[0], &context);
-  const Device* device = context != nullptr ? context->device : devices[0];
-  target.server = device->server;
-  target.context = context;
-  target.library = library;
-  target.capability = 10 * device->attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
-                      device->attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
-  return target;
+  return target_in(context, library);
 }
 
 CUresult load_image(const LoadTarget& target, const void* image, const JitOptions& options,
                     Module** out) {
   const ImageParts parts = find_image(image);
   if (parts.empty()) return CUDA_ERROR_INVALID_IMAGE;
-  return load_content(target, pack_image(parts, target.capability), image, options, out);
+  return load_content(target, pack_image(parts, target.capability), parts, image, options, out);
 }
 
 CUresult load_file(const LoadTarget& target, const char* path, const JitOptions& options,
@@ -126,7 +239,7 @@ CUresult load_file(const LoadTarget& target, const char* path, const JitOptions&
   if (content.empty()) return CUDA_ERROR_INVALID_IMAGE;
   const bool text = content[0] != std::byte{0x7f} && content[0] != std::byte{0x50};
   if (text && content.back() != std::byte{0}) content.push_back(std::byte{0});
-  return load_content(target, content, nullptr, options, out);
+  return load_content(target, content, {content}, nullptr, options, out);
 }
 
 CUresult get_function(Module* module, const char* name, Function** out) {
@@ -183,12 +296,11 @@ CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size
         wire::command::ModuleGetGlobal{.module = module->head.id(), .name = name},
         context_index(module), &answer);
     if (answer.result != client::result::success) return to_cuda(answer.result);
-    Context* context = module->context != nullptr ? module->context : thread_state.current;
     Range range;
     range.base = answer.reply.address;
     range.bytes = answer.reply.bytes;
-    range.context = context;
-    range.device = context != nullptr ? context->device : devices[0];
+    range.context = module->home;
+    range.device = module->home->device;
     range.kind = MemoryKind::global;
     addresses().add(range);
     found = module->globals.emplace(name, std::make_pair(answer.reply.address, answer.reply.bytes))
@@ -212,93 +324,85 @@ CUresult list_functions(Module* module, std::vector<std::string>* names) {
   return CUDA_SUCCESS;
 }
 
-void sleep_libraries(const Context* home) {
-  modules.for_each([home](Module* module) {
-    if (module->context != nullptr || module->home != home) return;
+void forget_modules(const Context* context) {
+  modules.for_each([context](Module* module) {
+    if (module->home != context) return;
+    if (module->context != nullptr) {
+      if (module->library != nullptr) {
+        const std::lock_guard guard(module->library->mutex);
+        module->library->instances.erase(context);
+      }
+      for (const auto& [name, function] : module->functions) functions.give(function);
+      modules.give(module);
+      return;
+    }
     const std::lock_guard guard(module->mutex);
     for (const auto& [name, function] : module->functions) functions.make_dormant(function);
     module->globals.clear();
+    module->home = nullptr;
     modules.make_dormant(module);
   });
 }
 
-Module* awaken_module(const void* value) {
-  Module* module = modules.find_dormant(value);
-  Context* context = thread_state.current;
-  if (module == nullptr || context == nullptr || context->destroyed.load() ||
-      context->server != module->server) {
-    return nullptr;
-  }
-  const std::lock_guard guard(module->mutex);
-  if (module->head.live.load() == client::slot_live) return module;  // another thread did it
-  modules.rename(module);
-  LoadTarget target = load_target(true);
-  const JitOptions options;
-  client::Answer<wire::command::ModuleLoad> answer;
-  CUresult result = ask_to_load(target, module, module->hash, options, &answer);
-  if (result == CUDA_ERROR_FILE_NOT_FOUND && module->image != nullptr) {
-    const auto content = pack_image(find_image(module->image), target.capability);
-    result = send_image(target, module->hash, content);
-    if (result == CUDA_SUCCESS)
-      result = ask_to_load(target, module, module->hash, options, &answer);
-  }
-  if (result != CUDA_SUCCESS) {
-    say("a library of the program could not be loaded again after its context had been reset (%d)",
-        static_cast<int>(result));
-    return nullptr;
-  }
-  module->home = target.context;
-  modules.wake(module);
-  return module;
+Module* find_library(CUlibrary value) {
+  Module* module = modules.find(value);
+  if (module == nullptr) module = modules.find_dormant(value);
+  return module != nullptr && module->context == nullptr ? module : nullptr;
 }
 
-Function* awaken_function(const void* value) {
-  Function* function = functions.find_dormant(value);
-  if (function == nullptr || find_module(function->module) == nullptr) return nullptr;
-  const std::lock_guard guard(function->module->mutex);
-  if (function->head.live.load() == client::slot_live) return function;
-  functions.rename(function);
-  client::Answer<wire::command::ModuleGetFunction> answer;
-  function->module->server->connection().call(
-      wire::command::ModuleGetFunction{.module = function->module->head.id(),
-                                       .function = function->head.id(),
-                                       .name = function->name},
-      context_index(function->module), &answer);
-  if (answer.result != client::result::success) return nullptr;
-  if (function->parameters == nullptr) {
-    // It was named when the module's functions were listed, and is used for the first time.
-    take_layout(function, answer.reply);
-    functions.wake(function);
-    return function;
+Module* module_in(const void* value, Context* context) {
+  Module* module = modules.find(value);
+  if (module == nullptr) module = modules.find_dormant(value);
+  if (module == nullptr || module->context != nullptr) return module;
+  const auto is_live = [module] { return module->head.live.load() == client::slot_live; };
+  const std::lock_guard guard(module->mutex);
+  if (context == nullptr || context->destroyed.load()) return is_live() ? module : nullptr;
+  if (is_live() && module->home == context) return module;
+  if (const auto found = module->instances.find(context); found != module->instances.end()) {
+    return found->second;
   }
-  functions.wake(function);
-  // What the program had set stays set.
-  constexpr CUfunction_attribute settable[] = {CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                                               CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT};
-  for (const CUfunction_attribute attribute : settable) {
-    const int value = function->attributes[attribute].load();
-    if (static_cast<size_t>(attribute) < answer.reply.attributes.size() &&
-        static_cast<int>(answer.reply.attributes[attribute]) != value) {
-      function->module->server->connection().send(
-          wire::command::FunctionSetAttribute{.function = function->head.id(),
-                                              .attribute = static_cast<uint32_t>(attribute),
-                                              .value = value},
-          context_index(function->module));
-    }
-  }
-  return function;
+  return is_live() ? instance_in(module, context) : awakened(module, context);
+}
+
+CUresult get_kernel(Module* library, const char* name, Function** out) {
+  Module* here = module_in(library, thread_state.current);
+  if (here == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  const CUresult result = get_function(here, name, out);
+  return result == CUDA_SUCCESS && here != library ? name_function(library, name, out) : result;
+}
+
+Function* function_in(const void* value, Context* context) {
+  Function* function = functions.find(value);
+  if (function == nullptr) function = functions.find_dormant(value);
+  if (function == nullptr) return nullptr;
+  Module* here = module_in(function->module, context);
+  if (here == nullptr) return nullptr;
+  if (here == function->module) return awakened(function);
+  Function* instance = nullptr;
+  return get_function(here, function->name.c_str(), &instance) == CUDA_SUCCESS ? awakened(instance)
+                                                                               : nullptr;
 }
 
 CUresult unload(Module* module) {
+  std::map<const Context*, Module*> instances;
+  {
+    const std::lock_guard guard(module->mutex);
+    instances.swap(module->instances);
+  }
+  for (const auto& [context, instance] : instances) unload(instance);
   for (const auto& [name, place] : module->globals) {
     addresses().remove(place.first, MemoryKind::global, MemoryKind::global, nullptr);
   }
-  client::Answer<wire::command::ModuleUnload> answer;
-  module->server->connection().call(wire::command::ModuleUnload{.module = module->head.id()},
-                                    context_index(module), &answer);
+  CUresult result = CUDA_SUCCESS;
+  if (module->head.live.load() == client::slot_live) {  // a dormant one is nowhere else
+    client::Answer<wire::command::ModuleUnload> answer;
+    module->server->connection().call(wire::command::ModuleUnload{.module = module->head.id()},
+                                      context_index(module), &answer);
+    result = to_cuda(answer.result);
+  }
   for (const auto& [name, function] : module->functions) functions.give(function);
   modules.give(module);
-  return to_cuda(answer.result);
+  return result;
 }
 
 }  // namespace outboard::shim

@@ -44,7 +44,12 @@ CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size
 CUresult list_functions(Module* module, std::vector<std::string>* names);
 CUresult unload(Module* module);
 
-/// The context that libraries were loaded in is gone: they are dormant.
-void sleep_libraries(const Context* home);
+/// The kernel of a library that is meant in every context, if the current one's instance has it.
+CUresult get_kernel(Module* library, const char* name, Function** out);
+/// The library itself, which may be dormant, rather than what it is in the current context.
+Module* find_library(CUlibrary value);
+
+/// The context is gone, and what was loaded in it: libraries are dormant from here on.
+void forget_modules(const Context* context);
 
 }  // namespace outboard::shim

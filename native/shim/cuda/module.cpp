@@ -40,13 +40,14 @@ CUresult find_module(Handle value, Module** out) {
   return *out != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
+// Handles of `owner`'s kernels: `listed`, or the library that it is an instance of.
 template <typename Handle>
-CUresult enumerate(Module* module, Handle* out, unsigned count) {
+CUresult enumerate(Module* listed, Module* owner, Handle* out, unsigned count) {
   std::vector<std::string> names;
-  if (const CUresult result = list_functions(module, &names); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = list_functions(listed, &names); result != CUDA_SUCCESS) return result;
   for (unsigned i = 0; i < count && i < names.size(); ++i) {
     Function* function = nullptr;
-    const CUresult result = name_function(module, names[i], &function);
+    const CUresult result = name_function(owner, names[i], &function);
     if (result != CUDA_SUCCESS) return result;
     out[i] = reinterpret_cast<Handle>(function);
   }
@@ -83,6 +84,7 @@ CUresult cuModuleLoad(CUmodule* module, const char* fname) {
 CUresult cuModuleUnload(CUmodule hmod) {
   Module* module = nullptr;
   if (const CUresult result = find_module(hmod, &module); result != CUDA_SUCCESS) return result;
+  if (module->context == nullptr || module->library != nullptr) return CUDA_ERROR_INVALID_HANDLE;
   return unload(module);
 }
 
@@ -126,7 +128,7 @@ CUresult cuModuleEnumerateFunctions(CUfunction* functions, unsigned int numFunct
   Module* module = nullptr;
   if (const CUresult result = find_module(mod, &module); result != CUDA_SUCCESS) return result;
   if (functions == nullptr || numFunctions == 0) return CUDA_ERROR_INVALID_VALUE;
-  return enumerate(module, functions, numFunctions);
+  return enumerate(module, module, functions, numFunctions);
 }
 
 // ---- libraries
@@ -171,22 +173,18 @@ CUresult cuLibraryLoadFromFile(CUlibrary* library, const char* fileName, CUjit_o
 }
 
 CUresult cuLibraryUnload(CUlibrary library) {
-  Module* module = modules.find_dormant(library);
-  if (module != nullptr && client::running()) {
-    for (const auto& [name, function] : module->functions) functions.give(function);
-    modules.give(module);
-    return CUDA_SUCCESS;
-  }
-  if (const CUresult result = find_module(library, &module); result != CUDA_SUCCESS) return result;
-  return unload(module);
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  Module* module = find_library(library);
+  return module != nullptr ? unload(module) : CUDA_ERROR_INVALID_HANDLE;
 }
 
 CUresult cuLibraryGetKernel(CUkernel* pKernel, CUlibrary library, const char* name) {
-  Module* module = nullptr;
-  if (const CUresult result = find_module(library, &module); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  Module* module = find_library(library);
+  if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (pKernel == nullptr || name == nullptr || *name == 0) return CUDA_ERROR_INVALID_VALUE;
   Function* function = nullptr;
-  const CUresult result = get_function(module, name, &function);
+  const CUresult result = get_kernel(module, name, &function);
   if (result == CUDA_SUCCESS) *pKernel = kernel_handle(function);
   return result;
 }
@@ -211,18 +209,19 @@ CUresult cuLibraryGetGlobal(CUdeviceptr* dptr, size_t* bytes, CUlibrary library,
 }
 
 CUresult cuLibraryGetKernelCount(unsigned int* count, CUlibrary lib) {
-  Module* module = nullptr;
-  if (const CUresult result = find_module(lib, &module); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  const Module* module = find_library(lib);
+  if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (count == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *count = module->kernels;
   return CUDA_SUCCESS;
 }
 
 CUresult cuLibraryEnumerateKernels(CUkernel* kernels, unsigned int numKernels, CUlibrary lib) {
-  Module* module = nullptr;
-  if (const CUresult result = find_module(lib, &module); result != CUDA_SUCCESS) return result;
+  Module* here = nullptr;
+  if (const CUresult result = find_module(lib, &here); result != CUDA_SUCCESS) return result;
   if (kernels == nullptr || numKernels == 0) return CUDA_ERROR_INVALID_VALUE;
-  return enumerate(module, kernels, numKernels);
+  return enumerate(here, find_library(lib), kernels, numKernels);
 }
 
 }  // namespace outboard::shim

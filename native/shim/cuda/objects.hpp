@@ -89,16 +89,24 @@ struct Event {
   std::vector<uint64_t> clock;
 };
 
-/// A CUmodule or a CUlibrary; the module that cuLibraryGetModule gives is the library itself.
+/// A CUmodule or a CUlibrary; the module that cuLibraryGetModule gives is the library itself, or
+/// its instance.
 struct Module {
   client::SlotHead head;
   client::Server* server = nullptr;
   Context* context = nullptr;  ///< null: a library
-  /// Of a library: the context that the server loaded it in. Libraries outlive contexts: when that
-  /// one ends the library is dormant, and loaded again by its hash when it is used.
+  /// The context that the server loaded it in. Libraries outlive contexts: when that one ends the
+  /// library is dormant, and loaded again by its hash when it is used.
   Context* home = nullptr;
+  /// Of a library that is used in another context than its home, which may be on another server: a
+  /// module there for each, with variables of its own. Under the mutex.
+  std::map<const Context*, Module*> instances;
+  Module* library = nullptr;  ///< of such an instance
   Digest hash{};
+  int capability = 0;           ///< of the device that `hash` was packed for, 90 for 9.0
   const void* image = nullptr;  ///< the program's, where it promised to keep it
+  /// Where it did not, and another server may need it: a copy of the image's parts.
+  std::vector<std::vector<std::byte>> parts;
   uint32_t kernels = 0;
   std::mutex mutex;
   std::map<std::string, Function*, std::less<>> functions;
@@ -180,23 +188,6 @@ inline CUmemoryPool handle(Pool* object) { return reinterpret_cast<CUmemoryPool>
 
 inline Context* find(CUcontext value) { return contexts.find(value); }
 inline Event* find(CUevent value) { return events.find(value); }
-/// Brings a dormant library, or a kernel of one, back to the server; null where that is not what it
-/// is.
-Module* awaken_module(const void* value);
-Function* awaken_function(const void* value);
-
-inline Module* find_module(const void* value) {
-  Module* module = modules.find(value);
-  return module != nullptr ? module : awaken_module(value);
-}
-inline Function* find_function(const void* value) {
-  Function* function = functions.find(value);
-  return function != nullptr ? function : awaken_function(value);
-}
-inline Module* find(CUmodule value) { return find_module(value); }
-inline Module* find(CUlibrary value) { return find_module(value); }
-inline Function* find(CUfunction value) { return find_function(value); }
-inline Function* find(CUkernel value) { return find_function(value); }
 inline Pool* find(CUmemoryPool value) {
   Pool* pool = pools.find(value);
   return pool != nullptr && !pool->destroyed.load() ? pool : nullptr;

@@ -82,6 +82,30 @@ struct ThreadState {
 
 extern thread_local constinit ThreadState thread_state;
 
+// ---- modules, where the thread is
+// -------------------------------------------------------------------------------------
+
+/// What a library, or a kernel of one, is in a context: loaded there if need be. Of anything else
+/// the object itself. Null where there is none.
+Module* module_in(const void* value, Context* context);
+Function* function_in(const void* value, Context* context);
+
+inline Module* find(CUmodule value) {
+  Module* module = modules.find(value);
+  return module != nullptr && module->home == thread_state.current
+             ? module
+             : module_in(value, thread_state.current);
+}
+inline Function* find(CUfunction value) {
+  Function* function = functions.find(value);
+  return function != nullptr && function->module->home == thread_state.current
+             ? function
+             : function_in(value, thread_state.current);
+}
+/// Programs pass one where the other is meant.
+inline Module* find(CUlibrary value) { return find(reinterpret_cast<CUmodule>(value)); }
+inline Function* find(CUkernel value) { return find(reinterpret_cast<CUfunction>(value)); }
+
 /// The stream that CU_STREAM_PER_THREAD means for this thread in this context; null: no room.
 Stream* per_thread_stream(Context* context);
 /// A stream of ours that no work of the program's is ordered with; null: no room.

@@ -64,6 +64,16 @@ CUresult end_primary(Device& device, bool reset) {
   return CUDA_SUCCESS;
 }
 
+/// Whether a device's primary context has this handle, which may be inactive: CUDA's runtime makes
+/// one that was reset current, and retains it when it is used.
+bool is_primary_handle(CUcontext handle) {
+  for (auto& device : Driver::get().devices) {
+    std::lock_guard lock(device->primary_mutex);
+    if (device->primary_handle == handle) return true;
+  }
+  return false;
+}
+
 CUresult synchronize(Context& context) {
   std::shared_ptr<Context> keep = context.shared_from_this();
   if (CUresult r = refuse_in_capture(); r != CUDA_SUCCESS) return r;
@@ -133,7 +143,9 @@ extern "C" CUresult cuCtxPopCurrent(CUcontext* out) { return cuCtxPopCurrent_v2(
 
 extern "C" CUresult cuCtxSetCurrent(CUcontext handle) {
   return with_driver([&] {
-    if (handle != nullptr && !find_context(handle)) return CUDA_ERROR_INVALID_CONTEXT;
+    if (handle != nullptr && !find_context(handle) && !is_primary_handle(handle)) {
+      return CUDA_ERROR_INVALID_CONTEXT;
+    }
     ContextStack::set_current(handle);
     return CUDA_SUCCESS;
   });
