@@ -249,13 +249,7 @@ class Service:
     ) -> Granted | Ask | Lost:
         if refusal is not None and not requests.exists(tx, request.id):
             raise refusal
-        ask = requests.submit(tx, request)
-        if ask.state == "waiting" and chosen:
-            try:
-                return requests.grant(tx, request.id, chosen, self.terms)
-            except LimitReached:
-                return ask  # it waits until its user has ended something
-        return ask
+        return requests.submit_for(tx, request, chosen, self.terms)
 
     # --- the loops -------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,7 +25,7 @@ from outboard.ledger.requests import (
     granted_of,
     insert_grants,
 )
-from outboard.ledger.rows import locked, pairs
+from outboard.ledger.rows import Row, any_of, locked, locking, one_or_many
 from outboard.ledger.schema import (
     allocations,
     devices,
@@ -51,18 +52,33 @@ def renew(
     """
     held = set(holders)
     names = held | set(programs)
-    alive = {row.allocation for row in locked(tx, leases, leases.c.allocation.in_(sorted(names)))}
+    rows = tx.connection.execute(_LEASES, {"allocations": sorted(names)})
+    before = {str(row.allocation): row.programs for row in rows}
+    alive = set(before)
     renewed = alive & (held | {name for name, count in programs.items() if count})
     tx.connection.execute(
         leases.update()
         .where(leases.c.allocation.in_(sorted(renewed)))
         .values(picked_up=True, renewed_us=tx.now_us, expires_us=tx.now_us + terms.lease_us)
     )
-    for name in sorted(alive & set(programs)):
-        tx.connection.execute(
-            leases.update().where(leases.c.allocation == name).values(programs=programs[name])
-        )
+    told: list[Row] = [
+        {"of_allocation": name, "count": programs[name]}
+        for name in sorted(alive & set(programs))
+        if programs[name] != before[name]
+    ]
+    if told:
+        tx.connection.execute(_SET_PROGRAMS, one_or_many(told))
     return alive
+
+
+_SET_PROGRAMS = (
+    leases.update()
+    .where(leases.c.allocation == sa.bindparam("of_allocation"))
+    .values(programs=sa.bindparam("count"))
+)
+
+
+_LEASES = locking(leases, any_of("allocations", leases.c.allocation))
 
 
 def state_of(tx: Transaction, allocation: str) -> str:
@@ -122,13 +138,15 @@ def begin_end(tx: Transaction, allocation: str, actor: str, reason: str) -> bool
 def _begin_end(tx: Transaction, row: sa.Row[tuple[object, ...]], actor: str, reason: str) -> bool:
     if row.state != "active":
         return False
-    tx.connection.execute(
-        allocations.update().where(allocations.c.id == row.id).values(state="ending", reason=reason)
-    )
-    tx.connection.execute(leases.delete().where(leases.c.allocation == row.id))
-    session = _set_session(tx, str(row.id), "ending", reason)
-    tx.audit(actor, "end", session, allocation=row.id, reason=reason)
+    allocation = str(row.id)
+    _set_state(tx, allocation, "ending", reason)
+    tx.connection.execute(_DROP_LEASE, {"of_allocation": allocation})
+    _set_session(tx, row, "ending", reason)
+    tx.audit(actor, "end", str(row.session), allocation=allocation, reason=reason)
     return True
+
+
+_DROP_LEASE = leases.delete().where(leases.c.allocation == sa.bindparam("of_allocation"))
 
 
 def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
@@ -139,24 +157,34 @@ def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
     row = _lock(tx, allocation)
     if row is None or row.state != "ending":
         return False
-    live = locked(tx, grants, (grants.c.allocation == allocation) & grants.c.ended_us.is_(None))
+    live = tx.connection.execute(_LIVE, {"of_allocation": allocation}).all()
     going = [grant for grant in live if node is None or grant.node == node]
     over = len(going) == len(live)
     less = limits.Use(len(going), sum(grant.share_bytes for grant in going), int(over))
     subjects = limits.subjects_of(row.user_name, row.groups.split(), row.host)
     limits.count(tx, limits.lock_counters(tx, subjects), -less)
-    for grant in _lock_devices(tx, going):
-        add_granted(tx, grant.node, grant.idx, -grant.share_bytes)
-    _end_grants(tx, row, going)
+    add_granted(tx, [(grant.node, grant.idx, -grant.share_bytes) for grant in going])
+    _end_grants(tx, going)
     if over:
-        ended_us = max(tx.now_us, row.started_us)
-        tx.connection.execute(
-            allocations.update()
-            .where(allocations.c.id == allocation)
-            .values(state="ended", ended_us=ended_us)
-        )
-        _set_session(tx, allocation, "ended", row.reason)
+        _set_state(tx, allocation, "ended", str(row.reason), max(tx.now_us, row.started_us))
+        _set_session(tx, row, "ended", str(row.reason))
     return over
+
+
+# The allocation's lock guards its grants: who changes them has it.
+_LIVE = (
+    sa.select(
+        grants.c.allocation,
+        grants.c.ordinal,
+        grants.c.epoch,
+        grants.c.node,
+        grants.c.idx,
+        grants.c.share_bytes,
+        grants.c.started_us,
+    )
+    .where(grants.c.allocation == sa.bindparam("of_allocation"), grants.c.ended_us.is_(None))
+    .order_by(grants.c.ordinal)
+)
 
 
 def check_holder(tx: Transaction, allocation: str, holder_sha256: str) -> None:
@@ -199,8 +227,7 @@ def take_over(
 def resize(tx: Transaction, allocation: str, share_bytes: Sequence[int]) -> Granted | Lost:
     """Give each device of an active allocation another share; completely, or not at all."""
     row = _active(tx, allocation)
-    live = locked(tx, grants, (grants.c.allocation == allocation) & grants.c.ended_us.is_(None))
-    live = sorted(live, key=lambda grant: grant.ordinal)
+    live = tx.connection.execute(_LIVE, {"of_allocation": allocation}).all()
     if len(share_bytes) != len(live) or min(share_bytes) <= 0:
         raise NotFound(f"{allocation} has {len(live)} devices", "give a share for each")
     if [grant.share_bytes for grant in live] == list(share_bytes):
@@ -221,9 +248,14 @@ def resize(tx: Transaction, allocation: str, share_bytes: Sequence[int]) -> Gran
         if after > device.capacity_bytes:
             return Lost(f"device {grant.idx} of {grant.node} has not that much left")
     limits.count(tx, counters, more)
-    for grant in ordered:
-        add_granted(tx, grant.node, grant.idx, wanted[grant.node, grant.idx] - grant.share_bytes)
-    _end_grants(tx, row, live)
+    add_granted(
+        tx,
+        [
+            (grant.node, grant.idx, wanted[grant.node, grant.idx] - grant.share_bytes)
+            for grant in ordered
+        ],
+    )
+    _end_grants(tx, live)
     epoch = _raise_epoch(tx, row)
     chosen = [GrantedDevice(key[0], key[1], amount) for key, amount in wanted.items()]
     insert_grants(tx, allocation, str(row.user_name), epoch, chosen)
@@ -251,8 +283,16 @@ def restore(tx: Transaction, reason: str, terms: Terms) -> int:
 
 
 def _lock(tx: Transaction, allocation: str) -> sa.Row[tuple[object, ...]] | None:
-    rows = locked(tx, allocations, allocations.c.id == allocation)
-    return rows[0] if rows else None
+    """The allocation's row, locked, with its session's id."""
+    return tx.connection.execute(_LOCK, {"of_allocation": allocation}).one_or_none()
+
+
+_LOCK = (
+    sa.select(allocations, sessions.c.id.label("session"))
+    .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
+    .where(allocations.c.id == sa.bindparam("of_allocation"))
+    .with_for_update(key_share=True, of=allocations)
+)
 
 
 def _active(tx: Transaction, allocation: str) -> sa.Row[tuple[object, ...]]:
@@ -262,32 +302,41 @@ def _active(tx: Transaction, allocation: str) -> sa.Row[tuple[object, ...]]:
     return row
 
 
-def _lock_devices(
-    tx: Transaction, rows: Sequence[sa.Row[tuple[object, ...]]]
-) -> list[sa.Row[tuple[object, ...]]]:
+def _lock_devices(tx: Transaction, rows: Sequence[Any]) -> list[Any]:
     """Lock the devices of some grants; returns the grants in that order."""
     keys = [(str(row.node), int(row.idx)) for row in rows]
     if keys:
-        locked(tx, devices, pairs(devices.c.node, devices.c.idx, keys))
+        tx.connection.execute(_LOCK_DEVICES, {"keys": sorted(keys)}).all()
     return sorted(rows, key=lambda row: (row.node, row.idx))
 
 
-def _end_grants(
-    tx: Transaction,
-    row: sa.Row[tuple[object, ...]],
-    going: Sequence[sa.Row[tuple[object, ...]]],
-) -> None:
+_LOCK_DEVICES = locking(devices, any_of("keys", devices.c.node, devices.c.idx))
+
+
+def _end_grants(tx: Transaction, going: Sequence[Any]) -> None:
     # A clock that was set back must not make a span that ends before it begins.
-    for grant in going:
-        tx.connection.execute(
-            grants.update()
-            .where(
-                grants.c.allocation == row.id,
-                grants.c.ordinal == grant.ordinal,
-                grants.c.epoch == grant.epoch,
-            )
-            .values(ended_us=max(tx.now_us, grant.started_us))
-        )
+    rows: list[Row] = [
+        {
+            "of_allocation": grant.allocation,
+            "of_ordinal": grant.ordinal,
+            "of_epoch": grant.epoch,
+            "at_us": max(tx.now_us, grant.started_us),
+        }
+        for grant in going
+    ]
+    if rows:
+        tx.connection.execute(_END_GRANT, one_or_many(rows))
+
+
+_END_GRANT = (
+    grants.update()
+    .where(
+        grants.c.allocation == sa.bindparam("of_allocation"),
+        grants.c.ordinal == sa.bindparam("of_ordinal"),
+        grants.c.epoch == sa.bindparam("of_epoch"),
+    )
+    .values(ended_us=sa.bindparam("at_us"))
+)
 
 
 def _raise_epoch(tx: Transaction, row: sa.Row[tuple[object, ...]]) -> int:
@@ -299,15 +348,49 @@ def _raise_epoch(tx: Transaction, row: sa.Row[tuple[object, ...]]) -> int:
     return epoch
 
 
-def _set_session(tx: Transaction, allocation: str, state: str, reason: str) -> str:
-    session = tx.connection.scalar(
-        sa.select(sessions.c.id).where(sessions.c.allocation == allocation)
+def _set_state(
+    tx: Transaction, allocation: str, state: str, reason: str, ended_us: int | None = None
+) -> None:
+    told = {
+        "of_allocation": allocation,
+        "new_state": state,
+        "new_reason": reason,
+        "new_ended_us": ended_us,
+    }
+    tx.connection.execute(_SET_STATE, told)
+
+
+_SET_STATE = (
+    allocations.update()
+    .where(allocations.c.id == sa.bindparam("of_allocation"))
+    .values(
+        state=sa.bindparam("new_state"),
+        reason=sa.bindparam("new_reason"),
+        ended_us=sa.bindparam("new_ended_us"),
     )
-    values: dict[str, object] = {"state": state, "reason": reason}
-    if state == "ended":
-        values["ended_us"] = tx.now_us
-    tx.connection.execute(
-        sessions.update().where(sessions.c.allocation == allocation).values(values)
+)
+
+
+def _set_session(tx: Transaction, row: sa.Row[tuple[object, ...]], state: str, reason: str) -> None:
+    """Note the state of a locked allocation's session, if it has one."""
+    if row.session is None:
+        return
+    told = {
+        "of_session": row.session,
+        "new_state": state,
+        "new_reason": reason,
+        "new_ended_us": tx.now_us if state == "ended" else None,
+    }
+    tx.connection.execute(_SET_SESSION, told)
+    tx.changed("session", str(row.session))
+
+
+_SET_SESSION = (
+    sessions.update()
+    .where(sessions.c.id == sa.bindparam("of_session"))
+    .values(
+        state=sa.bindparam("new_state"),
+        reason=sa.bindparam("new_reason"),
+        ended_us=sa.bindparam("new_ended_us"),
     )
-    tx.changed("session", str(session))
-    return str(session)
+)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from outboard.errors import LimitReached, MalformedRequest
-from outboard.ledger.rows import insert_new, locked
+from outboard.ledger.rows import any_of, insert_new, locked, locking
 from outboard.ledger.schema import limit_use, limits
 from outboard.ledger.transaction import Transaction
 from outboard.units import format_mib
@@ -59,8 +59,9 @@ def in_force(tx: Transaction, subjects: Sequence[Subject]) -> list[Limit]:
     """Each subject's own limits and, where it has none of a kind, those of its kind's default."""
     kinds = {kind for kind, _ in subjects}
     wanted = [*subjects, *((kind, DEFAULT) for kind in kinds)]
-    where = sa.tuple_(limits.c.subject_kind, limits.c.subject).in_(wanted)
-    rows = tx.connection.execute(sa.select(limits).where(where)).all()
+    rows = tx.connection.execute(_IN_FORCE, {"subjects": wanted}).all()
+    if not rows:
+        return []
     said = {(row.subject_kind, row.subject, row.kind): row for row in rows}
     found = []
     for subject_kind, subject in subjects:
@@ -69,6 +70,9 @@ def in_force(tx: Transaction, subjects: Sequence[Subject]) -> list[Limit]:
             if row is not None:
                 found.append(Limit((subject_kind, subject), kind, row.value, row.names))
     return found
+
+
+_IN_FORCE = sa.select(limits).where(any_of("subjects", limits.c.subject_kind, limits.c.subject))
 
 
 def smallest(found: Iterable[Limit], kind: str) -> Limit | None:
@@ -129,8 +133,8 @@ Counters = Mapping[tuple[str, str, str], sa.Row[tuple[object, ...]]]
 
 def lock_counters(tx: Transaction, subjects: Sequence[Subject]) -> Counters:
     """The subjects' counters, locked in order; those that do not exist yet are made."""
-    condition = sa.tuple_(limit_use.c.subject_kind, limit_use.c.subject).in_(subjects)
-    rows = locked(tx, limit_use, condition)
+    asked = {"subjects": list(subjects)}
+    rows = tx.connection.execute(_COUNTERS, asked).all()
     if len(rows) < len(subjects) * len(COUNTED):
         _one_at_a_time(tx)
         found = {(limit.subject, limit.kind): limit.value for limit in in_force(tx, subjects)}
@@ -149,8 +153,12 @@ def lock_counters(tx: Transaction, subjects: Sequence[Subject]) -> Counters:
                 for kind in COUNTED
             ],
         )
-        rows = locked(tx, limit_use, condition)
+        rows = tx.connection.execute(_COUNTERS, asked).all()
     return {(row.subject_kind, row.subject, row.kind): row for row in rows}
+
+
+_OF_SUBJECTS = any_of("subjects", limit_use.c.subject_kind, limit_use.c.subject)
+_COUNTERS = locking(limit_use, _OF_SUBJECTS)
 
 
 def refusal(counters: Counters, more: Use) -> LimitReached | None:
@@ -176,14 +184,15 @@ def count(tx: Transaction, counters: Counters, more: Use) -> None:
         row.maximum is not None and row.used == row.maximum and more.of(kind) < 0
         for (_, _, kind), row in counters.items()
     )
-    limit = {
-        (found.subject, found.kind): found.value
-        for found in (in_force(tx, subjects) if overhanging else [])
-    }
+    if not overhanging:
+        amounts = {f"more_{kind}": more.of(kind) for kind in COUNTED}
+        tx.connection.execute(_COUNT, {"subjects": subjects, **amounts})
+        return
+    limit = {(found.subject, found.kind): found.value for found in in_force(tx, subjects)}
     changed = []
     for (subject_kind, subject, kind), row in counters.items():
         used, maximum = row.used + more.of(kind), row.maximum
-        if overhanging and maximum is not None:
+        if maximum is not None:
             maximum = max(limit.get(((subject_kind, subject), kind)) or 0, used)
         if more.of(kind):
             changed.append(
@@ -196,10 +205,24 @@ def count(tx: Transaction, counters: Counters, more: Use) -> None:
                 }
             )
     if changed:
-        tx.connection.execute(_COUNT, changed)
+        tx.connection.execute(_BRING_DOWN, changed)
 
 
 _COUNT = (
+    limit_use.update()
+    .where(_OF_SUBJECTS)
+    .values(
+        used=limit_use.c.used
+        + sa.case(
+            *(
+                (limit_use.c.kind == kind, sa.bindparam(f"more_{kind}", type_=sa.BigInteger))
+                for kind in COUNTED
+            ),
+            else_=0,
+        )
+    )
+)
+_BRING_DOWN = (
     limit_use.update()
     .where(
         limit_use.c.subject_kind == sa.bindparam("of_subject_kind"),

@@ -21,9 +21,12 @@ _DEVICE_COLUMNS = (
 )
 
 
+NEWEST_BASE = sa.select(sa.func.max(epochs.c.base))
+
+
 def epoch_base(tx: Transaction) -> int:
     """The newest beginning of this ledger: 0, or what the last restore set."""
-    return int(tx.connection.scalar(sa.select(sa.func.max(epochs.c.base))) or 0)
+    return int(tx.connection.scalar(NEWEST_BASE) or 0)
 
 
 def register_node(tx: Transaction, node: Node, **more: object) -> None:

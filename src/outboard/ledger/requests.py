@@ -13,13 +13,14 @@ import sqlalchemy as sa
 
 from outboard.errors import Forbidden, LimitReached, NotFound
 from outboard.ledger import limits
-from outboard.ledger.nodes import epoch_base
-from outboard.ledger.rows import insert_new, locked, pairs
+from outboard.ledger.nodes import NEWEST_BASE
+from outboard.ledger.rows import Row, any_of, insert, insert_new, locked, locking, one_or_many
 from outboard.ledger.schema import (
     allocations,
     devices,
     grants,
     leases,
+    memberships,
     nodes,
     requests,
     sessions,
@@ -76,26 +77,58 @@ class Ask:
     wait_until_us: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Applicant:
+    """Whoever asks, as far as limits go by it."""
+
+    groups: Sequence[str]
+    subjects: Sequence[limits.Subject]
+    in_force: Sequence[limits.Limit]
+
+
 def submit(tx: Transaction, request: Request) -> Ask:
     """The request exists from here on; one that was sent before is returned as it stands.
 
     Raises `Forbidden` for a disabled user or somebody else's id, `LimitReached` for what the
     limits of priority and pools, or limits of use on an idle pool, would never allow.
     """
-    before = _find(tx, request.id)
-    if before is None:
-        _check(tx, request)
+    ask, _ = _enter(tx, request)
+    return ask
+
+
+def submit_for(
+    tx: Transaction, request: Request, chosen: Sequence[GrantedDevice], terms: Terms
+) -> Granted | Ask | Lost:
+    """Submit a request and grant it these devices, if there are any and it is waiting.
+
+    Where a limit is in the way it waits until its user has ended something. Raises as `submit`.
+    """
+    ask, applicant = _enter(tx, request)
+    if ask.state != "waiting" or not chosen:
+        return ask
+    try:
+        if applicant is None:
+            return grant(tx, request.id, chosen, terms)
+        return _grant(tx, request, applicant, chosen, terms)
+    except LimitReached:
+        return ask
+
+
+def _enter(tx: Transaction, request: Request) -> tuple[Ask, _Applicant | None]:
+    """The request and, if it is new, who asks."""
+    applicant = _admitted(tx, request)
+    if applicant is not None:
         row = _row(request, tx.now_us)
         if insert_new(tx, requests, [row]):
             tx.changed("request", request.id)
             until_us = row["wait_until_us"]
             assert until_us is None or isinstance(until_us, int)
-            return Ask(request, "waiting", "", tx.now_us, tx.now_us, until_us)
-        before = _find(tx, request.id)  # somebody else's copy of it was faster
+            return Ask(request, "waiting", "", tx.now_us, tx.now_us, until_us), applicant
+    before = _find(tx, request.id)  # perhaps somebody else's copy of it was faster
     assert before is not None
     if before.request.user != request.user:
         raise Forbidden("this request's id is somebody else's", "make a new id")
-    return before
+    return before, None
 
 
 def exists(tx: Transaction, identity: str) -> bool:
@@ -126,133 +159,176 @@ def grant(
     A request that was granted before answers with that grant. Raises `LimitReached` naming the
     limit, `NotFound` for a request that waits no more.
     """
-    rows = locked(tx, requests, requests.c.id == request_id)
+    rows = tx.connection.execute(_LOCK, {"request": request_id}).all()
     if rows and rows[0].state == "granted":
         return granted_of(tx, request_id)
     if not rows or rows[0].state != "waiting":
         raise NotFound(f"request {request_id} does not wait any more")
-    asked = rows[0]
-    groups = groups_of(tx, asked.user_name)
-    subjects = limits.subjects_of(asked.user_name, groups, asked.host)
+    asked = _ask(rows[0]).request
+    groups = groups_of(tx, asked.user)
+    subjects = limits.subjects_of(asked.user, groups, asked.host)
+    applicant = _Applicant(groups, subjects, limits.in_force(tx, subjects))
+    return _grant(tx, asked, applicant, chosen, terms)
+
+
+_LOCK = locking(requests, requests.c.id == sa.bindparam("request"))
+
+
+def _grant(
+    tx: Transaction,
+    asked: Request,
+    applicant: _Applicant,
+    chosen: Sequence[GrantedDevice],
+    terms: Terms,
+) -> Granted | Lost:
+    """Grant to a request that waits and is this transaction's to change."""
     total = limits.Use(len(chosen), sum(device.share_bytes for device in chosen), 1)
-    counters = limits.lock_counters(tx, subjects)
+    counters = limits.lock_counters(tx, applicant.subjects)
     refused = limits.refusal(counters, total)
     if refused is not None:
         raise refused
-    lost = _take_devices(tx, chosen, terms)
-    if lost is not None:
-        return lost
+    taken = _take_devices(tx, chosen, terms)
+    if isinstance(taken, Lost):
+        return taken
     limits.count(tx, counters, total)
-    found = limits.in_force(tx, subjects)
-    longest = limits.smallest(found, "session_s")
+    longest = limits.smallest(applicant.in_force, "session_s")
     end_by_us = None if longest is None else tx.now_us + (longest.value or 0) * SECOND_US
-    return _write_grant(tx, asked, groups, chosen, end_by_us, terms)
+    made = Granted(
+        asked.id,
+        f"s-{os.urandom(6).hex()}",
+        f"a-{os.urandom(8).hex()}",
+        taken + 1,
+        tuple(chosen),
+        tx.now_us,
+        end_by_us,
+        "active",
+    )
+    _write_grant(tx, asked, applicant.groups, made, terms)
+    return made
 
 
-def _take_devices(tx: Transaction, chosen: Sequence[GrantedDevice], terms: Terms) -> Lost | None:
-    keys = [(device.node, device.index) for device in chosen]
-    if len(set(keys)) != len(keys):
+def _take_devices(tx: Transaction, chosen: Sequence[GrantedDevice], terms: Terms) -> int | Lost:
+    """Count the devices as granted; returns the base of epochs that their servers stand on."""
+    keys = sorted({(device.node, device.index) for device in chosen})
+    if len(keys) != len(chosen):
         raise ValueError("a device is chosen twice")
-    rows = locked(tx, devices, pairs(devices.c.node, devices.c.idx, keys))
-    found = {(row.node, row.idx): row for row in rows}
-    names = sorted({node for node, _ in keys})
-    servers = {
-        row.name: row
-        for row in tx.connection.execute(sa.select(nodes).where(nodes.c.name.in_(names)))
-    }
-    base = epoch_base(tx)
+    found = {(row.node, row.idx): row for row in tx.connection.execute(_DEVICES, {"keys": keys})}
+    base = 0
     for device in chosen:
-        row, server = found.get((device.node, device.index)), servers.get(device.node)
-        if row is None or server is None:
+        row = found.get((device.node, device.index))
+        if row is None:
             return Lost(f"device {device.index} of {device.node} is gone")
+        base = int(row.base or 0)
         if row.granted_bytes + device.share_bytes > row.capacity_bytes:
             return Lost(f"device {device.index} of {device.node} has been granted to others")
-        if row.state != "ready" or not row.healthy or server.state != "ready" or not server.healthy:
+        ready = row.state == row.node_state == "ready"
+        if not (ready and row.healthy and row.node_healthy):
             return Lost(f"device {device.index} of {device.node} takes nothing new")
-        if server.reconciled_base < base:
+        if row.reconciled_base < base:
             return Lost(f"{device.node} has not been heard of since the ledger was restored")
-        if terms.silent_us is not None and server.seen_us < tx.now_us - terms.silent_us:
+        if terms.silent_us is not None and row.seen_us < tx.now_us - terms.silent_us:
             return Lost(f"{device.node} has not been heard of")
-    for device in sorted(chosen, key=lambda device: (device.node, device.index)):
-        add_granted(tx, device.node, device.index, device.share_bytes)
-    return None
+    add_granted(tx, [(device.node, device.index, device.share_bytes) for device in chosen])
+    return base
 
 
-def add_granted(tx: Transaction, node: str, index: int, more_bytes: int) -> None:
-    """Change a locked device's counter; its CHECK refuses what must never be."""
-    tx.connection.execute(
-        devices.update()
-        .where(devices.c.node == node, devices.c.idx == index)
-        .values(granted_bytes=devices.c.granted_bytes + more_bytes)
+# Locks the devices; what it says of their servers is as old as the statement, as it would be if
+# the grant had come that much sooner.
+_DEVICES = (
+    sa.select(
+        devices.c.node,
+        devices.c.idx,
+        devices.c.granted_bytes,
+        devices.c.capacity_bytes,
+        devices.c.state,
+        devices.c.healthy,
+        nodes.c.state.label("node_state"),
+        nodes.c.healthy.label("node_healthy"),
+        nodes.c.reconciled_base,
+        nodes.c.seen_us,
+        NEWEST_BASE.scalar_subquery().label("base"),
     )
-    tx.changed("device", f"{node}/{index}")
+    .join(nodes, nodes.c.name == devices.c.node)
+    .where(any_of("keys", devices.c.node, devices.c.idx))
+    .order_by(devices.c.node, devices.c.idx)
+    .with_for_update(key_share=True, of=devices)
+)
+
+
+def add_granted(tx: Transaction, more: Sequence[tuple[str, int, int]]) -> None:
+    """Change devices' counters by (node, index, bytes), locked in the order of their keys; the
+    counter's CHECK refuses what must never be."""
+    rows: list[Row] = [
+        {"of_node": node, "of_index": index, "more_bytes": amount}
+        for node, index, amount in sorted(more)
+    ]
+    if rows:
+        tx.connection.execute(_ADD, one_or_many(rows))
+    for node, index, _ in more:
+        tx.changed("device", f"{node}/{index}")
+
+
+_ADD = (
+    devices.update()
+    .where(devices.c.node == sa.bindparam("of_node"), devices.c.idx == sa.bindparam("of_index"))
+    .values(granted_bytes=devices.c.granted_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger))
+)
 
 
 def _write_grant(
-    tx: Transaction,
-    asked: sa.Row[tuple[object, ...]],
-    groups: Sequence[str],
-    chosen: Sequence[GrantedDevice],
-    end_by_us: int | None,
-    terms: Terms,
-) -> Granted:
-    now, user, host = tx.now_us, asked.user_name, asked.host
-    allocation, session = f"a-{os.urandom(8).hex()}", f"s-{os.urandom(6).hex()}"
-    epoch = epoch_base(tx) + 1
-    whose = {"user_name": user, "host": host}
-    tx.connection.execute(
-        allocations.insert(),
-        {
-            "id": allocation,
-            "request": asked.id,
-            **whose,
-            "groups": " ".join(groups),
-            "epoch": epoch,
-            "started_us": now,
-            "end_by_us": end_by_us,
-        },
-    )
-    insert_grants(tx, allocation, user, epoch, chosen)
-    expires_us = now + terms.pickup_us
-    tx.connection.execute(
-        leases.insert(),
-        {
-            "allocation": allocation,
-            "holder_sha256": asked.holder_sha256,
-            "renewed_us": now,
-            "expires_us": expires_us,
-        },
-    )
-    tx.connection.execute(
-        sessions.insert(),
-        {
-            "id": session,
-            "allocation": allocation,
-            **whose,
-            "name": asked.name,
-            "program": asked.program,
-            "uid": asked.uid,
-            "pid": asked.pid,
-            "created_us": now,
-        },
-    )
-    tx.connection.execute(
-        requests.update()
-        .where(requests.c.id == asked.id)
-        .values(state="granted", reason="", finished_us=now)
-    )
+    tx: Transaction, asked: Request, groups: Sequence[str], made: Granted, terms: Terms
+) -> None:
+    now, allocation = tx.now_us, made.allocation
+    whose = {"user_name": asked.user, "host": asked.host}
+    of_allocation: Row = {
+        "id": allocation,
+        "request": asked.id,
+        **whose,
+        "groups": " ".join(groups),
+        "epoch": made.epoch,
+        "started_us": now,
+        "end_by_us": made.end_by_us,
+    }
+    lease: Row = {
+        "allocation": allocation,
+        "holder_sha256": asked.holder_sha256,
+        "renewed_us": now,
+        "expires_us": now + terms.pickup_us,
+    }
+    session: Row = {
+        "id": made.session,
+        "allocation": allocation,
+        **whose,
+        "name": asked.name,
+        "program": asked.program,
+        "uid": asked.uid,
+        "pid": asked.pid,
+        "created_us": now,
+    }
+    insert(tx, allocations, [of_allocation])
+    insert_grants(tx, allocation, asked.user, made.epoch, made.devices)
+    insert(tx, leases, [lease])
+    insert(tx, sessions, [session])
+    tx.connection.execute(_SET_GRANTED, {"request": asked.id, "now_us": now})
     tx.changed("request", asked.id)
-    tx.changed("session", session)
-    what = [[device.node, device.index, device.share_bytes] for device in chosen]
-    tx.audit(user, "grant", session, asked.origin, allocation=allocation, devices=what)
-    return Granted(asked.id, session, allocation, epoch, tuple(chosen), now, end_by_us, "active")
+    tx.changed("session", made.session)
+    what = [[device.node, device.index, device.share_bytes] for device in made.devices]
+    origin = asked.host or ""
+    tx.audit(asked.user, "grant", made.session, origin, allocation=allocation, devices=what)
+
+
+_SET_GRANTED = (
+    requests.update()
+    .where(requests.c.id == sa.bindparam("request"))
+    .values(state="granted", reason="", finished_us=sa.bindparam("now_us"))
+)
 
 
 def insert_grants(
     tx: Transaction, allocation: str, user: str, epoch: int, chosen: Sequence[GrantedDevice]
 ) -> None:
     """A live row for each device of an allocation, in the order that its programs see them."""
-    rows = [
+    rows: list[Row] = [
         {
             "allocation": allocation,
             "ordinal": ordinal,
@@ -265,17 +341,12 @@ def insert_grants(
         }
         for ordinal, device in enumerate(chosen)
     ]
-    tx.connection.execute(grants.insert(), rows)
+    insert(tx, grants, rows)
 
 
 def granted_of(tx: Transaction, request_id: str) -> Granted:
     """What a granted request has; the devices are those of its newest rows."""
-    joined = allocations.join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
-    row = tx.connection.execute(
-        sa.select(allocations, sessions.c.id.label("session"))
-        .select_from(joined)
-        .where(allocations.c.request == request_id)
-    ).one_or_none()
+    row = tx.connection.execute(_GRANTED, {"request": request_id}).one_or_none()
     if row is None:
         raise NotFound(f"request {request_id} has no allocation")
     return Granted(
@@ -290,15 +361,25 @@ def granted_of(tx: Transaction, request_id: str) -> Granted:
     )
 
 
+_GRANTED = (
+    sa.select(allocations, sessions.c.id.label("session"))
+    .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
+    .where(allocations.c.request == sa.bindparam("request"))
+)
+
+
 def granted_devices(tx: Transaction, allocation: str) -> tuple[GrantedDevice, ...]:
     """An allocation's devices as it has them, or had them last."""
-    statement = (
-        sa.select(grants.c.ordinal, grants.c.node, grants.c.idx, grants.c.share_bytes)
-        .where(grants.c.allocation == allocation)
-        .order_by(grants.c.ordinal, grants.c.epoch)
-    )
-    newest = {row.ordinal: row for row in tx.connection.execute(statement)}
+    rows = tx.connection.execute(_GRANTED_DEVICES, {"allocation": allocation})
+    newest = {row.ordinal: row for row in rows}
     return tuple(GrantedDevice(row.node, row.idx, row.share_bytes) for row in newest.values())
+
+
+_GRANTED_DEVICES = (
+    sa.select(grants.c.ordinal, grants.c.node, grants.c.idx, grants.c.share_bytes)
+    .where(grants.c.allocation == sa.bindparam("allocation"))
+    .order_by(grants.c.ordinal, grants.c.epoch)
+)
 
 
 def signs(tx: Transaction, identities: Iterable[str]) -> None:
@@ -336,20 +417,44 @@ def give_up(tx: Transaction, terms: Terms) -> list[str]:
     return [row.id for row in rows]
 
 
-def _check(tx: Transaction, request: Request) -> None:
-    """What needs no lock: it can only be refused here, and the counters are judged again."""
-    user = tx.connection.execute(
-        sa.select(users.c.disabled, users.c.direct).where(users.c.name == request.user)
-    ).one_or_none()
-    if user is None or user.disabled:
+def _admitted(tx: Transaction, request: Request) -> _Applicant | None:
+    """Who asks, if they may; None for a request that was sent before.
+
+    Needs no lock: here it can only be refused, and the counters are judged again.
+    """
+    asked = {"user": request.user, "request": request.id}
+    rows = tx.connection.execute(_APPLICANT, asked).all()
+    if not rows or (rows[0].disabled and not rows[0].known):
         raise Forbidden(f"user {request.user} may not use this pool", "ask the administrator")
-    if not user.direct and request.host is None:
+    if rows[0].known:
+        return None
+    if not rows[0].direct and request.host is None:
         raise Forbidden(
             f"user {request.user} has GPUs by client services alone",
             "use a machine that has one: outboard status tells whether this is such a machine",
         )
-    groups = groups_of(tx, request.user)
-    found = limits.in_force(tx, limits.subjects_of(request.user, groups, request.host))
+    groups = [str(row.group_name) for row in rows if row.group_name is not None]
+    subjects = limits.subjects_of(request.user, groups, request.host)
+    found = limits.in_force(tx, subjects)
+    _check(request, found)
+    return _Applicant(groups, subjects, found)
+
+
+_APPLICANT = (
+    sa.select(
+        users.c.disabled,
+        users.c.direct,
+        memberships.c.group_name,
+        sa.exists().where(requests.c.id == sa.bindparam("request")).label("known"),
+    )
+    .join(memberships, memberships.c.user_name == users.c.name, isouter=True)
+    .where(users.c.name == sa.bindparam("user"))
+    .order_by(memberships.c.group_name)
+)
+
+
+def _check(request: Request, found: Iterable[limits.Limit]) -> None:
+    """Raises `LimitReached` for what these limits never allow."""
     for limit in found:
         whose = f"{limit.subject[0]} {limit.subject[1]}"
         ask = f"ask the administrator: outboard limits set {whose} {limit.kind} …"
@@ -363,7 +468,7 @@ def _check(tx: Transaction, request: Request) -> None:
             )
 
 
-def _row(request: Request, now_us: int) -> dict[str, object]:
+def _row(request: Request, now_us: int) -> Row:
     wait = request.wait_s
     return {
         "id": request.id,
@@ -392,8 +497,11 @@ def _row(request: Request, now_us: int) -> dict[str, object]:
 
 
 def _find(tx: Transaction, identity: str) -> Ask | None:
-    row = tx.connection.execute(sa.select(requests).where(requests.c.id == identity)).one_or_none()
+    row = tx.connection.execute(_FIND, {"request": identity}).one_or_none()
     return None if row is None else _ask(row)
+
+
+_FIND = sa.select(requests).where(requests.c.id == sa.bindparam("request"))
 
 
 def _ask(row: sa.Row[tuple[object, ...]]) -> Ask:

@@ -1,12 +1,16 @@
 """Statements that the two databases write differently, and locks in the order of keys.
 
 SPDX-License-Identifier: Apache-2.0
+
+What runs for every request is made once, with `bindparam`s, beside the function that runs it:
+putting a statement together costs several times what running it costs.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -44,15 +48,34 @@ def locked(
     return tx.connection.execute(_locking(table).where(condition)).all()
 
 
+def insert(tx: Transaction, table: sa.Table, rows: Sequence[Row]) -> None:
+    """Insert rows that have the same columns; their keys are known before."""
+    tx.connection.execute(_plain_insert(table), one_or_many(rows))
+
+
+def one_or_many(rows: Sequence[Row]) -> Row | Sequence[Row]:
+    """The parameters of a statement that is run once for each row: a driver's way to run one
+    several times costs more than to run it."""
+    return rows[0] if len(rows) == 1 else rows
+
+
+@functools.cache
+def _plain_insert(table: sa.Table) -> sa.Insert:
+    return table.insert().inline()
+
+
+def any_of(name: str, *columns: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """That a row's columns are one of the keys that the parameter lists."""
+    wanted: sa.BindParameter[Any] = sa.bindparam(name, expanding=True)
+    return columns[0].in_(wanted) if len(columns) == 1 else sa.tuple_(*columns).in_(wanted)
+
+
 @functools.cache
 def _locking(table: sa.Table) -> sa.Select[tuple[object, ...]]:
-    # Made once: putting a table's columns into a statement costs more than running it.
     statement = sa.select(table).order_by(*table.primary_key.columns)
     return statement.with_for_update(key_share=True)
 
 
-def pairs(
-    first: sa.Column[str], second: sa.Column[int], keys: Sequence[tuple[str, int]]
-) -> sa.ColumnElement[bool]:
-    """That a row's two columns are one of these keys."""
-    return sa.tuple_(first, second).in_(sorted(keys))
+def locking(table: sa.Table, condition: sa.ColumnElement[bool]) -> sa.Select[tuple[object, ...]]:
+    """The statement of `locked` for a condition with parameters, to be made once."""
+    return _locking(table).where(condition)

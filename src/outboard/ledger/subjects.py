@@ -52,9 +52,14 @@ def set_groups(tx: Transaction, user: str, names: Iterable[str]) -> None:
 
 def groups_of(tx: Transaction, user: str) -> list[str]:
     """The user's groups, in order."""
-    column = memberships.c.group_name
-    statement = sa.select(column).where(memberships.c.user_name == user).order_by(column)
-    return list(tx.connection.execute(statement).scalars())
+    return list(tx.connection.execute(_GROUPS, {"user": user}).scalars())
+
+
+_GROUPS = (
+    sa.select(memberships.c.group_name)
+    .where(memberships.c.user_name == sa.bindparam("user"))
+    .order_by(memberships.c.group_name)
+)
 
 
 def ensure_host(tx: Transaction, host: str, name: str = "") -> bool:

@@ -19,7 +19,7 @@ class Transaction:
         self.connection = connection
         self._clock = clock
         self._now_us: int | None = None
-        self._changes: list[dict[str, object]] = []
+        self._changes: dict[tuple[str, str], dict[str, object]] = {}
         self._audit: list[dict[str, object]] = []
 
     @property
@@ -34,7 +34,7 @@ class Transaction:
 
     def changed(self, kind: str, subject: str) -> None:
         """Tell the readers of the change table that this thing is worth reading again."""
-        self._changes.append({"kind": kind, "subject": subject, "at_us": self.now_us})
+        self._changes[kind, subject] = {"kind": kind, "subject": subject, "at_us": self.now_us}
 
     def audit(
         self, actor: str, action: str, subject: str, origin: str = "", **detail: object
@@ -54,6 +54,10 @@ class Transaction:
     def flush(self) -> None:
         """Write what `changed` and `audit` collected; the transaction's owner calls this once."""
         if self._audit:
-            self.connection.execute(audit.insert(), self._audit)
+            self.connection.execute(_AUDIT, self._audit)
         if self._changes:
-            self.connection.execute(changes.insert(), self._changes)
+            self.connection.execute(_CHANGES, list(self._changes.values()))
+
+
+_AUDIT = audit.insert().inline()
+_CHANGES = changes.insert().inline()

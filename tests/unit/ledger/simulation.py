@@ -104,7 +104,15 @@ class Simulation:
             for name in dir(self)
             if name.startswith("do_")
         }
-        weights = {"submit": 6, "grant": 12, "renew": 3, "advance": 4, "begin_end": 4, "release": 8}
+        weights = {
+            "submit": 6,
+            "submit_for": 6,
+            "grant": 9,
+            "renew": 3,
+            "advance": 4,
+            "begin_end": 4,
+            "release": 8,
+        }
         self.weights = [weights.get(name, 1) for name in self.operations]
 
     def close(self) -> None:
@@ -183,12 +191,43 @@ class Simulation:
         self.now_us += self.random.choice((1, SECOND, 20 * SECOND, 100 * SECOND))
 
     def do_submit(self) -> None:
-        wait_s = self.random.choice((None, 10.0, 600.0))
+        request, refused = self._new_request()
+        outcome = self.write(lambda tx: requests.submit(tx, request))
+        if refused:
+            assert outcome == "LimitReached", outcome
+            return
+        assert isinstance(outcome, requests.Ask), outcome
+        self._note_request(request)
+
+    def do_submit_for(self) -> None:
+        """What a controller does: a new request and its grant in one transaction."""
+        request, refused = self._new_request()
+        chosen = self._choice()
+        outcome = self.write(lambda tx: requests.submit_for(tx, request, chosen, TERMS))
+        if refused:
+            assert outcome == "LimitReached", outcome
+            return
+        self._note_request(request)
+        expected = self.model.grant(request.id, chosen, self.now_us)
+        if self.crashed and isinstance(outcome, requests.Ask) and outcome.state == "granted":
+            # It was done before the crash; who asks again learns of it.
+            outcome = self.database.read(lambda tx: requests.granted_of(tx, request.id))
+        if expected == "granted":
+            assert isinstance(outcome, Granted), outcome
+            self._note_grant(request.id, outcome, chosen)
+        elif expected == "Lost":
+            assert isinstance(outcome, Lost), outcome
+        else:
+            assert expected == "LimitReached", expected
+            assert isinstance(outcome, requests.Ask) and outcome.state == "waiting", outcome
+
+    def _new_request(self) -> tuple[Request, bool]:
+        """A request, and whether a limit forbids it at all."""
         request = Request(
             id=f"{self.random.getrandbits(128):032x}",
             gpus=self.random.randrange(1, 4),
             share=Share(amount_bytes=self.random.randrange(1, 20) * MIB),
-            wait_s=wait_s,
+            wait_s=self.random.choice((None, 10.0, 600.0)),
             uid=1,
             pid=1,
             program="p",
@@ -199,12 +238,10 @@ class Simulation:
             request.user, self.model.groups.get(request.user, []), request.host
         )
         values = [self.model.limit(one, "gpus") for one in subject]
-        refused = any(value is not None and request.gpus > value for value in values)
-        outcome = self.write(lambda tx: requests.submit(tx, request))
-        if refused:
-            assert outcome == "LimitReached", outcome
-            return
-        assert isinstance(outcome, requests.Ask), outcome
+        return request, any(value is not None and request.gpus > value for value in values)
+
+    def _note_request(self, request: Request) -> None:
+        wait_s = request.wait_s
         until_us = None if wait_s is None else self.now_us + int(wait_s * SECOND)
         self.model.requests[request.id] = ModelRequest(
             request.user, request.host, self.now_us, until_us
@@ -227,8 +264,7 @@ class Simulation:
             self._grant(self.random.choice(list(self.model.requests)))
 
     def _grant(self, identity: str) -> None:
-        keys = self.random.sample(list(self.model.devices), self.random.randrange(1, 4))
-        chosen = [GrantedDevice(*key, self.random.randrange(1, 14) * MIB) for key in keys]
+        chosen = self._choice()
         expected = self.model.grant(identity, chosen, self.now_us)
         outcome = self.write(lambda tx: requests.grant(tx, identity, chosen, TERMS))
         if expected == "again":
@@ -241,6 +277,10 @@ class Simulation:
             assert isinstance(outcome, Lost), outcome
         else:
             assert outcome == expected, outcome
+
+    def _choice(self) -> list[GrantedDevice]:
+        keys = self.random.sample(list(self.model.devices), self.random.randrange(1, 4))
+        return [GrantedDevice(*key, self.random.randrange(1, 14) * MIB) for key in keys]
 
     def _note_grant(self, identity: str, made: Granted, chosen: list[GrantedDevice]) -> None:
         asked = self.model.requests[identity]

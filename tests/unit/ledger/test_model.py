@@ -83,4 +83,9 @@ def test_every_operation_survives_a_crash_at_each_of_its_writes(
     del points["advance"]  # is the clock's, and writes nothing
     hardly = [name for name, point in points.items() if point < 3]
     assert not hardly, f"hardly crashed: {points}"
-    assert min(points["grant"], points["release"]) > 10, f"these did little: {points}"
+    most = {
+        "submit_for": 14,
+        "grant": 10,
+        "release": 8,
+    }  # writes, the commit's two sides among them
+    assert all(points[name] > count for name, count in most.items()), f"did little: {points}"
