@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/connection.hpp"
 
-#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -17,14 +16,7 @@
 namespace outboard::client {
 namespace {
 
-constexpr uint64_t leader_spin_ns = 50'000;
 constexpr uint64_t acknowledge_after_bytes = 256u << 10;
-
-// Polling a socket only pays where the server's end can run at the same time.
-uint64_t spin_for_this_machine() {
-  cpu_set_t set;
-  return ::sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) >= 4 ? leader_spin_ns : 0;
-}
 
 }  // namespace
 
@@ -35,8 +27,7 @@ Connection::Connection(transport::Connected connected, std::string node, Listene
       node_(std::move(node)),
       listener_(listener),
       receiver_(channel()),
-      sender_(channel()),
-      spin_ns_(spin_for_this_machine()) {
+      sender_(channel()) {
   close_in_child(fd_.get());
   close_in_child(wake_fd_.get());
 }

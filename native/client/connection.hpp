@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/fds.hpp"
+#include "base/spin.hpp"
 #include "client/futex.hpp"
 #include "client/progress.hpp"
 #include "client/result.hpp"
@@ -242,7 +243,6 @@ class Connection {
   std::vector<std::byte> parts_;
   uint64_t parts_of_ = 0;  ///< the request
   link::FrameSender sender_;
-  uint64_t spin_ns_;  ///< how long a leader polls before it blocks
 
   // Filling and sending. Under lock_: used_, closed_, sent_, and the contents of the open batch.
   alignas(64) SpinLock lock_;
@@ -256,8 +256,9 @@ class Connection {
   Signal room_;
   std::atomic<bool> send_failed_{false};
 
-  // Receiving. Whoever holds the role may use receiver_.
+  // Receiving. Whoever holds the role may use receiver_ and spin_.
   alignas(64) std::atomic<uint32_t> role_{role_free};
+  Spin spin_;
   std::atomic<uint32_t> caller_reads_{
       0};  ///< counts leaders, for the I/O thread to see that callers read
   std::atomic<int> expected_{0};

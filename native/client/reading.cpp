@@ -80,11 +80,16 @@ bool Connection::try_lead() {
 void Connection::lead(Waiter* waiter) {
   caller_reads_.fetch_add(1, std::memory_order_relaxed);
   const uint64_t begun = now_ns();
+  uint64_t spin_ns = spin_.begin();
   while (waiter->state.load(std::memory_order_relaxed) != Waiter::done &&
          !lost_.load(std::memory_order_relaxed)) {
-    const bool spin = spin_ns_ != 0 && now_ns() < begun + spin_ns_;
-    receive(spin ? 0 : -1);
+    if (spin_ns != 0 && now_ns() >= begun + spin_ns) {
+      spin_.end(false);
+      spin_ns = 0;
+    }
+    receive(spin_ns != 0 ? 0 : -1);
   }
+  if (spin_ns != 0) spin_.end(true);
   leave();
   // The I/O thread sleeps longer the longer one caller reads; after such a wait waking it costs
   // little.
@@ -291,8 +296,10 @@ void Connection::io_loop() {
   }
 }
 
-// True as soon as there is something to send; false after 50 µs of nothing.
+// True as soon as there is something to send; false after 50 µs of nothing, or at once where
+// spinning would take the core that the caller or the server's end needs.
 bool Connection::io_spin() {
+  if (!spin_.plenty()) return pending_.load(std::memory_order_relaxed) != 0;
   const uint64_t until = now_ns() + io_spin_ns;
   do {
     for (int round = 0; round < 32; ++round) {

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <thread>
+#include <utility>
 
 #include "base/log.hpp"
 #include "transport/tcp.hpp"
@@ -31,11 +31,6 @@ constexpr size_t most_unsent_bytes = 16 << 20;
 constexpr size_t most_backlog_bytes = 256 << 20;
 constexpr size_t most_backlog_behind_host_bytes = size_t{1} << 30;
 
-// Spinning takes a core from the driver's own threads where there are few.
-std::chrono::nanoseconds spin_time() {
-  return std::thread::hardware_concurrency() >= 4 ? 50us : 5us;
-}
-
 }  // namespace
 
 Loop::Loop(const Driver& driver, std::vector<Device> devices, Share& share,
@@ -49,8 +44,7 @@ Loop::Loop(const Driver& driver, std::vector<Device> devices, Share& share,
       sender_({command_.get(), tls_.get()}),
       worker_(
           driver, std::move(devices), share, settings_.text,
-          [this](std::span<const std::byte> batch) { seal(batch); }, wake_.get()),
-      spin_(spin_time()) {
+          [this](std::span<const std::byte> batch) { seal(batch); }, wake_.get()) {
   transport::set_options(command_.get());
   ::prctl(PR_SET_TIMERSLACK, 1000UL);  // ns; sleeps of 10 µs would otherwise last 60
 }
@@ -245,6 +239,7 @@ void Loop::sleep(std::chrono::nanoseconds longest) {
 }
 
 void Loop::wait() {
+  in_pause_ = true;
   const auto now = Clock::now();
   const auto idle = now - last_move_;
   const bool waiting = worker_.waiting();
@@ -254,7 +249,11 @@ void Loop::wait() {
     worker_.completion.check_for_faults();
     worker_.outbox.flush();
   }
-  if (idle < spin_) return;
+  if (idle < spin_time_) return;
+  if (spin_time_ != 0ns) {
+    spin_.end(false);
+    spin_time_ = 0ns;
+  }
   if (!waiting) return sleep(control_ && control_->lost() ? agent_call_every : -1ns);
   sleep(std::clamp<std::chrono::nanoseconds>(idle / 16, shortest_sleep, longest_sleep));
 }
@@ -273,6 +272,10 @@ int Loop::run() {
     }
     if (ended_) break;
     if (moved) {
+      if (std::exchange(in_pause_, false)) {
+        if (spin_time_ != 0ns) spin_.end(true);
+        spin_time_ = std::chrono::nanoseconds(spin_.begin());
+      }
       last_move_ = Clock::now();
     } else {
       wait();

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/fds.hpp"
+#include "base/spin.hpp"
 #include "link/link.hpp"
 #include "transport/tls.hpp"
 #include "worker/control.hpp"
@@ -68,7 +69,9 @@ class Loop {
   std::optional<int> ended_;
   uint64_t executed_ = 0;  ///< frames
   uint64_t unacknowledged_bytes_ = 0;
-  std::chrono::nanoseconds spin_;
+  Spin spin_;
+  bool in_pause_ = false;                  ///< nothing has moved since it looked last
+  std::chrono::nanoseconds spin_time_{0};  ///< of this pause or the next; 0: it sleeps
   Clock::time_point last_move_ = Clock::now();
   Clock::time_point last_check_ = last_move_;
   Clock::time_point last_call_ = last_move_;
