@@ -93,3 +93,23 @@ def test_another_users_sessions_are_nobody_elses(machines: PoolOfMachines) -> No
     outcome = machines.call("sessions", "end", "s-0123456789ab")
     assert outcome.returncode == 125
     assert "there is no session" in outcome.stderr
+
+
+def test_the_way_to_a_server_is_measured_by_a_program(machines: PoolOfMachines) -> None:
+    for node in ("gpu1", "gpu2"):
+        measured = machines.json("netperf", node, "--short")
+        assert (measured["node"], measured["protection"]) == (node, "TLS 1.3")
+        assert 0 < measured["round_trip_p50_us"] <= measured["round_trip_p99_us"]
+        assert measured["to_node_bytes_per_s"] > 0 < measured["from_node_bytes_per_s"]
+    assert machines.json("sessions")["sessions"] == []
+    outcome = machines.call("netperf", "gpu9")
+    assert outcome.returncode == 125
+    assert "its servers are: gpu1, gpu2" in outcome.stderr
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_client(machines: PoolOfMachines) -> None:
+    told = machines.json("doctor")
+    states = {one["check"]: one["state"] for one in told["checks"]}
+    assert "fail" not in states.values(), told
+    assert states["protocol"] == "pass", told
+    assert states["bandwidth"] in ("pass", "warn"), told

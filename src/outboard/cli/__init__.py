@@ -39,6 +39,8 @@ Commands:
   controller make a pool's controller, and serve it
   nodes      list the GPU servers; drain, cordon, resume one
   users      who may use the pool; limits: how much; tokens: signing in
+  doctor     what is wrong with this machine, and what to type
+  netperf    round trip and bandwidth to a GPU server
   status     why there are GPUs here or why not, and what to do
   service    GPUs for a whole machine or a user: install, run, wait
   version    print the release
@@ -58,6 +60,7 @@ _COMMANDS = {
     **{name: name for name in ("run", "gpus", "sessions", "pool", "login", "join", "agent")},
     **{name: name for name in ("controller", "service", "status", "version")},
     **{name: name for name in ("nodes", "queue", "tokens", "users", "limits", "usage")},
+    **{name: name for name in ("doctor", "netperf")},
     "drain": "nodes",
     "cordon": "nodes",
     "resume": "nodes",

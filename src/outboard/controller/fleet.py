@@ -99,10 +99,11 @@ class Fleet:
             raise NodeRemoved(f"{node} was removed from this pool", "enrol it: outboard join TOKEN")
         told = body.get("inventory")
         described = None if told is None else _node(node, told)
+        more = {} if told is None else _about(told, body)
         health = _health(body)
         if described or ended or not seen.reconciled or self._health.get(node) != health:
             self._database.write(
-                lambda tx: self._take_in(tx, node, described, told, health, running, ended)
+                lambda tx: self._take_in(tx, node, described, more, health, running, ended)
             )
             self._health[node] = health
             seen = self._database.read(lambda tx: standing.node_standing(tx, node))
@@ -194,7 +195,7 @@ class Fleet:
         tx: Transaction,
         name: str,
         described: Node | None,
-        told: Any,
+        more: Mapping[str, str],
         health: Mapping[int | None, str],
         running: Mapping[str, Mapping[str, Any]],
         ended: Sequence[str],
@@ -202,7 +203,7 @@ class Fleet:
         for allocation in sorted(ended):
             allocations.release(tx, allocation, name)
         if described is not None:
-            nodes.register_node(tx, described, hostname=str(told.get("hostname", ""))[:128])
+            nodes.register_node(tx, described, **more)
         nodes.set_health(tx, name, health)
         nodes.reconcile(tx, name, {one: session["epoch"] for one, session in running.items()})
 
@@ -246,6 +247,14 @@ def _node(name: str, told: Any) -> Node:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MalformedRequest(f"the inventory cannot be read: {error!r}") from error
+
+
+def _about(told: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of a node beside its inventory."""
+    return {
+        "hostname": str(told.get("hostname", ""))[:128],
+        "release": str(report.get("release", ""))[:32],
+    }
 
 
 def _device(told: Mapping[str, Any]) -> Device:

@@ -110,6 +110,7 @@ def list_nodes(tx: Transaction) -> list[Row]:
                 "pool": row.pool,
                 "driver": row.driver,
                 "driver_version": row.driver_version,
+                "protocol": row.protocol,
                 "release": row.release,
                 "software": row.software,
                 "labels": row.labels,

@@ -1,0 +1,45 @@
+"""Says in one line of JSON which driver an agent would serve here, and what it has: for the doctor.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from outboard.agent.driver import candidate_drivers
+from outboard.agent.inventory import find_devices
+from outboard.agent.isolation import missing_isolation, worker_environment
+from outboard.errors import OutboardError
+from outboard.native import find_native_files
+
+
+def main() -> int:
+    """Print it; a failure has `error` and `hint`."""
+    parser = argparse.ArgumentParser(prog="python -m outboard.agent.examine", description=__doc__)
+    parser.add_argument("--driver", required=True)
+    given = parser.parse_args()
+    try:
+        native = find_native_files()
+        native.require_worker()
+        drivers = candidate_drivers(given.driver, native)
+        found, passed_over = find_devices(native.worker, drivers, worker_environment(None), 0)
+    except OutboardError as error:
+        json.dump({"error": error.message, "hint": error.hint}, sys.stdout)
+        return error.exit_code
+    told = {
+        "driver": found.driver.path,
+        "driver_version": found.driver_version,
+        "software": found.software,
+        "devices": [device.name for device in found.devices],
+        "passed_over": passed_over,
+        "missing_isolation": missing_isolation(),
+    }
+    json.dump(told, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""Checks of a GPU server: its place in the pool, its driver, its GPUs' errors, its port.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from outboard import __version__
+from outboard.client import remote
+from outboard.doctor.contact import Contact, authority_expires
+from outboard.doctor.gpu_errors import Nvml, gpu_errors
+from outboard.doctor.network import apart, certificate
+from outboard.doctor.place import Place
+from outboard.doctor.registry import AGENT, Finding, check, failure, good, skipped, warning
+from outboard.errors import AgentError, OutboardError, PoolUnreachable
+
+DEFAULT_LISTEN = "0.0.0.0:7861"
+_EXAMINE_TIMEOUT_S = 120.0
+_START = "systemctl start outboard-agent, or: outboard agent"
+
+
+@check("identity", AGENT)
+def identity(place: Place) -> Finding:
+    """What enrolment left here can be read, by its owner alone."""
+    found = place.identity
+    return good(f"{found.name} of {', '.join(found.controllers)}; release {__version__}")
+
+
+@check("agent's controller", AGENT, needs="identity")
+def agents_controller(place: Place) -> Finding:
+    """A controller answers, knows this node, and has its clock."""
+    found = place.identity
+    silent: OutboardError | None = None
+    for url in found.controllers:
+        try:
+            contact = Contact(*remote.parse_url(url, "identity.json"), found.authority_pem)
+        except PoolUnreachable as error:
+            silent = error
+            continue
+        difference_s = contact.ask()[0]
+        contact.close()
+        _require_known(url, found.authority_pem, found.token, found.name)
+        finding = apart(difference_s, f"the clock of {url}")
+        if finding.state != "pass":
+            return finding
+        return good(f"{url} knows this server; {finding.text}")
+    assert silent is not None
+    raise silent
+
+
+def _require_known(url: str, pem: str, token: str, name: str) -> None:
+    connection = remote.connect(url, pem, token, "identity.json")
+    try:
+        connection.call("POST", f"/v1/nodes/{name}/orders", {"known": [], "wait_s": 0})
+    finally:
+        connection.close()
+
+
+@check("agent's authority", AGENT, needs="identity")
+def agents_authority(place: Place) -> Finding:
+    """The certificate by which the controllers are trusted."""
+    return certificate("the pool's authority", authority_expires(place.identity.authority_pem), "")
+
+
+@check("agent's port", AGENT)
+def agents_port(place: Place) -> Finding:
+    """Something listens where programs connect."""
+    listen = place.settings.text("agent.listen", DEFAULT_LISTEN)
+    host, _, port = listen.rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+    try:
+        socket.create_connection((host, int(port)), 3.0).close()
+    except OSError as error:
+        return warning(f"nobody listens on {listen}: {error.strerror or error}", _START)
+    except ValueError:
+        return failure(f"{listen} is not HOST:PORT", "correct agent.listen in the configuration")
+    return good(f"{listen} is listened on")
+
+
+@check("driver", AGENT)
+def driver(place: Place) -> Finding:
+    """A worker finds GPUs with the driver that the agent would serve."""
+    found = examined(place)
+    devices = ", ".join(found["devices"])
+    text = f"{found['driver']} ({found['driver_version']}): {devices}"
+    if found["software"] and place.settings.text("agent.driver", "auto") == "auto":
+        passed = "; ".join(found["passed_over"]) or "no NVIDIA driver is installed"
+        return warning(
+            f"the software GPU alone: {passed}",
+            "install NVIDIA's driver, or say that it is meant: driver = software",
+        )
+    return good(text)
+
+
+def examined(place: Place) -> dict[str, Any]:
+    """What a worker says of the driver; raises `AgentError` with the agent's words."""
+    setting = place.settings.text("agent.driver", "auto")
+    words = [sys.executable, "-P", "-s", "-m", "outboard.agent.examine", "--driver", setting]
+    sources = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    try:
+        done = subprocess.run(
+            words,
+            env={**place.environment, "PYTHONPATH": sources},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_EXAMINE_TIMEOUT_S,
+            check=False,
+        )
+        told = json.loads(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise AgentError("the driver does not answer", "nvidia-smi; then restart") from error
+    except ValueError as error:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise AgentError(f"the driver cannot be examined: {said[-1]}", _START) from error
+    if "error" in told:
+        raise AgentError(str(told["error"]), str(told["hint"]))
+    assert isinstance(told, dict)
+    return told
+
+
+@check("gpu errors", AGENT, needs="driver")
+def errors_of_gpus(place: Place) -> Finding:
+    """What NVML knows of memory errors, rows to be replaced, and heat."""
+    found = examined(place)
+    if found["software"]:
+        return skipped("a software GPU has none")
+    beside = os.path.join(os.path.dirname(found["driver"]), "libnvidia-ml.so.1")
+    try:
+        nvml = Nvml(beside if os.path.exists(beside) else "libnvidia-ml.so.1")
+    except OSError as error:
+        return warning(f"NVML cannot be loaded: {error}", "install NVIDIA's NVML beside the driver")
+    grave, lesser, count = gpu_errors(nvml)
+    if grave:
+        return failure(
+            "; ".join(grave), "outboard cordon SERVER; nvidia-smi -q -d ECC,ROW_REMAPPER"
+        )
+    if lesser:
+        return warning("; ".join(lesser), "nvidia-smi -q -d ECC,TEMPERATURE,ROW_REMAPPER")
+    return good(f"none on {count} GPUs")
