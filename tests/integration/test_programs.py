@@ -32,6 +32,7 @@ RUNTIME_PROGRAMS = [
     "memoryLimit",
     "deviceReset",
     "perDeviceState",
+    "conditionalLoop",
     "exitWithoutCleanup",
     "exitFromThread",
 ]
@@ -59,6 +60,8 @@ DRIVER_PROGRAMS = [
     "moduleContents",
     "stateQueries",
     "olderGraphNames",
+    "conditionalNodes",
+    "tensorMaps",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {

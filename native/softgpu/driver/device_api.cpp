@@ -159,6 +159,20 @@ extern "C" CUresult cuDeviceGetExecAffinitySupport(int* out, CUexecAffinityType,
   });
 }
 
+// Atomic operations on the program's memory are those of the CPU: the device has none of its own.
+extern "C" CUresult cuDeviceGetHostAtomicCapabilities(unsigned int* out,
+                                                      const CUatomicOperation* operations,
+                                                      unsigned int count, CUdevice device) {
+  return with_device(device, [&](Device&) {
+    if (out == nullptr || operations == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
+    for (unsigned i = 0; i < count; ++i) {
+      if (operations[i] > CU_ATOMIC_OPERATION_FLOAT_MAX) return CUDA_ERROR_INVALID_VALUE;
+      out[i] = 0;
+    }
+    return CUDA_SUCCESS;
+  });
+}
+
 extern "C" CUresult cuDeviceCanAccessPeer(int* out, CUdevice device, CUdevice peer) {
   return with_device(device, [&](Device&) {
     if (Driver::get().device(peer) == nullptr) return CUDA_ERROR_INVALID_DEVICE;

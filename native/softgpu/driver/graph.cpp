@@ -34,6 +34,7 @@ struct TypeOf {
   CUgraphNodeType operator()(const ValueContent&) { return CU_GRAPH_NODE_TYPE_BATCH_MEM_OP; }
   CUgraphNodeType operator()(const AllocContent&) { return CU_GRAPH_NODE_TYPE_MEM_ALLOC; }
   CUgraphNodeType operator()(const FreeContent&) { return CU_GRAPH_NODE_TYPE_MEM_FREE; }
+  CUgraphNodeType operator()(const ConditionalContent&) { return CU_GRAPH_NODE_TYPE_CONDITIONAL; }
 };
 
 }  // namespace
@@ -79,6 +80,9 @@ Graph::~Graph() {
     if (auto* child = std::get_if<ChildContent>(&node->content)) {
       if (child->graph) graphs().erase(child->graph->handle);
     }
+    if (auto* conditional = std::get_if<ConditionalContent>(&node->content)) {
+      for (const auto& body : conditional->bodies) graphs().erase(body->handle);
+    }
   }
 }
 
@@ -112,6 +116,12 @@ bool Graph::disconnect(GraphNode* from, GraphNode* to) {
   return std::erase(to->dependencies, from) > 0;
 }
 
+bool Graph::can_be_copied() const {
+  return std::none_of(nodes.begin(), nodes.end(), [](const auto& node) {
+    return node->type() == CU_GRAPH_NODE_TYPE_CONDITIONAL;
+  });
+}
+
 std::shared_ptr<Graph> Graph::clone() const {
   auto copy = std::make_shared<Graph>();
   std::map<const GraphNode*, GraphNode*> made;
@@ -124,6 +134,7 @@ std::shared_ptr<Graph> Graph::clone() const {
     }
     GraphNode* n = copy->add(std::move(content), {});
     n->original = node->handle;
+    n->attributes = node->attributes;
     made[node.get()] = n;
   }
   for (const auto& node : nodes) {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <variant>
 #include <vector>
@@ -52,9 +53,26 @@ struct FreeContent {
   uint64_t base = 0;
 };
 
-using NodeContent =
-    std::variant<KernelOperation, CopyOperation, MemsetOperation, HostOperation, EmptyContent,
-                 ChildContent, RecordContent, WaitContent, ValueContent, AllocContent, FreeContent>;
+/// A value that a graph's launches decide by. It lives as long as its graph, or what was made of
+/// it.
+struct Condition {
+  CUgraphConditionalHandle handle = 0;
+  unsigned value = 0;     ///< what a launch begins with
+  bool assigned = false;  ///< whether it does; else it is what the last one left
+  bool used = false;      ///< by a node: there may be one
+  ~Condition();
+};
+
+struct ConditionalContent {
+  std::shared_ptr<Condition> condition;
+  CUgraphConditionalNodeType type = CU_GRAPH_COND_TYPE_IF;
+  std::vector<std::shared_ptr<Graph>> bodies;
+  std::vector<CUgraph> handles;  ///< of the bodies, as the program sees them
+};
+
+using NodeContent = std::variant<KernelOperation, CopyOperation, MemsetOperation, HostOperation,
+                                 EmptyContent, ChildContent, RecordContent, WaitContent,
+                                 ValueContent, AllocContent, FreeContent, ConditionalContent>;
 
 struct GraphNode {
   CUgraphNode handle = nullptr;
@@ -64,6 +82,7 @@ struct GraphNode {
   std::vector<GraphNode*> dependents;
   CUgraphNode original = nullptr;         ///< in a clone: the node that it was made from
   std::vector<void*> parameter_pointers;  ///< what cuGraphKernelNodeGetParams hands out
+  std::map<CUkernelNodeAttrID, CUkernelNodeAttrValue> attributes;  ///< that the program set
 
   CUgraphNodeType type() const;
 };
@@ -78,6 +97,8 @@ class Graph : public std::enable_shared_from_this<Graph> {
   static bool connect(GraphNode* from, GraphNode* to);
   static bool disconnect(GraphNode* from, GraphNode* to);
   std::shared_ptr<Graph> clone() const;
+  /// CUDA copies no graphs with conditional nodes, whose bodies belong to them.
+  bool can_be_copied() const;
   /// Every node after those it waits for; empty where there is a cycle (and nodes).
   std::vector<GraphNode*> ordered() const;
 
@@ -85,6 +106,7 @@ class Graph : public std::enable_shared_from_this<Graph> {
   bool is_child = false;
   std::vector<std::shared_ptr<GraphNode>> nodes;
   std::vector<std::shared_ptr<void>> user_objects;
+  std::vector<std::shared_ptr<Condition>> conditions;
 };
 
 HandleTable<Graph, CUgraph, 4>& graphs();

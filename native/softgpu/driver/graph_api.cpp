@@ -76,6 +76,7 @@ extern "C" CUresult cuGraphDestroy(CUgraph handle) {
 extern "C" CUresult cuGraphClone(CUgraph* out, CUgraph handle) {
   return with_graph(handle, [&](Graph& graph) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (!graph.can_be_copied()) return CUDA_ERROR_NOT_SUPPORTED;
     auto copy = graph.clone();
     copy->handle = graphs().insert(copy);
     *out = copy->handle;

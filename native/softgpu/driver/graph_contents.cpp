@@ -50,6 +50,7 @@ CUresult host_content(const CUDA_HOST_NODE_PARAMS& p, NodeContent* out) {
 CUresult child_content(CUgraph handle, NodeContent* out) {
   std::shared_ptr<Graph> graph = graphs().find(handle);
   if (!graph) return CUDA_ERROR_INVALID_VALUE;
+  if (!graph->can_be_copied()) return CUDA_ERROR_NOT_SUPPORTED;
   std::shared_ptr<Graph> copy = graph->clone();
   copy->is_child = true;
   copy->handle = graphs().insert(copy);
@@ -138,6 +139,8 @@ CUresult any_content(Context& context, CUgraphNodeParams* p, NodeContent* out) {
     case CU_GRAPH_NODE_TYPE_BATCH_MEM_OP:
       return value_content(
           context, {p->memOp.ctx, p->memOp.count, p->memOp.paramArray, p->memOp.flags}, out);
+    case CU_GRAPH_NODE_TYPE_CONDITIONAL:
+      return conditional_content(&p->conditional, out);
     default:
       return CUDA_ERROR_NOT_SUPPORTED;
   }

@@ -17,6 +17,8 @@ CUresult record_content(CUevent event, NodeContent* out);
 CUresult wait_content(CUevent event, NodeContent* out);
 CUresult value_content(Context& context, const CUDA_BATCH_MEM_OP_NODE_PARAMS& p, NodeContent* out);
 CUresult alloc_content(CUDA_MEM_ALLOC_NODE_PARAMS* p, NodeContent* out);
+/// `p` is written the handles of the bodies.
+CUresult conditional_content(CUDA_CONDITIONAL_NODE_PARAMS* p, NodeContent* out);
 /// Any kind of node; `p` is written to where the node has something to tell (an address).
 CUresult any_content(Context& context, CUgraphNodeParams* p, NodeContent* out);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "../engine/conditions.hpp"
 #include "context.hpp"
 #include "values.hpp"
 
@@ -21,6 +22,7 @@ std::shared_ptr<GraphExec> GraphExec::create(const Graph& graph, uint64_t flags)
   auto exec = std::make_shared<GraphExec>();
   exec->flags = flags;
   exec->user_objects = graph.user_objects;
+  exec->conditions = graph.conditions;
   std::map<const GraphNode*, size_t> index;
   for (GraphNode* node : order) {
     index[node] = exec->steps->size();
@@ -30,6 +32,12 @@ std::shared_ptr<GraphExec> GraphExec::create(const Graph& graph, uint64_t flags)
     if (auto* child = std::get_if<ChildContent>(&node->content)) {
       step.child = create(*child->graph, flags);
       if (!step.child) return nullptr;
+    }
+    if (auto* conditional = std::get_if<ConditionalContent>(&node->content)) {
+      for (const auto& body : conditional->bodies) {
+        step.bodies.push_back(create(*body, flags));
+        if (!step.bodies.back()) return nullptr;
+      }
     }
     for (GraphNode* from : node->dependencies) step.dependencies.push_back(index[from]);
     std::sort(step.dependencies.begin(), step.dependencies.end());
@@ -50,6 +58,7 @@ struct RunContent {
   CUresult operator()(const HostOperation& op) { return operation(op); }
   CUresult operator()(const EmptyContent&) { return CUDA_SUCCESS; }
   CUresult operator()(const ChildContent&) { return CUDA_SUCCESS; }  // done by the caller
+  CUresult operator()(const ConditionalContent&) { return CUDA_SUCCESS; }
   CUresult operator()(const RecordContent& c) {
     c.event->renew()->complete();
     return CUDA_SUCCESS;
@@ -80,6 +89,21 @@ struct RunContent {
   }
 };
 
+/// Runs what the condition says, which the bodies may change.
+CUresult run_bodies(Context& context, const ConditionalContent& content,
+                    const std::vector<std::shared_ptr<GraphExec>>& bodies) {
+  const auto value = [&] { return Conditions::get().value(content.condition->handle); };
+  if (content.type == CU_GRAPH_COND_TYPE_WHILE) {
+    while (value() != 0) {
+      if (CUresult r = bodies[0]->run(context, nullptr); r != CUDA_SUCCESS) return r;
+    }
+    return CUDA_SUCCESS;
+  }
+  const bool is_switch = content.type == CU_GRAPH_COND_TYPE_SWITCH;
+  const size_t chosen = is_switch ? value() : (value() != 0 ? 0 : 1);
+  return chosen < bodies.size() ? bodies[chosen]->run(context, nullptr) : CUDA_SUCCESS;
+}
+
 }  // namespace
 
 std::vector<GraphExec::Step>& GraphExec::editable() {
@@ -95,10 +119,22 @@ std::shared_ptr<void> GraphExec::snapshot() {
 CUresult GraphExec::run(Context& context, const std::shared_ptr<void>& launched) {
   std::lock_guard alone(running_);
   const auto now = std::static_pointer_cast<std::vector<Step>>(launched ? launched : snapshot());
-  for (const Step& step : *now) {
+  for (const auto& condition : conditions) {
+    if (condition->assigned) Conditions::get().set(condition->handle, condition->value);
+  }
+  return run_steps(context, *now);
+}
+
+CUresult GraphExec::run_steps(Context& context, const std::vector<Step>& now) {
+  for (const Step& step : now) {
     if (!step.enabled) continue;
-    CUresult r = step.child ? step.child->run(context, nullptr)
-                            : std::visit(RunContent{context}, step.content);
+    CUresult r = CUDA_SUCCESS;
+    if (const auto* conditional = std::get_if<ConditionalContent>(&step.content)) {
+      r = run_bodies(context, *conditional, step.bodies);
+    } else {
+      r = step.child ? step.child->run(context, nullptr)
+                     : std::visit(RunContent{context}, step.content);
+    }
     if (r != CUDA_SUCCESS) return r;
   }
   return CUDA_SUCCESS;

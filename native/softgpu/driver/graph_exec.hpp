@@ -19,7 +19,8 @@ class GraphExec {
     NodeContent content;
     bool enabled = true;
     std::shared_ptr<GraphExec> child;
-    std::vector<size_t> dependencies;  ///< indices of steps, sorted
+    std::vector<std::shared_ptr<GraphExec>> bodies;  ///< of a conditional node
+    std::vector<size_t> dependencies;                ///< indices of steps, sorted
   };
 
   /// Null where the graph has a cycle. To be called under capture_mutex().
@@ -39,8 +40,11 @@ class GraphExec {
   std::mutex mutex;  ///< guards `steps`
   std::shared_ptr<std::vector<Step>> steps = std::make_shared<std::vector<Step>>();
   std::vector<std::shared_ptr<void>> user_objects;
+  std::vector<std::shared_ptr<Condition>> conditions;
 
  private:
+  CUresult run_steps(Context& context, const std::vector<Step>& now);
+
   std::mutex running_;  ///< launches of one executable graph do not overlap
 };
 

@@ -101,21 +101,23 @@ extern "C" CUresult cuGraphKernelNodeSetParams(CUgraphNode node,
   return cuGraphKernelNodeSetParams_v2(node, &wide);
 }
 
-extern "C" CUresult cuGraphKernelNodeGetAttribute(CUgraphNode node, CUkernelNodeAttrID attribute,
+extern "C" CUresult cuGraphKernelNodeGetAttribute(CUgraphNode handle, CUkernelNodeAttrID attribute,
                                                   CUkernelNodeAttrValue* out) {
-  return with_content<KernelOperation>(node, [&](GraphNode&, KernelOperation& kernel) {
+  return with_content<KernelOperation>(handle, [&](GraphNode& node, KernelOperation& kernel) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    *out = CUkernelNodeAttrValue{};
+    const auto known = node.attributes.find(attribute);
+    *out = known != node.attributes.end() ? known->second : CUkernelNodeAttrValue{};
     if (attribute == CU_LAUNCH_ATTRIBUTE_COOPERATIVE) {
       out->cooperative = kernel.launch.cooperative;
     }
     return CUDA_SUCCESS;
   });
 }
-extern "C" CUresult cuGraphKernelNodeSetAttribute(CUgraphNode node, CUkernelNodeAttrID attribute,
+extern "C" CUresult cuGraphKernelNodeSetAttribute(CUgraphNode handle, CUkernelNodeAttrID attribute,
                                                   const CUkernelNodeAttrValue* value) {
-  return with_content<KernelOperation>(node, [&](GraphNode&, KernelOperation& kernel) {
+  return with_content<KernelOperation>(handle, [&](GraphNode& node, KernelOperation& kernel) {
     if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    node.attributes[attribute] = *value;
     if (attribute == CU_LAUNCH_ATTRIBUTE_COOPERATIVE) {
       kernel.launch.cooperative = value->cooperative != 0;
     }
@@ -123,8 +125,9 @@ extern "C" CUresult cuGraphKernelNodeSetAttribute(CUgraphNode node, CUkernelNode
   });
 }
 extern "C" CUresult cuGraphKernelNodeCopyAttributes(CUgraphNode to, CUgraphNode from) {
-  return with_content<KernelOperation>(to, [&](GraphNode&, KernelOperation& kernel) {
-    return with_content<KernelOperation>(from, [&](GraphNode&, KernelOperation& other) {
+  return with_content<KernelOperation>(to, [&](GraphNode& node, KernelOperation& kernel) {
+    return with_content<KernelOperation>(from, [&](GraphNode& source, KernelOperation& other) {
+      node.attributes = source.attributes;
       kernel.launch.cooperative = other.launch.cooperative;
       return CUDA_SUCCESS;
     });

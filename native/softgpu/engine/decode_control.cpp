@@ -78,9 +78,10 @@ bool Decoder::call() {
     site.builtin = builtin_named(target.name);
     if (site.builtin == Builtin::none)
       return fail("unresolved function " + std::string(target.name));
-    size_t wanted = site.builtin == Builtin::assertfail ? 5
-                    : site.builtin == Builtin::vprintf  ? 2
-                                                        : 1;
+    size_t wanted = site.builtin == Builtin::assertfail      ? 5
+                    : site.builtin == Builtin::vprintf       ? 2
+                    : site.builtin == Builtin::set_condition ? 2
+                                                             : 1;
     if (site.args.size() != wanted) return fail("wrong arguments of " + std::string(target.name));
     bool gives = site.builtin == Builtin::vprintf || site.builtin == Builtin::malloc;
     if (site.results.size() > (gives ? 1u : 0u))

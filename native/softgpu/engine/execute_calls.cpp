@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "conditions.hpp"
 #include "device_heap.hpp"
 #include "executor.hpp"
 #include "printf.hpp"
@@ -269,6 +270,11 @@ bool Executor::builtin(const CallSite& site, const LaneSet& set) {
         ok = false;
         break;
       }
+      case Builtin::set_condition:
+        if (!Conditions::get().set(argument(lane, 0), static_cast<uint32_t>(argument(lane, 1)))) {
+          ok = fault(Fault::illegal_address, op, lane, "a condition that no graph has is set");
+        }
+        break;
       case Builtin::none:
         break;
     }

@@ -99,7 +99,7 @@ struct ParamCopy {
   uint32_t from = 0, to = 0, bytes = 0;  ///< offsets in the two local frames
 };
 
-enum class Builtin : uint8_t { none, vprintf, malloc, free, assertfail };
+enum class Builtin : uint8_t { none, vprintf, malloc, free, assertfail, set_condition };
 
 struct CallSite {
   int caller = 0;

@@ -37,6 +37,51 @@ void devices(Program& program, const Device& device) {
   CHECK(cuProfilerStop());
 }
 
+void abilities(Program& program, const Device& device) {
+  size_t width = 0;
+  CHECK(cuDeviceGetTexture1DLinearMaxWidth(&width, CU_AD_FORMAT_FLOAT, 4, device.device()));
+  program.expect(width > 0, "a linear texture has a greatest width");
+  program.save(&width, sizeof width);
+  int has_affinity = -1;
+  CHECK(cuDeviceGetExecAffinitySupport(&has_affinity, CU_EXEC_AFFINITY_TYPE_SM_COUNT,
+                                       device.device()));
+  program.expect(has_affinity == 0 || has_affinity == 1, "affinity is supported or not");
+  const CUatomicOperation operations[] = {CU_ATOMIC_OPERATION_INTEGER_ADD, CU_ATOMIC_OPERATION_CAS};
+  unsigned capabilities[] = {77, 77};
+  CHECK(cuDeviceGetHostAtomicCapabilities(capabilities, operations, 2, device.device()));
+  program.expect(capabilities[0] != 77 && capabilities[1] != 77, "every operation has an answer");
+  program.save(capabilities, sizeof capabilities);
+}
+
+// How many clusters of blocks fit; of one block each, which every device can run.
+void clusters(Program& program) {
+  CUmodule module = nullptr;
+  CUfunction step = nullptr;
+  CHECK(cuModuleLoadData(&module, kKernels));
+  CHECK(cuModuleGetFunction(&step, module, "step"));
+  CUlaunchAttribute attribute{};
+  attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+  attribute.value.clusterDim = {1, 1, 1};
+  CUlaunchConfig config{};
+  config.gridDimX = 64;
+  config.gridDimY = config.gridDimZ = 1;
+  config.blockDimX = 256;
+  config.blockDimY = config.blockDimZ = 1;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int count = -1, size = -1;
+  CHECK(cuOccupancyMaxActiveClusters(&count, step, &config));
+  program.expect(count > 0, "some clusters are resident at once");
+  config.numAttrs = 0;
+  CHECK(cuOccupancyMaxPotentialClusterSize(&size, step, &config));
+  program.expect(size > 0, "a cluster has at least a block");
+  program.save(&count, sizeof count);
+  program.save(&size, sizeof size);
+  program.expect(cuOccupancyMaxActiveClusters(nullptr, step, &config) == CUDA_ERROR_INVALID_VALUE,
+                 "an answer needs a place (1)");
+  CHECK(cuModuleUnload(module));
+}
+
 void contexts(Program& program, const Device& device) {
   unsigned api = 0, flags = 0;
   CHECK(cuCtxGetApiVersion(device.context(), &api));
@@ -162,6 +207,8 @@ int main(int argc, char** argv) {
   Program program("stateQueries", argc, argv);
   const Device device;
   devices(program, device);
+  abilities(program, device);
+  clusters(program);
   contexts(program, device);
   streams(program, device);
   events(program);
