@@ -23,6 +23,7 @@ SPDX-License-Identifier: Apache-2.0
 
     [controller]
     state = "/var/lib/outboard/controller"   # OUTBOARD_CONTROLLER_STATE
+    lease = "3m"                             # OUTBOARD_CONTROLLER_LEASE: renewed at a sixth of it
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _VARIABLES = {
     "agent.driver": "OUTBOARD_AGENT_DRIVER",
     "agent.warm_workers": "OUTBOARD_AGENT_WARM_WORKERS",
     "controller.state": "OUTBOARD_CONTROLLER_STATE",
+    "controller.lease": "OUTBOARD_CONTROLLER_LEASE",
 }
 
 
@@ -101,6 +103,11 @@ class Settings:
         return max(1.0, self._duration_s("embedded.lease", 180.0))
 
     @property
+    def controller_lease_s(self) -> float:
+        """The same in the pool of this machine's controller."""
+        return max(1.0, self._duration_s("controller.lease", 180.0))
+
+    @property
     def warm_workers(self) -> int:
         """How many workers wait, initialised, for the next program."""
         found = self.find("embedded.warm_workers")
@@ -122,11 +129,14 @@ class Settings:
             raise ConfigurationError(f"{found[1]}: {error.message}", error.hint) from error
 
 
-def load_settings(flags: dict[str, str] | None = None) -> Settings:
-    """Read every layer; a file that is there but cannot be used is an error, not a default."""
+def load_settings(flags: dict[str, str] | None = None, *, machine: bool = False) -> Settings:
+    """Read every layer; a file that is there but cannot be used is an error, not a default.
+
+    With `machine` the user's file is passed over: what is asked for is the machine's own.
+    """
     environment = {name: os.environ.get(variable, "") for name, variable in _VARIABLES.items()}
     layers = [("command line", flags or {}), ("environment", environment)]
-    for path in (user_configuration_file(), SYSTEM_CONFIGURATION_FILE):
+    for path in ("" if machine else user_configuration_file(), SYSTEM_CONFIGURATION_FILE):
         if path and os.path.exists(path):
             layers.append((path, _read(path)))
     return Settings(layers)

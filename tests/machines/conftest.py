@@ -1,4 +1,4 @@
-"""One machine for all stories, with a pool of its own that starts when a story says so.
+"""The machines: one with a pool of its own that starts when a story says so, two on a network.
 
 SPDX-License-Identifier: Apache-2.0
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.guest import ROOT, Guest
+from tests.machines.site import Site, equip, plan_site, the_package
 
 _POOL_UNIT = """\
 [Unit]
@@ -33,14 +34,12 @@ WantedBy=multi-user.target
 @pytest.fixture(scope="session")
 def guest() -> Iterator[Guest]:
     """A machine on which the package is installed and the service is enabled; it is off."""
-    if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
-        pytest.exit("machines need root and systemd-nspawn (Debian: systemd-container)", 77)
-    packages = sorted((ROOT / "build/package").glob("outboard_*.deb"))
-    assert packages, "there is no package: make package"
+    _require_machines()
+    package = the_package()
     folder = Path(tempfile.mkdtemp(prefix="outboard-machines-", dir="/dev/shm"))
     made = Guest(folder, "client1")
     try:
-        made.prepare(packages[-1], ROOT / "build/programs/static")
+        made.prepare(package, ROOT / "build/programs/static")
         unit = made.root / "etc/systemd/system/testpool.service"
         unit.write_text(_POOL_UNIT, encoding="utf-8")
         made.boot()
@@ -53,3 +52,24 @@ def guest() -> Iterator[Guest]:
     finally:
         made.discard()
         folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A client machine and a GPU server on a network, in use."""
+    _require_machines()
+    folder = Path(tempfile.mkdtemp(prefix="outboard-machines-", dir="/dev/shm"))
+    made = plan_site(folder)
+    try:
+        equip(made)
+        yield made
+    finally:
+        made.client.discard()
+        made.server.discard()
+        made.network.close()
+        folder.rmdir()
+
+
+def _require_machines() -> None:
+    if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
+        pytest.exit("machines need root and systemd-nspawn (Debian: systemd-container)", 77)

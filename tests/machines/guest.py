@@ -95,6 +95,7 @@ class Guest:
         (self.root / PROGRAMS[1:]).mkdir(parents=True)
         for name in ("matrixMul", "longLoop"):
             shutil.copy(programs / name, self.root / PROGRAMS[1:])
+        shutil.copy(ROOT / "tests/machines/keeper.py", self.root / PROGRAMS[1:])
         key = self.root / f"home/{USER}/.ssh/id_ed25519"
         key.parent.mkdir(mode=0o700)
         _call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))

@@ -19,11 +19,12 @@ from outboard.cli.service_options import (
     options_of,
     request_of,
 )
-from outboard.errors import ConfigurationError, ServiceError
+from outboard.errors import ConfigurationError, OutboardError, ServiceError
 from outboard.native import find_native_files
-from outboard.service.environment import as_docker, as_fish, as_shell, gains
+from outboard.service.client import ask
+from outboard.service.environment import Gain, as_docker, as_fish, as_shell, gains
 from outboard.service.folders import ServiceFolders
-from outboard.service.install import LOADER_FILE, plan, remove, write
+from outboard.service.install import LOADER_FILE, Plan, plan, remove, write
 from outboard.service.loader import refresh, refuse_local_driver
 
 _INSTALL_EXAMPLES = """\
@@ -54,9 +55,13 @@ def install(words: list[str]) -> int:
     native.require_shim()
     if folders.system and not options.replace_local_driver:
         refuse_local_driver(native.shim_folder)
-    made = plan(
-        folders, request, request_of(options), native, outboard_command(), options.operators
-    )
+
+    def planned(*, software: bool) -> Plan:
+        words, command = request_of(options), outboard_command()
+        return plan(folders, request, words, native, command, options.operators, software=software)
+
+    known = _has_software(folders)
+    made = planned(software=known)
     if options.dry_run:
         for path in made.paths:
             print(path)
@@ -69,6 +74,8 @@ def install(words: list[str]) -> int:
         refresh()
     _systemctl(folders, "daemon-reload")
     _systemctl(folders, "enable", *(() if options.no_start else ("--now",)), folders.unit)
+    if not known and _has_software(folders):
+        write(planned(software=True))  # what only the GPUs that came could tell
     for path in made.paths:
         print(path)
     if not folders.system:
@@ -148,11 +155,12 @@ def env(words: list[str]) -> int:
     form.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args(words)
     folders, native = folders_of(options), find_native_files()
-    found = gains(folders, native.shim_folder)
+    software = _has_software(folders)
+    found = gains(folders, native.shim_folder, software=software)
     if options.docker:
-        print(" ".join(as_docker(folders, native.shim_folder)))
+        print(" ".join(as_docker(folders, native.shim_folder, software=software)))
     elif options.diff:
-        _print_diff(folders, native.shim_folder)
+        _print_diff(folders, native.shim_folder, found)
     elif options.json:
         print_json({gain.name: {"value": gain.value, "prepends": gain.prepends} for gain in found})
     else:
@@ -160,9 +168,18 @@ def env(words: list[str]) -> int:
     return 0
 
 
-def _print_diff(folders: ServiceFolders, shim_folder: str) -> None:
+def _has_software(folders: ServiceFolders) -> bool:
+    """Whether the service that runs has software GPUs; one that does not run has not."""
+    try:
+        status = ask(folders, "status")["status"]
+    except OutboardError:
+        return False
+    return isinstance(status, dict) and bool(status.get("software"))
+
+
+def _print_diff(folders: ServiceFolders, shim_folder: str, found: list[Gain]) -> None:
     rows = []
-    for gain in gains(folders, shim_folder):
+    for gain in found:
         now = os.environ.get(gain.name)
         there = now is not None and (
             gain.value in now.split(":") if gain.prepends else now == gain.value

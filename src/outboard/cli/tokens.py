@@ -11,7 +11,7 @@ from outboard.errors import UsageError
 from outboard.units import parse_duration_s
 
 # What a machine that joins may do afterwards.
-_JOIN_SCOPES = {"node": ["enrol", "agent"], "host": ["enrol", "service"]}
+_JOIN_SCOPES = {"node": ["enrol", "agent"], "host": ["enrol", "use", "service"]}
 _JOIN_LIFETIME_S = 86_400
 
 _EXAMPLES = """\

@@ -164,10 +164,10 @@ class Pool:
                 "leave it out, or use a pool that has a controller: outboard login URL",
             )
 
-    def renew(self, session: str, holder: str = "") -> Granted:
+    def renew(self, session: str, holder: str = "", timeout_s: float = ANSWER_TIMEOUT_S) -> Granted:
         """A fresh grant of the same session; raises `Stale` if another holder has it."""
         body: dict[str, object] | None = {"holder": holder} if holder else None
-        return Granted(self._call("POST", f"/v1/sessions/{session}/renew", body))
+        return Granted(self._call("POST", f"/v1/sessions/{session}/renew", body, timeout_s))
 
     def take_over(self, session: str, holder: str, holder_sha256: str) -> Granted:
         """Become the holder of a session whose last holder's secret is known."""

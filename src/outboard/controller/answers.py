@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from outboard.controller import views
 from outboard.controller.actor import Actor
 from outboard.controller.service import Service, SessionMaker
-from outboard.errors import NotFound
+from outboard.errors import NotFound, SessionEnded
 from outboard.ledger.requests import Ask, Granted, granted_devices
 from outboard.ledger.schema import devices, leases, nodes
 from outboard.ledger.transaction import Transaction
@@ -63,8 +63,16 @@ class Answers:
         return await self._service.read(read)
 
     def require_active(self, row: sa.Row[tuple[object, ...]]) -> None:
-        """Raises `NotFound` for a session that is ending or over."""
+        """Raises for a session that is ending or over: `SessionEnded` if somebody ended it, whose
+        holder must not begin the next one by itself, `NotFound` if a rule did."""
         if row.state != "active" or row.allocation is None:
+            if row.ended_by:
+                own = row.ended_by in (f"user:{row.user_name}", f"host:{row.host}")
+                who = "its owner" if own else "an administrator"
+                raise SessionEnded(
+                    f"session {row.id} was ended by {who}: {row.reason}",
+                    "ask who ended it; then start it again",
+                )
             raise NotFound(
                 f"session {row.id} is over: {row.reason or row.state}",
                 "start a new one: outboard run -n 1 -- COMMAND",

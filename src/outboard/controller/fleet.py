@@ -50,6 +50,7 @@ class Fleet:
         addresses: Sequence[str],
         terms: Terms,
         report_every_s: float = REPORT_EVERY_S,
+        flush_every_s: float = FLUSH_EVERY_S,
     ) -> None:
         """`addresses` are the URLs that agents and hosts are told to call."""
         self._database = database
@@ -58,6 +59,7 @@ class Fleet:
         self._addresses = list(addresses)
         self._terms = terms
         self._report_every_s = report_every_s
+        self._flush_every_s = flush_every_s
         self._lock = threading.Lock()
         self._heard: set[str] = set()
         self._programs: dict[str, int] = {}
@@ -164,7 +166,7 @@ class Fleet:
     async def flush_for_ever(self) -> None:
         """Write down who was heard of, and which programs run."""
         while True:
-            await asyncio.sleep(FLUSH_EVERY_S)
+            await asyncio.sleep(self._flush_every_s)
             try:
                 await asyncio.to_thread(self.flush)
             except OutboardError as error:

@@ -60,7 +60,7 @@ class Keeper:
         for name, reason in self._database.read(allocations.overdue):
             ended += self._database.write(
                 lambda tx, name=name, reason=reason: allocations.begin_end(  # type: ignore[misc]
-                    tx, name, "controller", reason
+                    tx, name, allocations.BY_RULE, reason
                 )
             )
         if time.monotonic() > self._forget_at:

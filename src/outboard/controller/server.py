@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,9 +21,12 @@ from outboard.controller.node_routes import agent_routes, public_routes
 from outboard.controller.service import Pace, Service
 from outboard.errors import OutboardError
 from outboard.ledger.database import Database
-from outboard.ledger.requests import Terms
+from outboard.ledger.requests import SECOND_US, Terms
+from outboard.settings import load_settings
 
 log = logging.getLogger("outboard.controller.server")
+
+_KEEPS_OF_A_REPORT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ def make_parts(
         installation.authority.mark,
         installation.configuration.addresses,
         terms,
+        # By default every ten seconds, a lease being 180: a report and its write may be lost.
+        report_every_s=_KEEPS_OF_A_REPORT * pace.keep_s,
+        flush_every_s=pace.keep_s,
     )
     grants = GrantMaker(installation.signing, installation.sealing)
     return Parts(installation, database, fleet, grants, terms, pace)
@@ -85,13 +91,23 @@ def make_app(parts: Parts) -> FastAPI:
     )
 
 
+def terms_of(lease_s: float) -> tuple[Terms, Pace]:
+    """How long things hold, and how often they are looked at, with leases of this length."""
+    usual, pace = Terms(), Pace()
+    scale = lease_s * SECOND_US / usual.lease_us
+    terms = replace(usual, lease_us=int(lease_s * SECOND_US))
+    keep_s = pace.keep_s * min(1.0, scale)
+    return terms, replace(pace, keep_s=keep_s, grace_s=pace.grace_s * scale)
+
+
 def serve(state: str) -> int:
     """Serve the API of the controller in this folder until SIGTERM."""
     installation = read_installation(state)
     database = Database(installation.configuration.database)
     try:
         announce(database, installation)
-        app = make_app(make_parts(installation, database))
+        terms, pace = terms_of(load_settings().controller_lease_s)
+        app = make_app(make_parts(installation, database, terms, pace))
         uvicorn.Server(server_configuration(app, installation)).run()
     finally:
         database.close()

@@ -42,6 +42,9 @@ from outboard.model.request import GrantedDevice
 # they stay below 2**53, which every JSON reader can hold.
 _EPOCH_BITS = 20
 
+# Who ends what a rule says: the lease is over, the longest time is up, a node is drained.
+BY_RULE = "controller"
+
 
 def renew(
     tx: Transaction, holders: Iterable[str], programs: Mapping[str, int], terms: Terms
@@ -126,7 +129,7 @@ def end_expired(tx: Transaction, allocation: str) -> bool:
     if row is None or not rows or rows[0].expires_us >= tx.now_us:
         return False
     reason = "its lease is over" if rows[0].picked_up else "nobody picked it up"
-    return _begin_end(tx, row, "controller", reason)
+    return _begin_end(tx, row, BY_RULE, reason)
 
 
 def begin_end(tx: Transaction, allocation: str, actor: str, reason: str) -> bool:
@@ -141,7 +144,7 @@ def _begin_end(tx: Transaction, row: sa.Row[tuple[object, ...]], actor: str, rea
     allocation = str(row.id)
     _set_state(tx, allocation, "ending", reason)
     tx.connection.execute(_DROP_LEASE, {"of_allocation": allocation})
-    _set_session(tx, row, "ending", reason)
+    _set_session(tx, row, "ending", reason, "" if actor == BY_RULE else actor)
     tx.audit(actor, "end", str(row.session), allocation=allocation, reason=reason)
     return True
 
@@ -371,8 +374,14 @@ _SET_STATE = (
 )
 
 
-def _set_session(tx: Transaction, row: sa.Row[tuple[object, ...]], state: str, reason: str) -> None:
-    """Note the state of a locked allocation's session, if it has one."""
+def _set_session(
+    tx: Transaction,
+    row: sa.Row[tuple[object, ...]],
+    state: str,
+    reason: str,
+    ended_by: str | None = None,
+) -> None:
+    """Note the state of a locked allocation's session, if it has one; None leaves who ended it."""
     if row.session is None:
         return
     told = {
@@ -381,7 +390,10 @@ def _set_session(tx: Transaction, row: sa.Row[tuple[object, ...]], state: str, r
         "new_reason": reason,
         "new_ended_us": tx.now_us if state == "ended" else None,
     }
-    tx.connection.execute(_SET_SESSION, told)
+    if ended_by is None:
+        tx.connection.execute(_SET_SESSION, told)
+    else:
+        tx.connection.execute(_SET_SESSION_ENDING, {**told, "new_ended_by": ended_by})
     tx.changed("session", str(row.session))
 
 
@@ -394,3 +406,4 @@ _SET_SESSION = (
         ended_us=sa.bindparam("new_ended_us"),
     )
 )
+_SET_SESSION_ENDING = _SET_SESSION.values(ended_by=sa.bindparam("new_ended_by"))

@@ -350,7 +350,8 @@ leases = Table(
     sa.Index("ix_leases_expires_us", "expires_us"),
 )
 
-# What one user's programs use; it outlives its allocation in standby.
+# What one user's programs use; it outlives its allocation in standby. `ended_by` is who ended it,
+# as the audit log names him; empty where it ended by a rule (lease, longest time, drain).
 sessions = Table(
     "sessions",
     metadata,
@@ -366,6 +367,7 @@ sessions = Table(
     _text("reason"),
     _time("created_us"),
     _time("ended_us", nullable=True),
+    _text("ended_by"),
     _one_of("state", "active", "standby", "ending", "ended"),
 )
 sa.Index(

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from outboard.client.pool import Granted
@@ -175,6 +176,7 @@ class Service:
             try:
                 granted = await _in_thread(lambda: self._holder.obtain(self.options))
             except SessionEnded as error:
+                self._holder.forget()  # told to go on, it asks for a session of its own
                 await self._rest(State.ENDED, error.message)
             except _INCURABLE as error:
                 raise Incurable(error) from error
@@ -201,7 +203,7 @@ class Service:
             await self._wait_for_stir(self._next_look_s(granted))
             self._stirred.clear()
             try:
-                granted = await _in_thread(self._holder.renew)
+                granted = await _in_thread(partial(self._holder.renew, granted.lease_s))
             except SessionEnded as error:
                 self._holder.forget()
                 await self._rest(State.ENDED, error.message)

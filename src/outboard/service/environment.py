@@ -26,12 +26,13 @@ class Gain:
     prepends: bool
 
 
-def gains(folders: ServiceFolders, shim_folder: str) -> list[Gain]:
-    """The difference between a shell inside `outboard run` and the shell outside of it."""
+def gains(folders: ServiceFolders, shim_folder: str, *, software: bool) -> list[Gain]:
+    """The difference between a shell inside `outboard run` and the shell outside of it; `software`
+    says whether the pool's GPUs are software, which some libraries have to be told."""
     # Whether a variable is a list shows where something was in it before.
-    plain = session_environment({}, folders.session_file, shim_folder, software=False)
+    plain = session_environment({}, folders.session_file, shim_folder, software=software)
     filled = session_environment(
-        dict.fromkeys(plain, _BEFORE), folders.session_file, shim_folder, software=False
+        dict.fromkeys(plain, _BEFORE), folders.session_file, shim_folder, software=software
     )
     found = [
         Gain(name, value, filled[name].endswith(":" + _BEFORE))
@@ -86,10 +87,10 @@ def as_environment_d(found: list[Gain]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_docker(folders: ServiceFolders, shim_folder: str) -> list[str]:
+def as_docker(folders: ServiceFolders, shim_folder: str, *, software: bool) -> list[str]:
     """What `docker run` and `podman run` need so that a container's programs have the session."""
     where = "/usr/local/lib/outboard"
-    inside = session_environment({}, folders.session_file, where, software=False)
+    inside = session_environment({}, folders.session_file, where, software=software)
     flags = [
         f"--volume={shim_folder}:{where}:ro",
         f"--volume={folders.folder}:{folders.folder}:ro",

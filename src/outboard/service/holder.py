@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
+from outboard.client.http import ANSWER_TIMEOUT_S
 from outboard.client.pool import Granted, Pool, open_pool
 from outboard.errors import NotFound, OutboardError, RequestError, Stale
 from outboard.service.lease_file import LeaseFile, LeaseRecord, new_record, taking_over
@@ -54,10 +55,12 @@ class Holder:
         self._write_session(record, granted)
         return granted
 
-    def renew(self) -> Granted:
-        """A fresh grant, and the lease from its beginning."""
+    def renew(self, lease_s: float) -> Granted:
+        """A fresh grant, and the lease from its beginning. A pool that is silent for a renewal's
+        share of the lease is given up for this time: there may be a better connection to it."""
         record = self._record()
-        return self._connected().renew(record.session, record.holder)
+        patience_s = min(ANSWER_TIMEOUT_S, lease_s / 6)
+        return self._connected().renew(record.session, record.holder, patience_s)
 
     def fits(self, options: ServiceOptions) -> bool:
         """Whether what is held is what the options ask for."""

@@ -49,8 +49,11 @@ def plan(
     native: NativeFiles,
     command: str,
     operators: str = "",
+    *,
+    software: bool = False,
 ) -> Plan:
-    """Everything to write. `words` is the request as it will be visible in the unit."""
+    """Everything to write. `words` is the request as it will be visible in the unit; `software`
+    says that the GPUs are known to be software."""
     made = Plan()
     units = SYSTEM_UNITS if folders.system else user_units()
     if units is None:
@@ -60,7 +63,7 @@ def plan(
         rules = f"/etc/polkit-1/rules.d/60-outboard-{folders.name}.rules"
         made.files[rules] = f"// {_MARK}\n{operators_rule(operators, folders.name)}"
     if folders.name == DEFAULT_NAME:
-        found = gains(folders, native.shim_folder)
+        found = gains(folders, native.shim_folder, software=software)
         if folders.system:
             made.files[LOADER_FILE] = f"# {_MARK}\n{native.shim_folder}\n"
             _plan_system_hooks(made, found)

@@ -120,7 +120,7 @@ def share_settings(folders: ServiceFolders) -> None:
     it reads. The machine's token stays root's."""
     from outboard.settings_file import write_settings  # tomllib: only where it is used
 
-    settings = load_settings()
+    settings = load_settings(machine=True)  # the user's file, here, is the copy of the last start
     owner = os.stat(folders.private)
     folder = os.path.join(folders.private, "outboard")
     values = {}

@@ -226,6 +226,30 @@ def test_a_take_over_fences_the_last_holder_off(ann: Client) -> None:
     assert ann.call("POST", renew, {"holder": secrets[1]})[0] == 200
 
 
+def test_a_holder_is_told_that_somebody_ended_its_session(ann: Client, admin: Client) -> None:
+    """A service must not begin the next one by itself then (docs/internals/service.md)."""
+    for who, by in ((admin, "an administrator"), (ann, "its owner")):
+        session = ann.granted()
+        path = f"/v1/sessions/{session}"
+        assert who.call("DELETE", f"{path}?reason=enough")[0] == 200
+        for action, body in (
+            ("renew", None),
+            ("takeover", {"holder": "", "holder_sha256": "0" * 64}),
+        ):
+            status, problem = ann.call("POST", f"{path}/{action}", body)
+            assert (status, problem["code"]) == (410, "session_ended")
+            assert problem["detail"] == f"session {session} was ended by {by}: enough"
+
+
+def test_a_holder_whose_session_a_rule_ended_may_ask_for_the_next(
+    admin: Client, ann: Client
+) -> None:
+    assert admin.call("PUT", "/v1/limits/user/ann/session_s", {"value": 1})[0] == 200
+    path = f"/v1/sessions/{ann.granted()}/renew"
+    eventually(lambda: ann.call("POST", path)[0] == 404, "its longest time is up")
+    assert ann.call("POST", path)[1]["code"] == "not_found"
+
+
 def test_a_holder_can_be_named_in_the_request(ann: Client) -> None:
     hashed = hashlib.sha256(b"a secret").hexdigest()
     session = ann.granted(holder_sha256=hashed)

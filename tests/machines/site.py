@@ -1,0 +1,137 @@
+"""A client machine and a GPU server on a network, a controller and an agent between them.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.machines.guest import PROGRAMS, ROOT, USER, Done, Guest, eventually
+from tests.machines.network import Network
+
+MATRIX = f"{PROGRAMS}/matrixMul"
+PASS = "matrixMul: Result = PASS"
+URL = "https://server1:7860"
+# A twentieth of what users get.
+LEASE_S = 9
+REQUEST = "-n 1 -p 0.25 --longest-pause 1s --wake-timeout 10s"
+# The servers' libraries; a client machine has the distribution's Python alone.
+_LIBRARIES = "/opt/server-libraries"
+_STATE = "/var/lib/outboard/controller"
+_PYTHON = "/usr/bin/python3 -s -m outboard"
+_ENVIRONMENT = (
+    f"PYTHONPATH=/usr/lib/outboard/python:{_LIBRARIES} HOME=/root"
+    f" OUTBOARD_CONTROLLER_LEASE={LEASE_S}s"
+)
+_COMMANDS = {
+    "controller": f"{_PYTHON} controller",
+    "agent": f"{_PYTHON} agent --driver software --address server1:7861",
+}
+
+
+@dataclass
+class Site:
+    """Machines on cables. `admin` is the environment in which the server's root administers."""
+
+    client: Guest
+    server: Guest
+    network: Network
+    admin: str = ""
+
+    def login(self, guest: Guest | None = None) -> Done:
+        return (guest or self.client).call(["su", "-l", USER, "-c", MATRIX])
+
+    def computes(self, guest: Guest | None = None) -> bool:
+        done = self.login(guest)
+        return done.code == 0 and PASS in done.out
+
+    def administer(self, words: str) -> Any:
+        """`outboard` as the pool's administrator, on the server; what it prints as JSON."""
+        return self.server.json("sh", "-c", f"{self.admin} outboard {words} --json")
+
+    def answers(self) -> bool:
+        """Whether the controller does."""
+        return self.server.sh(f"{self.admin} outboard nodes").code == 0
+
+    def sessions(self) -> list[str]:
+        """What the controller has."""
+        return [one["id"] for one in self.administer("sessions")["sessions"]]
+
+    def granted_bytes(self) -> int:
+        """What the controller counts as taken of the server's devices."""
+        return sum(int(one["granted_bytes"]) for one in self.administer("gpus")["devices"])
+
+    def workers(self) -> list[str]:
+        """The workers on the server that have a session's user: warm ones are root's."""
+        listing = self.server.sh("ps -eo user:32,args | grep '[o]utboard-worker'").out
+        return [line for line in listing.splitlines() if not line.startswith("root ")]
+
+    def join_token(self, kind: str, uses: int = 1) -> str:
+        """What the administrator gives to a machine."""
+        words = f"tokens create --join {kind} --uses {uses}"
+        return str(self.administer(words)["token"])
+
+
+def plan_site(folder: Path) -> Site:
+    """Both machines, off, and their network; `equip` makes them a pool and its client."""
+    network = Network(str(os.getpid() % 100000), ["client2", "server1", "client3"])
+    libraries = f"{sysconfig.get_path('purelib')}:{_LIBRARIES}"
+    client = Guest(folder, "client2", network.namespaces["client2"])
+    server = Guest(folder, "server1", network.namespaces["server1"], [libraries])
+    return Site(client, server, network)
+
+
+def the_package() -> Path:
+    """The package that was built last."""
+    packages = sorted((ROOT / "build/package").glob("outboard_*.deb"))
+    assert packages, "there is no package: make package"
+    return packages[-1]
+
+
+def equip(site: Site) -> None:
+    """Boot both; make the server a pool, with its real units, and the client its client."""
+    server, client = site.server, site.client
+    for guest in (server, client):
+        guest.prepare(the_package(), ROOT / "build/programs/static")
+        with (guest.root / "etc/hosts").open("a", encoding="utf-8") as hosts:
+            hosts.write(site.network.hosts())
+        guest.boot()
+        done = guest.call(["dpkg", "-i", "/var/outboard.deb"])
+        assert done.code == 0, done
+    _write_units(server)
+    made = server.sh(f"{_ENVIRONMENT} {_PYTHON} controller init --name server1 --state {_STATE}")
+    assert made.code == 0, made
+    site.admin = (
+        f"OUTBOARD_POOL={URL} OUTBOARD_TOKEN={made.out.split()[-1]}"
+        f" OUTBOARD_AUTHORITY={_STATE}/authority.pem"
+    )
+    server.sh("systemctl daemon-reload; systemctl enable --now outboard-controller")
+    eventually("the controller answers", site.answers)
+    done = server.sh(f"outboard join {site.join_token('node')} {URL} --name server1")
+    assert done.code == 0, done
+    done = server.sh("systemctl enable --now outboard-agent")
+    assert done.code == 0, (done, server.sh("journalctl -b --no-pager -u outboard-agent").out)
+    # What the client machine types is what its administrator types, and no more.
+    done = client.sh(f"outboard join {site.join_token('host')} {URL}")
+    assert done.code == 0, done
+    done = client.sh(f"outboard service install {REQUEST}")
+    assert done.code == 0, done
+
+
+def _write_units(server: Guest) -> None:
+    """The units as they are delivered; where the libraries are is said in a drop-in."""
+    units = server.root / "etc/systemd/system"
+    for name, command in _COMMANDS.items():
+        text = (ROOT / f"packaging/systemd/outboard-{name}.service").read_text(encoding="utf-8")
+        (units / f"outboard-{name}.service").write_text(text, encoding="utf-8")
+        folder = units / f"outboard-{name}.service.d"
+        folder.mkdir()
+        (folder / "10-test.conf").write_text(
+            f"[Service]\nEnvironment={_ENVIRONMENT}\nExecStart=\nExecStart={command}\n",
+            encoding="utf-8",
+        )
