@@ -5,19 +5,15 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import uvicorn
 
 from outboard.controller.installation import (
     ControllerConfiguration,
@@ -32,6 +28,7 @@ from outboard.ledger.database import Database
 from outboard.ledger.requests import Granted, Terms
 from outboard.model.request import GrantedDevice, Request, Share
 from tests.unit.conftest import HANG_GUARD_S, SOURCES, eventually, make_native
+from tests.unit.controller.deployment import Server, forget_connections
 
 
 class Site:
@@ -62,7 +59,7 @@ class Site:
         self.terms = Terms(silent_us=None)
         self.agents: dict[str, Agent] = {}
         self.parts: Parts
-        self._server: uvicorn.Server
+        self._server: Server
         self.start()
 
     def start(self) -> None:
@@ -72,7 +69,7 @@ class Site:
         self.parts = make_parts(self.installation, database, self.terms, pace)
         self.parts.fleet._report_every_s = 0.2
         app = make_app(self.parts)
-        self._server = uvicorn.Server(server_configuration(app, self.installation))
+        self._server = Server(server_configuration(app, self.installation))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
         eventually(lambda: self._server.started, "the controller listens")
@@ -82,10 +79,7 @@ class Site:
         self._thread.join(HANG_GUARD_S)
         assert not self._thread.is_alive()
         self.parts.database.close()
-        # Who is still connected when a server ends is cut off; asyncio calls that not closed.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
+        forget_connections()
 
     def close(self) -> None:
         for agent in self.agents.values():
