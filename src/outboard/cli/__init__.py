@@ -29,6 +29,7 @@ Commands:
   request    ask for GPUs and keep them; release: give them back
   exec       run a program in a session that is kept; shell, env: likewise
   gpus       list the pool's GPUs
+  smi        every GPU with who uses it, how much, and for what
   sessions   list who uses them, end a session
   queue      list who waits, and for what; explain: why
   usage      what was held, by user, day and more
@@ -60,13 +61,15 @@ _COMMANDS = {
     **{name: name for name in ("run", "gpus", "sessions", "pool", "login", "join", "agent")},
     **{name: name for name in ("controller", "service", "status", "version")},
     **{name: name for name in ("nodes", "queue", "tokens", "users", "limits", "usage")},
-    **{name: name for name in ("doctor", "netperf")},
+    **{name: name for name in ("doctor", "netperf", "smi")},
     "drain": "nodes",
     "cordon": "nodes",
     "resume": "nodes",
     "explain": "queue",
     **dict.fromkeys(("request", "exec", "shell", "env", "release"), "session"),
 }
+# Not in the help: scripts of before have them.
+_ALIASES = ("request_gpus", "client", "release_gpus", "list_gpus", "health")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,12 +99,15 @@ def _dispatch(words: list[str]) -> int:
     name, rest = words[0], words[1:]
     if name in ("--version", "-V"):
         name = "version"
-    if name not in _COMMANDS:
+    if name == "localhealth":
+        name = "health"
+    module = "predecessor" if name in _ALIASES else _COMMANDS.get(name)
+    if module is None:
         return _unknown(name)
     from importlib import import_module
 
     command: Callable[[list[str]], int]
-    command = getattr(import_module(f"outboard.cli.{_COMMANDS[name]}"), f"{name}_command")
+    command = getattr(import_module(f"outboard.cli.{module}"), f"{name}_command")
     return command(rest)
 
 

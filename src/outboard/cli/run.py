@@ -6,7 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import re
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 
 from outboard.cli.parser import Parser
 from outboard.errors import UsageError
@@ -15,7 +15,7 @@ from outboard.units import parse_duration_s, parse_fraction, parse_memory_bytes
 
 _TAKES_VALUE = (
     *("-n", "-p", "-m", "--wait", "--gpus", "--fraction", "--memory"),
-    *("--filter", "--server", "--name", "--time", "--priority"),
+    *("--filter", "--server", "--name", "--time", "--priority", "-l", "--server_list"),
 )
 
 _EXAMPLES = """\
@@ -78,8 +78,11 @@ def share_of(options: Namespace) -> dict[str, object] | None:
 def wishes_of(options: Namespace) -> dict[str, object]:
     """The further fields of a request, as the API takes them; only what is said."""
     wishes: dict[str, object] = {}
-    if options.filter:
-        wishes["filters"] = [parse_filter(text) for text in options.filter]
+    filters = [parse_filter(text) for text in options.filter or ()]
+    if options.server_list is not None:
+        filters.append(_on_one_of(options.server_list))
+    if filters:
+        wishes["filters"] = filters
     if options.time is not None:
         wishes["wanted_s"] = parse_duration_s(options.time)
     if options.priority is not None:
@@ -103,7 +106,21 @@ def parse_filter(text: str) -> dict[str, object]:
             f"--filter {text}: not a condition",
             "for example --filter device.memory>=16G, or --filter server.hostname!=gpu3",
         )
-    return {"key": match[1], "operator": match[2], "value": match[3]}
+    key = "device.memory" if match[1] == "device.phy-memory" else match[1]
+    return {"key": key, "operator": match[2], "value": match[3]}
+
+
+def _on_one_of(servers: str) -> dict[str, object]:
+    """The predecessor's `-l ADDRESS:PORT`; here the pool chooses, and may be told of one server."""
+    named = [place for place in re.split("[,;]", servers) if place]
+    if len(named) != 1:
+        raise UsageError(
+            f"-l {servers}: one server may be named, or none",
+            "leave it out, and the pool chooses; or name one: --server NAME (outboard nodes)",
+        )
+    host, _, port = named[0].rpartition(":")
+    address = host if host and port.isdecimal() else named[0]
+    return {"key": "server.addr", "operator": "=", "value": address}
 
 
 def add_request_options(parser: Parser, json_help: str = "for programs to read") -> None:
@@ -119,6 +136,7 @@ def add_request_options(parser: Parser, json_help: str = "for programs to read")
         "--filter", metavar="CONDITION", action="append", help="device.memory>=16G; repeatable"
     )
     parser.add_argument("--server", metavar="NAME", help="on this GPU server")
+    parser.add_argument("-l", "--server_list", dest="server_list", help=SUPPRESS)
     parser.add_argument("--same-node", action="store_true", help="all on one GPU server")
     parser.add_argument("--spread", action="store_true", help="on as many GPU servers as there are")
     parser.add_argument("--name", metavar="TEXT", help="what the pool's lists call it")

@@ -83,7 +83,7 @@ def _row(session: dict[str, object]) -> list[str]:
     used = "N/A" if None in held else format_mib(sum(held))
     return [
         str(session["id"]),
-        str(session.get("user") or _user(int(str(session["uid"])))),
+        owner_of(session),
         str(session["pid"]),
         ",".join(f"{device['node']}:{device['index']}" for device in devices),
         format_mib(sum(device["share_bytes"] for device in devices)),
@@ -94,7 +94,11 @@ def _row(session: dict[str, object]) -> list[str]:
     ]
 
 
-def _user(uid: int) -> str:
+def owner_of(session: dict[str, object]) -> str:
+    """Whose it is: a controller knows its users' names, this machine's own pool their uids."""
+    uid = int(str(session["uid"]))
+    if session.get("user"):
+        return str(session["user"])
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
