@@ -93,6 +93,7 @@ bool read_hello(std::span<const std::byte> payload, size_t devices, Hello* hello
   hello->boot_id = text(document, "boot_id");
   hello->pid_namespace = number<uint64_t>(document, "pid_namespace");
   hello->program = text(document, "program");
+  hello->uid = number<uint32_t>(document, "uid");
   return true;
 }
 

@@ -19,6 +19,7 @@ struct Hello {
   std::string boot_id;
   uint64_t pid_namespace = 0;
   std::string program;
+  uint32_t uid = 0;
   std::vector<Range> windows;  ///< one for each device of the session
 };
 

@@ -24,6 +24,8 @@ constexpr auto shortest_sleep = 10us;
 constexpr auto longest_sleep = 200us;
 constexpr auto fault_check_every = 1ms;
 constexpr auto agent_call_every = 250ms;
+constexpr auto shortest_look = 1ms;
+constexpr auto longest_look = 100ms;
 constexpr uint64_t acknowledge_every_bytes = 256 << 10;
 constexpr unsigned frames_per_turn = 16;
 // Bounds on what is kept for a client that does not read, and for streams that do not move.
@@ -111,6 +113,7 @@ void Loop::greet(std::span<const std::byte> payload) {
                         {"driver_version", version}, {"pid", ::getpid()},
                         {"devices", devices},        {"window", "granted"}};
   greeted_ = true;
+  worker_.usage.begin(hello);
   client_ = watch_client(hello);
   send_welcome(welcome.dump(-1, ' ', false, json::error_handler_t::replace));
 }
@@ -238,6 +241,14 @@ void Loop::sleep(std::chrono::nanoseconds longest) {
   }
 }
 
+// Until a descriptor says something, unless there is a reason to look before: no agent, or work of
+// which nobody waits for the end; the longer that takes, the less often.
+std::chrono::nanoseconds Loop::longest_wait(std::chrono::nanoseconds idle, bool unsettled) const {
+  const bool alone = control_ && control_->lost();
+  if (!unsettled) return alone ? agent_call_every : -1ns;
+  return std::clamp<std::chrono::nanoseconds>(idle, shortest_look, longest_look);
+}
+
 void Loop::wait() {
   in_pause_ = true;
   const auto now = Clock::now();
@@ -254,7 +265,8 @@ void Loop::wait() {
     spin_.end(false);
     spin_time_ = 0ns;
   }
-  if (!waiting) return sleep(control_ && control_->lost() ? agent_call_every : -1ns);
+  const bool unsettled = worker_.settle(last_move_, idle >= shortest_look);
+  if (!waiting) return sleep(longest_wait(idle, unsettled));
   sleep(std::clamp<std::chrono::nanoseconds>(idle / 16, shortest_sleep, longest_sleep));
 }
 
@@ -277,10 +289,12 @@ int Loop::run() {
         spin_time_ = std::chrono::nanoseconds(spin_.begin());
       }
       last_move_ = Clock::now();
+      worker_.usage.turned(last_move_);
     } else {
       wait();
     }
   }
+  worker_.usage.settled(0, Clock::now());
   return *ended_;
 }
 

@@ -52,6 +52,7 @@ class Loop {
   void acknowledge();
   void wait();
   void sleep(std::chrono::nanoseconds longest);
+  std::chrono::nanoseconds longest_wait(std::chrono::nanoseconds idle, bool unsettled) const;
   bool paused();
   void end(int code, std::string line = {});
   void say_goodbye(const std::string& line);

@@ -59,7 +59,7 @@ Share::~Share() {
 bool Share::open(UniqueFd page, unsigned slot, std::string* error) {
   struct stat status = {};
   if (::fstat(page.get(), &status) != 0 || status.st_size < static_cast<off_t>(page_bytes)) {
-    *error = "the share page is not a page of 64 KiB";
+    *error = "the share page is too short";
     return false;
   }
   void* mapped = ::mmap(nullptr, page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, page.get(), 0);
@@ -102,6 +102,11 @@ uint64_t Share::own(unsigned device) const {
   return device < devices_ ? load(field(slot_, device)) : 0;
 }
 
+uint64_t* Share::usage() const {
+  constexpr size_t word = sizeof(uint64_t);
+  return page_ ? page_ + (usage_at_bytes + usage_bytes * slot_) / word : nullptr;
+}
+
 bool Share::reserve(unsigned device, uint64_t bytes) {
   if (device >= devices_) return false;
   const PageLock lock(fd_.get());
@@ -110,6 +115,8 @@ bool Share::reserve(unsigned device, uint64_t bytes) {
   const uint64_t most = limit(device);
   if (held > most || bytes > most - held) return false;
   store(field(slot_, device), own(device) + bytes);
+  uint64_t* peak = usage() + UsageLayout::peak + device;
+  if (own(device) > load(peak)) store(peak, own(device));
   return true;
 }
 

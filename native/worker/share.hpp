@@ -14,8 +14,24 @@ class Share {
  public:
   static constexpr unsigned max_devices = 16;
   static constexpr unsigned max_slots = 256;
-  static constexpr size_t page_bytes = 64 << 10;
+  static constexpr size_t page_bytes = 320 << 10;
+  static constexpr size_t usage_at_bytes = 64 << 10;
+  static constexpr size_t usage_bytes = 1 << 10;  ///< of one slot
   static constexpr uint64_t magic = 0x3147504853424F4F;
+
+  /// Where the fields of a slot's usage are, in units of 8 bytes; those of devices are a row each.
+  struct UsageLayout {
+    static constexpr size_t started = 0;    ///< µs since 1970; 0: no program yet
+    static constexpr size_t last_call = 1;  ///< µs of CLOCK_MONOTONIC; 0: none yet
+    static constexpr size_t pid = 2;
+    static constexpr size_t uid = 3;
+    static constexpr size_t calls = 8;
+    static constexpr size_t busy = 24;        ///< µs
+    static constexpr size_t busy_since = 40;  ///< µs of CLOCK_MONOTONIC; 0: has no work
+    static constexpr size_t peak = 56;        ///< bytes
+    static constexpr size_t program = 72;
+    static constexpr size_t program_bytes = 64;  ///< with the NUL behind the name
+  };
 
   Share() = default;
   Share(const Share&) = delete;
@@ -30,6 +46,8 @@ class Share {
   uint64_t held(unsigned device) const;
   /// What this worker holds.
   uint64_t own(unsigned device) const;
+  /// This worker's record of usage; null before `open`.
+  uint64_t* usage() const;
 
   /// Takes bytes for this worker; false where the share does not have them.
   bool reserve(unsigned device, uint64_t bytes);

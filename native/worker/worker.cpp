@@ -37,6 +37,9 @@ bool works_in_dead_context(wire::Op op) {
          op == Op::GraphRelease || op == Op::GraphExecutableDestroy || op == Op::ModuleUnload;
 }
 
+// Asking how much memory is free uses nothing: it is what monitors do, through NVML, for ever.
+bool uses_device(wire::Op op) { return op != wire::Op::MemoryGetInfo; }
+
 // Commands that add no work to the stream which a marker would have to cover.
 bool adds_work(wire::Op op) {
   using wire::Op;
@@ -53,6 +56,7 @@ Worker::Worker(const Driver& driver, std::vector<Device> session_devices, Share&
     : driver_(driver),
       devices(std::move(session_devices)),
       share(session_share),
+      usage(session_share),
       outbox(std::move(seal)),
       host_calls(outbox, wake_fd),
       completion(*this),
@@ -191,6 +195,7 @@ void Worker::command(const wire::CommandHeader& header, std::span<const std::byt
     }
     make_current(*current_);
   }
+  if (uses_device(op)) usage.call(current_ ? current_->device : 0);
   if (!dispatch(*this, op, request, payload)) {
     broken(std::string("a malformed ") + wire::op_name(op));
   }
@@ -224,6 +229,7 @@ void Worker::ordered(const Request& request, const wire::CommandHeader& header,
   if (context.fatal != CUDA_SUCCESS) {
     return reject_ordered(request, payload, stream_id, context.fatal);
   }
+  usage.call(context.device);
   Item item;
   arrive(*stream, request.op, payload, &item);
   if (!broken_.empty()) return;
@@ -308,6 +314,7 @@ void Worker::issue(Stream& stream, const Request& request, std::span<const std::
   if (!stream.capture && adds_work(request.op)) {
     stream.dirty = true;
     ++stream.operations;
+    usage.working(context.device);
   }
   const bool well_formed = dispatch(*this, request.op, request, payload);
   issuing_ = nullptr;
@@ -569,6 +576,40 @@ CUresult Worker::find_device(uint32_t index, CUdevice* device) const {
   if (index >= devices.size()) return CUDA_ERROR_INVALID_DEVICE;
   *device = devices[index].handle;
   return CUDA_SUCCESS;
+}
+
+// ---- usage --------------------------------------------------------------------------------------
+
+// A stream that nobody waits for may have no marker: then the driver is asked.
+uint32_t Worker::devices_at_work(bool may_ask, bool* asked) {
+  uint32_t found = 0;
+  tables.contexts.each([&](const Context& context) {
+    const uint32_t bit = 1U << context.device;
+    if (context.fatal != CUDA_SUCCESS || (usage.busy() & bit) == 0) return;
+    const bool capturing = std::any_of(context.streams.begin(), context.streams.end(),
+                                       [](const auto& one) { return one->capture != nullptr; });
+    for (const auto& stream : context.streams) {
+      if ((found & bit) != 0) return;
+      if (stream->capture || stream->completed == stream->issued) continue;
+      if (may_ask && stream->queue.empty() && stream->markers.empty()) {
+        // Asking about the legacy stream would break a capture of a blocking one.
+        if (capturing && stream->kind == StreamKind::legacy) continue;
+        make_current(context);
+        *asked = true;
+        if (driver_.cuStreamQuery(stream->handle) != CUDA_ERROR_NOT_READY) continue;
+      }
+      found |= bit;
+    }
+  });
+  return found;
+}
+
+bool Worker::settle(std::chrono::steady_clock::time_point quiet_since, bool may_ask) {
+  if (usage.busy() == 0) return false;
+  bool asked = false;
+  const uint32_t busy = devices_at_work(may_ask && !waiting(), &asked);
+  usage.settled(busy, asked ? std::chrono::steady_clock::now() : quiet_since);
+  return usage.busy() != 0 && !waiting();
 }
 
 }  // namespace outboard::worker

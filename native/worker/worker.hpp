@@ -32,6 +32,7 @@
 #include "worker/share.hpp"
 #include "worker/side_thread.hpp"
 #include "worker/streams.hpp"
+#include "worker/usage.hpp"
 #include "worker/virtual_memory.hpp"
 
 namespace outboard::worker {
@@ -82,6 +83,10 @@ class Worker {
   bool poll();
   /// Whether something is under way that no descriptor announces.
   bool waiting() const { return completion.waiting() || !pumping_.empty(); }
+  /// Notices which devices have no work any more; `quiet_since` is when anything moved last,
+  /// `may_ask` whether the driver may be asked. True if work is out of which nobody waits for the
+  /// end: then it is worth asking again.
+  bool settle(std::chrono::steady_clock::time_point quiet_since, bool may_ask);
   /// What the client did wrong; empty while it did nothing wrong.
   const std::string& broken() const { return broken_; }
   void broken(std::string how) {
@@ -163,6 +168,7 @@ class Worker {
  public:
   std::vector<Device> devices;
   Share& share;
+  Usage usage;
   Outbox outbox;
   HostCalls host_calls;
   Tables tables;
@@ -177,6 +183,7 @@ class Worker {
   DeviceText* text;  ///< null where nobody captures the worker's stdout
 
  private:
+  uint32_t devices_at_work(bool may_ask, bool* asked);
   bool before_reply(const Request& request, CUresult* result);
   void ordered(const Request& request, const wire::CommandHeader& header,
                std::span<const std::byte> payload, uint64_t stream_id);

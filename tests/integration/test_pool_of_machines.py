@@ -5,15 +5,17 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.integration.harness import Native, eventually
+from tests.integration.harness import HANG_S, Native, eventually
 from tests.integration.pool_of_machines import PoolOfMachines
 
 
@@ -46,6 +48,29 @@ def test_the_cuda_runtime_has_variables_of_its_own_on_devices_of_both_servers(
     assert "devices: 3\nperDeviceState: Result = PASS" in outcome.stdout
     assert "on gpu1 (" in outcome.stderr
     assert "on gpu2 (" in outcome.stderr
+
+
+def test_what_a_program_used_is_in_the_accounts(machines: PoolOfMachines, native: Native) -> None:
+    before = {line["process"] for line in machines.json("usage", "--by", "process")["used"]}
+    outcome = machines.call("run", "-n", "1", "--", native.program("matrixMul"))
+    assert outcome.returncode == 0, outcome.describe()
+
+    def line() -> Any:
+        lines = machines.json("usage", "--by", "session,uid,process")["used"]
+        found = [one for one in lines if one["process"] not in before]
+        return found[0] if found and found[0]["busy_us"] and found[0]["calls"] > 10 else None
+
+    used = eventually("its use is known", line)
+    assert used["process"].endswith(" matrixMul")
+    assert int(used["uid"]) == os.getuid()
+    # Its matrices; context and module come on top.
+    assert used["peak_bytes"] > 3 * 320 * 320 * 4
+    assert 0 < used["busy_us"] < 1e6 * HANG_S
+    (mine,) = machines.json("usage", "--by", "user")["used"]
+    assert mine["calls"] >= used["calls"]
+    shown = machines.run_on("client", "usage", "--by", "user").stdout
+    assert "BUSY-HOURS" in shown
+    assert str(mine["calls"]) in shown
 
 
 def test_a_program_outlives_controller_and_agents_killed_with_9(
@@ -96,12 +121,14 @@ def test_another_users_sessions_are_nobody_elses(machines: PoolOfMachines) -> No
 
 
 def test_the_way_to_a_server_is_measured_by_a_program(machines: PoolOfMachines) -> None:
+    before = {one["id"] for one in machines.json("sessions")["sessions"]}
     for node in ("gpu1", "gpu2"):
         measured = machines.json("netperf", node, "--short")
         assert (measured["node"], measured["protection"]) == (node, "TLS 1.3")
         assert 0 < measured["round_trip_p50_us"] <= measured["round_trip_p99_us"]
         assert measured["to_node_bytes_per_s"] > 0 < measured["from_node_bytes_per_s"]
-    assert machines.json("sessions")["sessions"] == []
+    # That of a launcher which a test killed may still have its lease.
+    assert {one["id"] for one in machines.json("sessions")["sessions"]} <= before
     outcome = machines.call("netperf", "gpu9")
     assert outcome.returncode == 125
     assert "its servers are: gpu1, gpu2" in outcome.stderr

@@ -10,16 +10,19 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from outboard.agent.admission import Admission, ended
 from outboard.agent.preface import Preface
 from outboard.agent.records import Records, SessionRecord, WorkerRecord, start_time_of
 from outboard.agent.share_page import SharePage
+from outboard.agent.usage import EndedUses, Use, monotonic_us
 from outboard.agent.worker import Worker
 from outboard.agent.workers import Workers
 from outboard.errors import Refusal, WorkerFailed
 from outboard.model.grant import Grant
 from outboard.model.node import Device
+from outboard.model.ticket import ticket_part
 
 log = logging.getLogger("outboard.agent")
 
@@ -32,8 +35,10 @@ class AgentSession:
         self.page = page
         self.started_unix = started_unix
         self.workers: dict[Worker, int] = {}
+        self.uids: dict[Worker, int | None] = {}
         self.ending = False
         self.drained = asyncio.Event()
+        self._last_call_us: int | None = None
 
     @property
     def id(self) -> str:
@@ -53,10 +58,61 @@ class AgentSession:
     def record(self) -> SessionRecord:
         """What the next agent has to know."""
         workers = [
-            WorkerRecord(worker.id, worker.pid, worker.start_time, slot, worker.protocol)
+            WorkerRecord(
+                worker.id,
+                worker.pid,
+                worker.start_time,
+                slot,
+                worker.protocol,
+                self.uids.get(worker),
+            )
             for worker, slot in self.workers.items()
         ]
         return SessionRecord(self.grant, self.started_unix, tuple(workers))
+
+    def unused_us(self) -> int | None:
+        """How long ago its programs called last; None before the first call."""
+        for slot in self.workers.values():
+            self._note_call(self.page.use(slot))
+        return None if self._last_call_us is None else monotonic_us() - self._last_call_us
+
+    def uses(self) -> dict[str, dict[str, object]]:
+        """What a report says of the programs that run, by worker."""
+        found = {}
+        for worker, slot in self.workers.items():
+            use = self.page.use(slot)
+            if use is not None:
+                found[worker.id] = self._told(worker.id, use, self.uids.get(worker))
+        return found
+
+    def close_use(self, worker: str, slot: int, uid: int | None) -> dict[str, object] | None:
+        """The last word on a reaped worker's program, before its slot is another's."""
+        use = self.page.use(slot)
+        if use is None:
+            return None
+        self._note_call(use)
+        return self._told(worker, use.ended(time.time_ns() // 1000), uid)
+
+    def _note_call(self, use: Use | None) -> None:
+        if use is not None and use.last_call_us is not None:
+            self._last_call_us = max(self._last_call_us or 0, use.last_call_us)
+
+    def _told(self, worker: str, use: Use, uid: int | None) -> dict[str, object]:
+        return {
+            "session": self.id,
+            "allocation": self.grant.allocation,
+            "worker": worker,
+            # A ticket has the uid from the client's kernel; else it is what the program said.
+            "uid": use.uid if uid is None else uid,
+            "pid": use.pid,
+            "program": use.program,
+            "started_us": use.started_us,
+            "ended_us": use.ended_us,
+            "devices": [
+                {"index": device.index, **asdict(did)}
+                for device, did in zip(self.grant.devices, use.devices, strict=False)
+            ],
+        }
 
 
 class Agent:
@@ -81,6 +137,7 @@ class Agent:
         self._sessions: dict[str, AgentSession] = {}
         self.workers: Workers
         self.on_programs: Callable[[str, int], None] = _tell_nobody
+        self.ended_uses = EndedUses()
 
     @property
     def sessions(self) -> list[AgentSession]:
@@ -100,7 +157,9 @@ class Agent:
             raise ended() if session.ending else _full()
         # The flag belongs to the connection, not to the descriptor: the worker gets it as it is.
         connection.setblocking(True)
+        ticket = ticket_part(preface.grant)
         session.workers[worker] = slot
+        session.uids[worker] = None if ticket is None else ticket.uid
         session.drained.clear()
         try:
             # Written before the worker has its client: from then on it may outlive this process.
@@ -162,7 +221,7 @@ class Agent:
             slot = session.workers.pop(worker, None)
             if slot is None:
                 continue
-            session.page.return_slot(slot)
+            self._close_slot(session, worker.id, slot, session.uids.pop(worker, None))
             self._write_record(session)
             if not session.workers:
                 session.drained.set()
@@ -204,9 +263,16 @@ class Agent:
                 raise ProcessLookupError
             worker = self.workers.adopt(known.id, known.pid, known.start_time, known.protocol)
         except OSError:
-            session.page.return_slot(known.slot)  # it ended meanwhile
+            self._close_slot(session, known.id, known.slot, known.uid)  # it ended meanwhile
         else:
             session.workers[worker] = known.slot
+            session.uids[worker] = known.uid
+
+    def _close_slot(self, session: AgentSession, worker: str, slot: int, uid: int | None) -> None:
+        use = session.close_use(worker, slot, uid)
+        if use is not None:
+            self.ended_uses.add(worker, use)
+        session.page.return_slot(slot)
 
     def _key_of(self, preface: Preface) -> bytes | None:
         return self._admission.key_of(preface) if self._protect else None

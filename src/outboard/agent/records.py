@@ -23,13 +23,17 @@ log = logging.getLogger("outboard.agent.records")
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """A claimed worker. `start_time` (clock ticks since boot) with the pid names it for good."""
+    """A claimed worker. `start_time` (clock ticks since boot) with the pid names it for good.
+
+    `uid` is its program's user where a ticket says it.
+    """
 
     id: str
     pid: int
     start_time: int
     slot: int
     protocol: str
+    uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ ORDERS_WAIT_S = 25.0
 REPORT_EVERY_S = 10.0
 REMOVED = "node_removed"
 _MOST_REMEMBER_S = 86400.0
+_MOST_ENDED_USES = 1024
 
 
 class Link(Protocol):
@@ -77,12 +78,14 @@ class Reporter:
     async def report(self) -> None:
         """One report, and what its answer asks for; raises what `Link.post` raises."""
         named = set(self._ended)
+        ended_uses = self._agent.ended_uses.first(_MOST_ENDED_USES)
         body: dict[str, Any] = {
             "instance": self._instance,
             "release": __version__,
             "inventory_id": self._inventory_id,
             "health": self._health(),
             "sessions": self._sessions(),
+            "uses": [*ended_uses.values(), *self._uses()],
             "ended": sorted(named),
         }
         if self._send_inventory:
@@ -90,6 +93,7 @@ class Reporter:
         answer = await self._link.post(f"{self._path}/report", body)
         # What was named is known now: a controller that does not know it orders it again.
         self._ended -= named
+        self._agent.ended_uses.drop(ended_uses)
         self._send_inventory = bool(answer.get("want_inventory"))
         self._report_every_s = min(600.0, max(0.1, float(answer["report_every_s"])))
         self._learn_keys(tuple(str(key) for key in answer["keys"]))
@@ -163,9 +167,13 @@ class Reporter:
                 "epoch": session.grant.epoch,
                 "programs": len(session.workers),
                 "held_bytes": session.page.held_bytes(),
+                "unused_us": session.unused_us(),
             }
             for session in self._agent.sessions
         ]
+
+    def _uses(self) -> list[dict[str, object]]:
+        return [use for session in self._agent.sessions for use in session.uses().values()]
 
     def _trouble(self, error: OutboardError) -> None:
         if error.code == REMOVED:

@@ -12,8 +12,10 @@ import fcntl
 import os
 import struct
 
+from outboard.agent.usage import USAGE_AT, USAGE_BYTES, Use, monotonic_us, read_use
+
 MAGIC = 0x3147504853424F4F
-PAGE_BYTES = 64 * 1024
+PAGE_BYTES = 320 * 1024
 SLOTS = 256
 MOST_DEVICES = 16
 
@@ -79,6 +81,7 @@ class SharePage:
     def return_slot(self, slot: int) -> None:
         """Free what a reaped worker held. Never call it while the worker may still write."""
         os.pwrite(self.descriptor, bytes(_SLOT.size), _SLOTS_AT + _SLOT.size * slot)
+        os.pwrite(self.descriptor, bytes(USAGE_BYTES), USAGE_AT + USAGE_BYTES * slot)
         self._taken.discard(slot)
 
     def held_bytes(self) -> list[int]:
@@ -89,6 +92,11 @@ class SharePage:
     def slot_bytes(self, slot: int, device: int) -> int:
         """What one worker holds of a device."""
         return self._slot(slot)[device]
+
+    def use(self, slot: int) -> Use | None:
+        """What the program of a slot's worker did until now, as the worker says."""
+        record = os.pread(self.descriptor, USAGE_BYTES, USAGE_AT + USAGE_BYTES * slot)
+        return read_use(record, self._devices, monotonic_us())
 
     def close(self) -> None:
         """Close; the page lives on in workers that still map it."""

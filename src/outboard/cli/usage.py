@@ -1,4 +1,4 @@
-"""`outboard usage`: what was held, by whom, exactly.
+"""`outboard usage`: what was held, by whom, exactly, and what was used of it.
 
 SPDX-License-Identifier: Apache-2.0
 """
@@ -8,23 +8,31 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from outboard.cli.calls import call
+from outboard.cli.calls import call, shown
 from outboard.cli.parser import Parser, print_json, print_table
-from outboard.units import GIB
+from outboard.units import GIB, format_mib
 
 _EXAMPLES = """\
   outboard usage
   outboard usage --since 2026-11-01 --by user,day --format csv
+  outboard usage --by session,uid,process
 """
+_HELD = ("byte_us", "gpu_ppm_us")
+_USED = ("busy_us", "calls", "peak_bytes", "processes")
 
 
 def usage_command(words: list[str]) -> int:
     """Print the account of an interval."""
-    parser = Parser("usage", "What was held of the pool, by user, day and more.", _EXAMPLES)
+    parser = Parser(
+        "usage", "What was held of the pool and what was used, by user, day and more.", _EXAMPLES
+    )
     parser.add_argument("--since", metavar="TIME", help="ISO 8601 (a day ago)")
     parser.add_argument("--until", metavar="TIME", help="ISO 8601 (now)")
     parser.add_argument(
-        "--by", default="user", metavar="KEYS", help="user, device, node, session, host, day"
+        "--by",
+        default="user",
+        metavar="KEYS",
+        help="user, device, node, session, host, day; of what was used also uid, process",
     )
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     parser.add_argument("--json", action="store_true", help="as --format json")
@@ -39,25 +47,47 @@ def usage_command(words: list[str]) -> int:
     elif options.format == "csv":
         _print_csv(answer)
     else:
-        keys = answer["by"]
-        print_table(
-            [*(key.upper() for key in keys), "GPU-HOURS", "GIB-HOURS"],
-            [
-                [*(line[key] for key in keys), f"{line['gpu_s'] / 3600:.3f}", _gib_hours(line)]
-                for line in answer["held"]
-            ],
-        )
+        _print_table(answer)
     return 0
 
 
-def _gib_hours(line: dict[str, Any]) -> str:
-    return f"{line['byte_us'] / GIB / 3.6e9:.3f}"
+def _lines(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Held and used by the same keys in one line each; None is what is not known."""
+    keys = answer["by"]
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for kind in ("held", "used"):
+        for line in answer[kind]:
+            key = tuple(line[name] for name in keys)
+            found.setdefault(key, dict.fromkeys((*keys, *_HELD, *_USED))).update(line)
+    return [found[key] for key in sorted(found)]
+
+
+def _print_table(answer: dict[str, Any]) -> None:
+    keys = answer["by"]
+    print_table(
+        [*(key.upper() for key in keys), "GPU-HOURS", "GIB-HOURS", "BUSY-HOURS", "CALLS", "PEAK"],
+        [
+            [
+                *(line[key] for key in keys),
+                _hours(line["gpu_ppm_us"], 1e6),
+                _hours(line["byte_us"], GIB),
+                _hours(line["busy_us"], 1),
+                shown(line["calls"]),
+                shown(line["peak_bytes"] and format_mib(line["peak_bytes"])),
+            ]
+            for line in _lines(answer)
+        ],
+    )
+
+
+def _hours(amount_us: int | None, unit: float) -> str:
+    return shown(None if amount_us is None else f"{amount_us / unit / 3.6e9:.3f}")
 
 
 def _print_csv(answer: dict[str, Any]) -> None:
     import csv
 
-    fields = [*answer["by"], "byte_us", "gpu_ppm_us"]
+    fields = [*answer["by"], *_HELD, *_USED]
     writer = csv.writer(sys.stdout)
     writer.writerow(fields)
-    writer.writerows([line[field] for field in fields] for line in answer["held"])
+    writer.writerows([line[field] for field in fields] for line in _lines(answer))

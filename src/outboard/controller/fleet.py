@@ -16,8 +16,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from outboard.controller.uses import Uses, read_uses
 from outboard.errors import MalformedRequest, NodeRemoved, OutboardError
-from outboard.ledger import allocations, enrolment, nodes, standing
+from outboard.ledger import accounting, allocations, enrolment, nodes, standing
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Terms
 from outboard.ledger.standing import Standing
@@ -65,6 +66,7 @@ class Fleet:
         self._programs: dict[str, int] = {}
         self._health: dict[str, dict[int | None, str]] = {}
         self._held: dict[str, list[int]] = {}
+        self._uses = Uses()
         self._ending: dict[str, list[Standing]] = {}
         self._changed = asyncio.Condition()
         self._poked = asyncio.Event()
@@ -94,6 +96,7 @@ class Fleet:
         """An agent says what is on its node; the answer says what is to end there."""
         running = _sessions(body)
         ended = [str(name) for name in _list(body, "ended", _MOST_SESSIONS)]
+        uses = read_uses(node, body)
         seen, keys = self._database.read(
             lambda tx: (standing.node_standing(tx, node), standing.public_keys(tx))
         )
@@ -109,6 +112,10 @@ class Fleet:
             )
             self._health[node] = health
             seen = self._database.read(lambda tx: standing.node_standing(tx, node))
+        over = [use for use in uses if use.ended_us is not None]
+        if over:  # its agent forgets them with the answer
+            self._database.write(lambda tx: accounting.record_usage(tx, over))
+        self._uses.keep(use for use in uses if use.ended_us is None)
         with self._lock:
             self._heard.add(node)
             for allocation, session in running.items():
@@ -179,10 +186,12 @@ class Fleet:
             programs, self._programs = self._programs, {}
         if not heard:
             return
+        uses = self._uses.take()
 
         def write(tx: Transaction) -> None:
             allocations.renew(tx, (), programs, self._terms)
             nodes.heartbeats(tx, heard)
+            accounting.record_usage(tx, uses)
 
         try:
             self._database.write(write)
@@ -190,6 +199,7 @@ class Fleet:
             with self._lock:
                 self._heard |= heard
                 self._programs = {**programs, **self._programs}
+            self._uses.give_back(uses)
             raise
 
     def _take_in(
@@ -204,6 +214,7 @@ class Fleet:
     ) -> None:
         for allocation in sorted(ended):
             allocations.release(tx, allocation, name)
+            accounting.close_usage(tx, allocation, name)
         if described is not None:
             nodes.register_node(tx, described, **more)
         nodes.set_health(tx, name, health)

@@ -20,7 +20,7 @@ def field(page: SharePage, at: int) -> int:
 
 def test_the_head_and_the_limits_are_where_the_contract_says() -> None:
     page = SharePage.make([1 << 30, 2 << 30])
-    assert os.fstat(page.descriptor).st_size == PAGE_BYTES == 65536
+    assert os.fstat(page.descriptor).st_size == PAGE_BYTES == 320 * 1024
     assert field(page, 0) == 0x3147504853424F4F
     assert [field(page, at) for at in (8, 16, 64, 72)] == [2, 256, 1 << 30, 2 << 30]
     page.close()
@@ -37,6 +37,19 @@ def test_what_a_worker_holds_is_gone_with_its_slot() -> None:
     assert page.held_bytes() == [60, 6]
     assert field(page, 256) == 0
     assert page.take_slot() == 0
+    page.close()
+
+
+def test_what_a_program_did_is_gone_with_its_slot() -> None:
+    page = SharePage.make([100])
+    slots = [page.take_slot(), page.take_slot()]
+    for slot in (0, 1):
+        os.pwrite(page.descriptor, struct.pack("<4Q", 1, 2, 30 + slot, 4), 65536 + 1024 * slot)
+    uses = [page.use(slot) for slot in slots if slot is not None]
+    assert [use and use.pid for use in uses] == [30, 31]
+    page.return_slot(0)
+    assert page.use(0) is None
+    assert page.use(1) is not None
     page.close()
 
 

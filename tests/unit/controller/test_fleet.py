@@ -12,12 +12,14 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from outboard.client import remote
 from outboard.errors import Forbidden, Unauthenticated
 from outboard.ledger import nodes
+from outboard.ledger.accounting import processes
 from tests.unit.conftest import eventually
 from tests.unit.controller.site import Site
 from tests.unit.fakes import program
@@ -46,6 +48,35 @@ def test_a_joined_server_offers_its_devices_and_its_sessions_work(site: Site) ->
     fleet = site.parts.fleet
     eventually(lambda: fleet.held_bytes(granted.session) == [4 * MIB], "what is held is known")
     running.close()
+
+
+def test_what_programs_did_is_in_the_accounts_also_after_their_end(site: Site) -> None:
+    site.add_agent("gpu1")
+    granted = site.grant([("gpu1", 0, 300 * MIB)])
+    running = Program(site.session(granted))
+    for line in (b"ping", b"take 1000000", b"ping"):
+        running.say(line)
+
+    def used() -> list[Any]:
+        site.parts.fleet.flush()
+        return [
+            (row["session"], row["pid"], row["uid"], row["program"], row["calls"], row["busy_us"])
+            for row in site.parts.database.read(lambda tx: processes(tx, 0, tx.now_us))
+        ]
+
+    did = (granted.session, 4711, 1000, "fake")
+    eventually(lambda: used() == [(*did, 3, 3000)], "what it did so far is written down")
+    running.say(b"ping")
+    running.close()
+
+    def last() -> Any:
+        (row,) = site.parts.database.read(lambda tx: processes(tx, 0, tx.now_us))
+        return row
+
+    eventually(lambda: last()["ended_us"] is not None, "its end is known")
+    row = last()
+    assert (row["calls"], row["busy_us"], row["peak_bytes"]) == (4, 4000, 1000000 + 4 * MIB)
+    assert 0 < row["started_us"] <= row["ended_us"]
 
 
 def test_the_bytes_are_free_once_the_agent_says_so(site: Site) -> None:

@@ -39,21 +39,26 @@ async def usage(
     until: dt.datetime | None = None,
     by: By = "user",
 ) -> dict[str, Any]:
-    """What was held in an interval (the last day), exactly; grouped by some of user, device,
-    node, session, host, day. Users see their own."""
+    """What was held in an interval (the last day), exactly, and what was used, as workers count
+    it; grouped by some of user, device, node, session, host, day. Grouped also by uid or process it
+    is of what was used alone: what is held is a session's. Users see their own."""
     keys = by.split(",")
+    accounting.check_keys(keys, accounting.USED_KEYS)
+    of_used_alone = bool(set(keys) - set(accounting.KEYS))
     if not actor.sees_all and "user" not in keys:
         keys = ["user", *keys]
 
-    def read(tx: Transaction) -> tuple[int, int, list[accounting.Held]]:
+    def read(tx: Transaction) -> tuple[int, int, list[accounting.Held], list[accounting.Used]]:
         last_us = tx.now_us if until is None else _us(until)
         first_us = last_us - _us_of(_DAY) if since is None else _us(since)
-        return first_us, last_us, accounting.held(tx, first_us, last_us, keys)
+        lines = [] if of_used_alone else accounting.held(tx, first_us, last_us, keys)
+        return first_us, last_us, lines, accounting.used(tx, first_us, last_us, keys)
 
-    first_us, last_us, lines = await here.service.read(read)
+    first_us, last_us, lines, used = await here.service.read(read)
     if not actor.sees_all:
         where = keys.index("user")
         lines = [line for line in lines if line.keys[where] == actor.user]
+        used = [line for line in used if line.keys[where] == actor.user]
     return {
         "since": views.iso(first_us),
         "until": views.iso(last_us),
@@ -67,6 +72,16 @@ async def usage(
             }
             for line in lines
         ],
+        "used": [
+            {
+                **dict(zip(keys, line.keys, strict=True)),
+                "busy_us": line.busy_us,
+                "calls": line.calls,
+                "peak_bytes": line.peak_bytes,
+                "processes": line.processes,
+            }
+            for line in used
+        ],
     }
 
 
@@ -79,7 +94,7 @@ async def processes(
     def read(tx: Transaction) -> list[dict[str, object]]:
         last_us = tx.now_us if until is None else _us(until)
         first_us = last_us - _us_of(_DAY) if since is None else _us(since)
-        return accounting.used(tx, first_us, last_us)
+        return accounting.processes(tx, first_us, last_us)
 
     found = await here.service.read(read)
     if not actor.sees_all:
