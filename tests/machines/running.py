@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import os
 import select
 from types import TracebackType
 from typing import Self
@@ -39,7 +40,9 @@ class Running:
 
     def add(self) -> str:
         """One more kernel; the program's line."""
-        self._say(b"\n")
+        stdin = self._process.stdin
+        assert stdin is not None
+        os.write(stdin.fileno(), b"\n")
         return self.line()
 
     def finish(self) -> str:
@@ -61,7 +64,7 @@ class Running:
                 continue
             if not select.select([stdout], [], [], guard_s)[0]:
                 raise Hang(f"the program has said nothing for {guard_s:.0f} s")
-            more = stdout.buffer.raw.read(1 << 16)  # type: ignore[attr-defined]
+            more = os.read(stdout.fileno(), 1 << 16)
             if not more:
                 raise AssertionError(f"the program has ended: {self._unread!r}")
             self._unread += more
@@ -69,9 +72,3 @@ class Running:
     def expect(self, wanted: str) -> None:
         found = self.line()
         assert found == wanted, found
-
-    def _say(self, text: bytes) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None
-        stdin.buffer.write(text)
-        stdin.buffer.flush()
