@@ -19,6 +19,7 @@ SPDX-License-Identifier: Apache-2.0
     ├── RequestError                    request               400   125
     │   ├── MalformedRequest            malformed_request     400   125
     │   ├── NotFound                    not_found             404   125
+    │   │   └── SessionIdle             session_idle          410   125
     │   ├── TooManyGpus                 too_many_gpus         422   125
     │   ├── NothingMatches              nothing_matches       422   125
     │   ├── ShareTooLarge               share_too_large       422   125
@@ -259,6 +260,13 @@ class RateLimited(RequestError):
 
     code = "rate_limited"
     http_status = 429
+
+
+class SessionIdle(NotFound):
+    """An idle limit has ended the session; its holder asks again when a program wants GPUs."""
+
+    code = "session_idle"
+    http_status = 410
 
 
 class SessionEnded(RequestError):

@@ -50,6 +50,9 @@ def sessions_command(words: list[str]) -> int:
             ["SESSION", "USER", "PID", "GPUS", "GRANTED", "USED", "PROGRAMS", "AGE", "COMMAND"],
             [_row(session) for session in sessions],
         )
+        for session in sessions:
+            if session.get("notice"):
+                print(session["notice"])
     else:
         print("no sessions")
     return 0

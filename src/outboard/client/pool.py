@@ -33,7 +33,7 @@ class Granted:
     """What a request was granted: the session, and what is worth telling about it.
 
     `renew_every_s` is how often the pool wants to hear of the holder; None where the connection
-    itself is the sign.
+    itself is the sign. `notice` is what its user should be told now.
     """
 
     def __init__(self, answer: dict[str, object]) -> None:
@@ -47,6 +47,7 @@ class Granted:
         self.epoch = int(str(answer.get("epoch", 0)))
         self.lease_s = float(str(answer.get("lease_s", 180)))
         self.programs = int(str(answer.get("programs", 0)))
+        self.notice = str(answer.get("notice", ""))
 
 
 class Queueing:

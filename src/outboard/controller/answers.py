@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from outboard.controller import views
 from outboard.controller.actor import Actor
 from outboard.controller.service import Service, SessionMaker
-from outboard.errors import NotFound, SessionEnded
+from outboard.errors import NotFound, SessionEnded, SessionIdle
+from outboard.ledger.idleness import REASON, judge
 from outboard.ledger.requests import Ask, Granted, granted_devices
 from outboard.ledger.schema import devices, leases, nodes
 from outboard.ledger.transaction import Transaction
@@ -64,7 +65,8 @@ class Answers:
 
     def require_active(self, row: sa.Row[tuple[object, ...]]) -> None:
         """Raises for a session that is ending or over: `SessionEnded` if somebody ended it, whose
-        holder must not begin the next one by itself, `NotFound` if a rule did."""
+        holder must not begin the next one by itself, `NotFound` if a rule did
+        (`SessionIdle` if that was a limit of idleness)."""
         if row.state != "active" or row.allocation is None:
             if row.ended_by:
                 own = row.ended_by in (f"user:{row.user_name}", f"host:{row.host}")
@@ -73,7 +75,8 @@ class Answers:
                     f"session {row.id} was ended by {who}: {row.reason}",
                     "ask who ended it; then start it again",
                 )
-            raise NotFound(
+            over = SessionIdle if row.reason.startswith(REASON) else NotFound
+            raise over(
                 f"session {row.id} is over: {row.reason or row.state}",
                 "start a new one: outboard run -n 1 -- COMMAND",
             )
@@ -139,11 +142,17 @@ class Answers:
             "renew_every_s": self.renew_every_s,
             "lease_s": self._service.terms.lease_us / 1_000_000,
             "programs": _programs(tx, str(row.allocation)),
+            "notice": _notice(tx, str(row.allocation)),
             "allocation": row.allocation,
             "epoch": row.epoch,
             "software": bool(software),
             "total_bytes": [_total_bytes(tx, one) for one in chosen],
         }
+
+
+def _notice(tx: Transaction, allocation: str) -> str:
+    """What the session's holder should be told now; mostly nothing."""
+    return next((one.notice for one in judge(tx, allocation)), "")
 
 
 def _programs(tx: Transaction, allocation: str) -> int:

@@ -13,12 +13,13 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from outboard.controller.uses import Uses, read_uses
 from outboard.errors import MalformedRequest, NodeRemoved, OutboardError
-from outboard.ledger import accounting, allocations, enrolment, nodes, standing
+from outboard.ledger import accounting, allocations, enrolment, idleness, nodes, standing
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Terms
 from outboard.ledger.standing import Standing
@@ -66,6 +67,7 @@ class Fleet:
         self._programs: dict[str, int] = {}
         self._health: dict[str, dict[int | None, str]] = {}
         self._held: dict[str, list[int]] = {}
+        self._used_us: dict[str, int] = {}
         self._uses = Uses()
         self._ending: dict[str, list[Standing]] = {}
         self._changed = asyncio.Condition()
@@ -121,6 +123,10 @@ class Fleet:
             for allocation, session in running.items():
                 self._programs[allocation] = session["programs"]
                 self._held[session["session"]] = session["held_bytes"]
+                if session["unused_us"] is not None:
+                    # By this process's clock: it is written down later, perhaps much later.
+                    used_us = _monotonic_us() - session["unused_us"]
+                    self._used_us[allocation] = max(used_us, self._used_us.get(allocation, used_us))
         return {
             "keys": keys,
             "report_every_s": self._report_every_s,
@@ -184,12 +190,15 @@ class Fleet:
         with self._lock:
             heard, self._heard = self._heard, set()
             programs, self._programs = self._programs, {}
+            used_us, self._used_us = self._used_us, {}
         if not heard:
             return
         uses = self._uses.take()
 
         def write(tx: Transaction) -> None:
             allocations.renew(tx, (), programs, self._terms)
+            now_us = _monotonic_us()
+            idleness.note_use(tx, {one: max(0, now_us - at) for one, at in used_us.items()})
             nodes.heartbeats(tx, heard)
             accounting.record_usage(tx, uses)
 
@@ -199,6 +208,7 @@ class Fleet:
             with self._lock:
                 self._heard |= heard
                 self._programs = {**programs, **self._programs}
+                self._used_us = {**used_us, **self._used_us}
             self._uses.give_back(uses)
             raise
 
@@ -217,8 +227,21 @@ class Fleet:
             accounting.close_usage(tx, allocation, name)
         if described is not None:
             nodes.register_node(tx, described, **more)
+        # With the sign that the node was heard of: else its sessions would look as idle as old.
+        idleness.note_use(
+            tx,
+            {
+                allocation: session["unused_us"]
+                for allocation, session in running.items()
+                if session["unused_us"] is not None
+            },
+        )
         nodes.set_health(tx, name, health)
         nodes.reconcile(tx, name, {one: session["epoch"] for one, session in running.items()})
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _to_end(live: Mapping[str, Standing], running: Mapping[str, Mapping[str, Any]]) -> list[Order]:
@@ -297,6 +320,7 @@ def _sessions(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "epoch": _whole(told, "epoch"),
             "programs": _whole(told, "programs"),
             "held_bytes": held,
+            "unused_us": None if told.get("unused_us") is None else _whole(told, "unused_us"),
         }
     return found
 

@@ -10,7 +10,7 @@ import threading
 import time
 
 from outboard.errors import OutboardError
-from outboard.ledger import allocations, changes, requests
+from outboard.ledger import allocations, changes, idleness, requests
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Terms
 
@@ -63,9 +63,22 @@ class Keeper:
                     tx, name, allocations.BY_RULE, reason
                 )
             )
+        ended += self._end_idle()
         if time.monotonic() > self._forget_at:
             self._database.write(lambda tx: changes.forget_changes(tx, _CHANGES_KEPT_US))
             self._forget_at = time.monotonic() + _FORGET_EVERY_S
+        return ended
+
+    def _end_idle(self) -> int:
+        """Warn the holders of what is idle, and end what stayed so."""
+        ended = 0
+        for one in self._database.read(idleness.judge):
+            name = one.allocation
+            if one.to_warn and self._database.write(lambda tx, name=name: idleness.warn(tx, name)):  # type: ignore[misc]
+                log.warning("%s", one.notice)
+            if one.over and self._database.write(lambda tx, name=name: idleness.end_idle(tx, name)):  # type: ignore[misc]
+                log.warning("session %s has ended: %s", one.session, one.reason)
+                ended += 1
         return ended
 
     def flush(self) -> None:

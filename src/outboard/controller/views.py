@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from outboard.errors import NotFound
+from outboard.ledger.idleness import judge
 from outboard.ledger.schema import (
     allocations,
     audit,
@@ -138,6 +139,7 @@ def list_sessions(
             sessions,
             allocations.c.epoch,
             allocations.c.end_by_us,
+            allocations.c.used_us,
             leases.c.programs,
             leases.c.expires_us,
         )
@@ -153,7 +155,8 @@ def list_sessions(
         statement = statement.where(sessions.c.user_name == user)
     rows = tx.connection.execute(statement).all()
     granted = _grants_of(tx, [row.allocation for row in rows if row.allocation])
-    return [_session(tx, row, granted.get(row.allocation, []), held) for row in rows]
+    notices = {one.allocation: one.notice for one in judge(tx)}
+    return [_session(tx, row, granted.get(row.allocation, []), held, notices) for row in rows]
 
 
 def find_session(tx: Transaction, session: str) -> sa.Row[tuple[object, ...]]:
@@ -182,7 +185,11 @@ def _grants_of(tx: Transaction, names: list[str]) -> dict[str, list[Row]]:
 
 
 def _session(
-    tx: Transaction, row: sa.Row[tuple[object, ...]], chosen: list[Row], held: HeldBytes
+    tx: Transaction,
+    row: sa.Row[tuple[object, ...]],
+    chosen: list[Row],
+    held: HeldBytes,
+    notices: Mapping[str, str],
 ) -> Row:
     amounts = held(str(row.id)) or []
     for number, device in enumerate(chosen):
@@ -204,6 +211,8 @@ def _session(
         "ends": iso(row.end_by_us),
         "lease_expires": iso(row.expires_us),
         "programs": row.programs or 0,
+        "used": iso(row.used_us or None),
+        "notice": notices.get(str(row.allocation), ""),
         "devices": chosen,
     }
 

@@ -273,7 +273,9 @@ sa.Index(
     sqlite_where=requests.c.state == "waiting",
 )
 
-# At most one allocation for a request, whatever happens: the unique key says so.
+# At most one allocation for a request, whatever happens: the unique key says so. `used_us` is when
+# a program of it called last, 0 while no agent has said so; `idle_warned_us` when its holder was
+# last warned of an idle limit.
 allocations = Table(
     "allocations",
     metadata,
@@ -288,6 +290,8 @@ allocations = Table(
     _time("started_us"),
     _time("ended_us", nullable=True),
     _time("end_by_us", nullable=True),
+    _whole("used_us"),
+    _time("idle_warned_us", nullable=True),
     _one_of("state", "active", "ending", "ended"),
     CheckConstraint("(state = 'ended') = (ended_us IS NOT NULL)", name="ended"),
 )

@@ -74,6 +74,7 @@ class HeldSession:
         self._pool = pool
         self._say = say
         self._told_silence = False
+        self._told_notice = False
         self._renew_at_unix = 0.0
 
     def write(self, granted: Granted) -> None:
@@ -124,7 +125,8 @@ class HeldSession:
 
     def _renew(self) -> None:
         try:
-            self.write(self._pool.renew(self.session))
+            granted = self._pool.renew(self.session)
+            self.write(granted)
         except OutboardError as error:
             if self._pool.resumable and error.code == PoolUnreachable.code:
                 # Programs that run do not notice, and the session lives for as long as they do.
@@ -137,6 +139,10 @@ class HeldSession:
             self._say(f"session {self.session} was not renewed: {error.message}")
         else:
             self._told_silence = False
+            # Its figures change with each renewal; that it is warned is told once.
+            if granted.notice and not self._told_notice:
+                self._say(granted.notice)
+            self._told_notice = bool(granted.notice)
 
 
 def _would_wait(error: OutboardError, wait_s: float | None, spent_s: float) -> bool:

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from outboard.errors import (
     NotFound,
     OutboardError,
     SessionEnded,
+    SessionIdle,
     ShareTooSmall,
     Stale,
     UsageError,
@@ -208,6 +209,11 @@ class Service:
                 self._holder.forget()
                 await self._rest(State.ENDED, error.message)
                 return
+            except SessionIdle as error:
+                # Asking again at once would only hold what nobody uses.
+                self._holder.forget()
+                await self._stand_by(error.message)
+                return
             except (NotFound, Stale) as error:
                 self._holder.forget()
                 self._become(State.LOST, error.message)
@@ -242,11 +248,18 @@ class Service:
         if idle_s < options.idle_s:
             return False
         # Programs that come from here on wait for the next allocation, not for this one's end.
-        self._become(State.STANDBY, f"released after {idle_s:.0f} s without a program")
-        await self._release()
+        await self._stand_by(f"released after {idle_s:.0f} s without a program", self._release)
+        return True
+
+    async def _stand_by(
+        self, reason: str, release: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Have no GPUs until a program asks for some."""
+        self._become(State.STANDBY, reason)
+        if release is not None:
+            await release()
         await self._wait_for_stir(None)
         self._become(State.WAITING, "a program asks for GPUs")
-        return True
 
     async def _release(self) -> None:
         try:
