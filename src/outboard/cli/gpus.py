@@ -29,6 +29,9 @@ def gpus_command(words: list[str]) -> int:
         return 0
     devices = answer["devices"]
     assert isinstance(devices, list)
+    if not devices:
+        print("the pool has no GPUs yet; add a server: outboard tokens create --join node")
+        return 0
     print_table(
         ["SERVER", "GPU", "NAME", "FREE", "TOTAL", "SESSIONS", "CAPABILITY", "UUID"],
         [

@@ -5,19 +5,22 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from outboard.cli.calls import call, shown
+from outboard.cli.calls import call, path_of, shown
 from outboard.cli.parser import Parser, print_json, print_table
 from outboard.errors import UsageError
 from outboard.units import format_duration, format_mib, parse_duration_s
 
 _EXAMPLES = """\
   outboard nodes
+  outboard nodes cordon gpu3                  and drain, resume: as the commands of that name
   outboard nodes remove gpu3
 """
 
 
 def nodes_command(words: list[str]) -> int:
     """List the servers, or take one out of the pool."""
+    if words[:1] and words[0] in _CHANGES:
+        return _CHANGES[words[0]](words[1:])
     parser = Parser("nodes", "List the pool's GPU servers, or remove one.", _EXAMPLES)
     parser.add_argument("action", nargs="?", choices=("list", "remove"), default="list")
     parser.add_argument("node", nargs="?", help="remove: which")
@@ -26,7 +29,7 @@ def nodes_command(words: list[str]) -> int:
     if options.action == "remove":
         if not options.node:
             raise UsageError("which server?", "outboard nodes remove NAME")
-        return _done(call("DELETE", f"/v1/nodes/{options.node}"), as_json=options.json)
+        return _done(call("DELETE", path_of("nodes", options.node)), as_json=options.json)
     answer = call("GET", "/v1/nodes")
     if options.json:
         print_json(answer)
@@ -40,13 +43,16 @@ def nodes_command(words: list[str]) -> int:
             str(node["devices"]),
             format_mib(node["capacity_bytes"] - node["granted_bytes"]),
             f"{format_duration(node['silent_s'])} ago",
-            shown(node["release"]),
-            shown(node["address"]),
+            shown(node["release"] or None),
+            shown(node["address"] or None),
             node["health_reason"] or node["reason"] or "-",
         ]
         for node in answer["nodes"]
     ]
-    print_table(header, rows)
+    if rows:
+        print_table(header, rows)
+    else:
+        print("no GPU servers yet; add one: outboard tokens create --join node")
     return 0
 
 
@@ -85,7 +91,7 @@ def _change(parser: Parser, words: list[str], action: str) -> int:
     body: dict[str, object] | None = None if action == "resume" else {"reason": options.reason}
     if action == "drain" and options.deadline is not None and body is not None:
         body["deadline_s"] = parse_duration_s(options.deadline)
-    return _done(call("POST", f"/v1/nodes/{options.node}/{action}", body), as_json=options.json)
+    return _done(call("POST", path_of("nodes", options.node, action), body), as_json=options.json)
 
 
 def _done(answer: dict[str, object], *, as_json: bool) -> int:
@@ -94,3 +100,6 @@ def _done(answer: dict[str, object], *, as_json: bool) -> int:
     else:
         print(f"{answer['node']}: {answer['state']}")
     return 0
+
+
+_CHANGES = {"drain": drain_command, "cordon": cordon_command, "resume": resume_command}

@@ -5,8 +5,13 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from outboard.cli.calls import call, shown
+import re
+from typing import Any
+
+from outboard.cli.calls import call, path_of, shown, shown_time
 from outboard.cli.parser import Parser, print_json, print_table
+from outboard.errors import UsageError
+from outboard.units import format_fraction, format_mib
 
 
 def queue_command(words: list[str]) -> int:
@@ -21,12 +26,29 @@ def queue_command(words: list[str]) -> int:
     if not answer["waiting"]:
         print("nobody waits")
         return 0
-    fields = ("position", "request", "user", "gpus", "priority", "since", "starts", "reason")
     print_table(
-        [field.upper() for field in fields],
-        [[shown(one[field]) for field in fields] for one in answer["waiting"]],
+        ["POSITION", "REQUEST", "USER", "GPUS", "OF EACH", "PRIORITY", "SINCE", "STARTS", "REASON"],
+        [_row(one) for one in answer["waiting"]],
     )
     return 0
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    starts = one["starts"]
+    return [
+        *(shown(one[field]) for field in ("position", "request", "user", "gpus")),
+        _share(one),
+        shown(one["priority"]),
+        shown_time(one["since"]),
+        shown_time(starts) if starts else "N/A",
+        shown(one["reason"]),
+    ]
+
+
+def _share(one: dict[str, Any]) -> str:
+    if one["share_bytes"] is not None:
+        return format_mib(one["share_bytes"])
+    return "all" if one["share_millionths"] is None else format_fraction(one["share_millionths"])
 
 
 def explain_command(words: list[str]) -> int:
@@ -39,7 +61,12 @@ def explain_command(words: list[str]) -> int:
     parser.add_argument("request", help="its id, as `outboard queue` shows it")
     parser.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args(words)
-    answer = call("GET", f"/v1/requests/{options.request}/explain")
+    if not re.fullmatch("[0-9a-f]{32}", options.request):
+        raise UsageError(
+            f"{options.request}: not a request's id, which has 32 hexadecimal digits",
+            "see who waits: outboard queue",
+        )
+    answer = call("GET", path_of("requests", options.request, "explain"))
     if options.json:
         print_json(answer)
         return 0

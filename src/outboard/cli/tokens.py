@@ -5,9 +5,12 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from outboard.cli.calls import call, shown
+import sys
+
+from outboard.cli.calls import call, path_of, shown
 from outboard.cli.parser import Parser, print_json, print_table
 from outboard.errors import UsageError
+from outboard.settings import load_settings
 from outboard.units import parse_duration_s
 
 # What a machine that joins may do afterwards.
@@ -45,11 +48,12 @@ def tokens_command(words: list[str]) -> int:
             print_json(answer)
         else:
             print(answer["token"])
+            _say_next(options.join)
         return 0
     if options.action == "revoke":
         if not options.id:
             raise UsageError("which token?", "outboard tokens revoke ID; see: outboard tokens list")
-        answer = call("DELETE", f"/v1/tokens/{options.id}")
+        answer = call("DELETE", path_of("tokens", options.id))
         if options.json:
             print_json(answer)
         else:
@@ -65,6 +69,17 @@ def tokens_command(words: list[str]) -> int:
         [[_field(token[field], field) for field in fields] for token in answer["tokens"]],
     )
     return 0
+
+
+def _say_next(join: str | None) -> None:
+    """On stderr: stdout is the token alone, which is never shown again."""
+    url = load_settings().text("pool", "URL")
+    what = {
+        None: f"its owner signs in with it: outboard login {url}",
+        "node": f"on the GPU server, as root: outboard join - {url}",
+        "host": f"on the client machine, as root: outboard join - {url}",
+    }[join]
+    sys.stderr.write(f"outboard: it is shown only now; {what}\n")
 
 
 def _body(user: str | None, join: str | None, options: dict[str, object]) -> dict[str, object]:
@@ -96,5 +111,4 @@ def _field(value: object, name: str) -> str:
         return "-"
     import datetime as dt
 
-    moment = dt.datetime.fromtimestamp(int(str(value)) / 1_000_000, dt.UTC)
-    return moment.isoformat(timespec="seconds")
+    return f"{dt.datetime.fromtimestamp(int(str(value)) / 1_000_000, dt.UTC):%Y-%m-%d %H:%M:%SZ}"

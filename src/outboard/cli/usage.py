@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from outboard.cli.calls import call, shown
+from outboard.cli.calls import call, shown, shown_time
 from outboard.cli.parser import Parser, print_json, print_table
-from outboard.units import GIB, format_mib
+from outboard.errors import UsageError
+from outboard.units import GIB, format_mib, parse_duration_s
 
 _EXAMPLES = """\
   outboard usage
+  outboard usage --since 7d --by node,user
   outboard usage --since 2026-11-01 --by user,day --format csv
   outboard usage --by session,uid,process
 """
@@ -26,8 +28,8 @@ def usage_command(words: list[str]) -> int:
     parser = Parser(
         "usage", "What was held of the pool and what was used, by user, day and more.", _EXAMPLES
     )
-    parser.add_argument("--since", metavar="TIME", help="ISO 8601 (a day ago)")
-    parser.add_argument("--until", metavar="TIME", help="ISO 8601 (now)")
+    parser.add_argument("--since", metavar="TIME", help="2026-11-01T08:00, or so long ago: 7d (1d)")
+    parser.add_argument("--until", metavar="TIME", help="likewise (now)")
     parser.add_argument(
         "--by",
         default="user",
@@ -39,16 +41,39 @@ def usage_command(words: list[str]) -> int:
     options = parser.parse_args(words)
     from urllib.parse import urlencode
 
-    asked = {"since": options.since, "until": options.until, "by": options.by}
+    since, until = moment("--since", options.since), moment("--until", options.until)
+    asked = {"since": since, "until": until, "by": options.by}
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     answer = call("GET", f"/v1/usage?{query}")
     if options.json or options.format == "json":
         print_json(answer)
     elif options.format == "csv":
         _print_csv(answer)
+    elif not answer["held"] and not answer["used"]:
+        first, last = shown_time(answer["since"]), shown_time(answer["until"])
+        print(f"nothing was held from {first} to {last}")
     else:
         _print_table(answer)
     return 0
+
+
+def moment(option: str, text: str | None) -> str | None:
+    """A time as the API takes it; without a zone it is this machine's."""
+    if text is None:
+        return None
+    import datetime as dt
+
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            found = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=parse_duration_s(text))
+        except (UsageError, OverflowError) as error:
+            raise UsageError(
+                f"{option} {text}: not a time",
+                "write 2026-11-01, 2026-11-01T08:00 or, for so long ago, 12h or 7d",
+            ) from error
+    return found.astimezone(dt.UTC).isoformat()
 
 
 def _lines(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from outboard.cli.calls import call, shown
+from outboard.cli.calls import call, path_of, shown, shown_time
 from outboard.cli.parser import Parser, print_json, print_table
 from outboard.errors import UsageError
 
@@ -31,7 +31,7 @@ def users_command(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.action == "set":
         if not options.name:
-            raise UsageError("which user?", "outboard users set NAME")
+            raise UsageError("which user?", "outboard users set NAME; see: outboard users")
         body: dict[str, object] = {}
         for field in ("full_name", "weight"):
             if getattr(options, field) is not None:
@@ -42,7 +42,7 @@ def users_command(words: list[str]) -> int:
             body["direct"] = options.direct == "yes"
         if options.disable or options.enable:
             body["disabled"] = bool(options.disable)
-        answer = call("PUT", f"/v1/users/{options.name}", body)
+        answer = call("PUT", path_of("users", options.name), body)
         if options.json:
             print_json(answer)
         else:
@@ -52,9 +52,12 @@ def users_command(words: list[str]) -> int:
     if options.json:
         print_json(answer)
         return 0
-    fields = ("name", "full_name", "groups", "weight", "direct", "disabled", "created")
+    fields = ("name", "full_name", "groups", "weight", "direct", "disabled")
     print_table(
-        [field.upper().replace("_", " ") for field in fields],
-        [[shown(user[field]) for field in fields] for user in answer["users"]],
+        ["NAME", "FULL NAME", "GROUPS", "WEIGHT", "DIRECT", "DISABLED", "CREATED"],
+        [
+            [*(shown(user[field]) for field in fields), shown_time(user["created"])]
+            for user in answer["users"]
+        ],
     )
     return 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 
 from outboard.client.embedded import connect_embedded
@@ -27,6 +28,7 @@ from outboard.units import format_duration
 
 _STARTS = 3
 _HOLD_S = 20
+_FIRST_HOLD_S, _FOLLOW_S = 1.0, 5.0
 
 
 class Granted:
@@ -101,12 +103,18 @@ class Pool:
         position, the reason, when it may start. Who stops waiting takes the request back.
         """
         body = {"id": request_id, "wait_s": wait_s, "uid": os.getuid(), "pid": os.getpid(), **wish}
+        deadline = None if wait_s is None else time.monotonic() + wait_s
+        # Who waits for longer than a moment wants to see that, and how the queue moves.
+        body["hold_s"] = _FIRST_HOLD_S
         answer = self._call("POST", "/v1/requests", body, _HOLD_S + ANSWER_TIMEOUT_S)
         path = f"/v1/requests/{request_id}"
         try:
             while answer.get("state") == "waiting":
                 on_wait(answer)
-                follow = f"{path}?hold_s={_HOLD_S}"
+                left_s = _FOLLOW_S if deadline is None else deadline - time.monotonic()
+                if left_s <= 0:
+                    raise _ended_without({**answer, "state": "timed_out"}, wait_s)
+                follow = f"{path}?hold_s={min(_FOLLOW_S, left_s):.3f}"
                 answer = self._call("GET", follow, timeout_s=_HOLD_S + ANSWER_TIMEOUT_S)
         except BaseException:
             with contextlib.suppress(OutboardError):

@@ -95,8 +95,7 @@ class Answers:
 
     def reason(self, request_id: str, ask: Ask) -> str:
         """Why a request waits, or ended without a grant."""
-        standing = self._service.standings.get(request_id)
-        return ask.reason or (standing.reason if standing else "it was not looked at yet")
+        return ask.reason or self._service.reason(request_id)
 
     def queue(self, asks: Sequence[Ask], actor: Actor) -> list[dict[str, Any]]:
         """The queue as one may see it, next first."""

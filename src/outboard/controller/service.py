@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from outboard.ledger.requests import Ask, Granted, Lost, Terms
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 from outboard.model.session_file import SessionFile
-from outboard.scheduler.placement import Placement
+from outboard.scheduler.placement import Busy, Placement
 from outboard.scheduler.queue import Plan, Running, Standing, Waiting, plan
 
 log = logging.getLogger("outboard.controller")
@@ -40,6 +41,7 @@ Sight = Callable[[str, str | None], bool]  # of (user, host)
 _ATTEMPTS = 4
 _LEAST_PAUSE_S = 0.02
 _FEED_BACKLOG = 1000
+_MOST_FIRST_REASONS = 1000
 
 
 class SessionMaker(Protocol):
@@ -84,6 +86,7 @@ class Service:
         self.keeper = Keeper(database, terms, pace.grace_s)
         self.standings: dict[str, Standing] = {}
         self.trouble = ""
+        self._first_reasons: OrderedDict[str, str] = OrderedDict()
         self._pace = pace
         self._on_ending = on_ending
         self._reader = ChangeReader()
@@ -237,8 +240,24 @@ class Service:
         except RequestError as error:
             return (), error
         if self.image.waiting or not isinstance(outcome, Placement):
+            self._note_first_reason(request.id, outcome)
             return (), None
         return outcome.devices, None
+
+    def _note_first_reason(self, request_id: str, outcome: Placement | Busy) -> None:
+        """What is told of a request that no pass over the queue has looked at yet."""
+        before = f"{len(self.image.waiting)} requests are before it"
+        reason = outcome.reason if isinstance(outcome, Busy) else before
+        self._first_reasons[request_id] = reason
+        while len(self._first_reasons) > _MOST_FIRST_REASONS:
+            self._first_reasons.popitem(last=False)
+
+    def reason(self, request_id: str) -> str:
+        """Why a request waits, as far as it is known."""
+        standing = self.standings.get(request_id)
+        if standing is not None:
+            return standing.reason
+        return self._first_reasons.get(request_id, "it was not looked at yet")
 
     def _submit(
         self,
@@ -382,5 +401,5 @@ def _anyone(_user: str, _host: str | None) -> bool:
 def _outcome(tx: Transaction, request_id: str, may_see: Sight) -> Granted | Ask:
     found = requests.find_request(tx, request_id)
     if not may_see(found.request.user, found.request.host):
-        raise NotFound(f"there is no request {request_id}")
+        raise NotFound(f"there is no request {request_id}", "see who waits: outboard queue")
     return requests.granted_of(tx, request_id) if found.state == "granted" else found

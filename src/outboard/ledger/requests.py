@@ -140,7 +140,7 @@ def find_request(tx: Transaction, identity: str) -> Ask:
     """The request; raises `NotFound`."""
     found = _find(tx, identity)
     if found is None:
-        raise NotFound(f"there is no request {identity}")
+        raise NotFound(f"there is no request {identity}", "see who waits: outboard queue")
     return found
 
 
