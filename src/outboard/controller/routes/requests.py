@@ -57,10 +57,11 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
     waited = body.wait_s is not None and body.wait_s <= hold_s
     if isinstance(found, Ask) and found.state in ("waiting", "timed_out") and waited:
         reason = here.answers.reason(request.id, found)
-        # It may have been granted, or given up by the keeper, since it was looked at.
-        if await _give_up(here, request.id, reason) or found.state == "timed_out":
+        if not await _give_up(here, request.id, reason):
+            # It was granted, or given up by the keeper, since it was looked at.
+            found = await here.service.follow(request.id, 0.0, actor.owns)
+        if isinstance(found, Ask) and found.state in ("waiting", "timed_out"):
             raise _too_late(body.wait_s or 0.0, reason)
-        found = await here.service.follow(request.id, 0.0, actor.owns)
     return await _told(here, found, response)
 
 
