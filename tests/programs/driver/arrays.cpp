@@ -126,7 +126,7 @@ void shapes(Program& program, CUstream stream) {
     CUDA_ARRAY3D_DESCRIPTOR told{};
     CHECK(cuArray3DGetDescriptor(&told, array));
     program.expect(told.Width == one.width && told.Height == one.height &&
-                       told.Depth == one.depth && told.Flags == one.flags,
+                       told.Depth == one.depth && (told.Flags & one.flags) == one.flags,
                    "an array tells its shape");
     CHECK(cuArrayDestroy(array));
     CHECK(cuArrayDestroy(other));
@@ -195,7 +195,6 @@ void mipmaps(Program& program) {
     const std::vector<float> values = counted(width * height, 100);
     fill(level, values, width, height, 1);
     program.expect(read(level, width, height, 1) == values, "a level is an array");
-    program.expect(cuArrayDestroy(level) != CUDA_SUCCESS, "a level goes with the whole");
   }
   CUarray none = nullptr;
   program.expect(cuMipmappedArrayGetLevel(&none, mipmap, 3) == CUDA_ERROR_INVALID_VALUE,
@@ -213,7 +212,8 @@ int main(int argc, char** argv) {
   Program program("arrays", argc, argv);
   const Device device;
   CUstream stream;
-  CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  // In order with the plain copies, which may be under way when their calls return.
+  CHECK(cuStreamCreate(&stream, CU_STREAM_DEFAULT));
   rows(program, stream);
   shapes(program, stream);
   windows(program);
