@@ -13,8 +13,14 @@ from tests.integration.harness import Direct, Native, Pool
 
 pytestmark = pytest.mark.sanitize
 
+PROGRAMS = [
+    ("peerMemory", "driver"),
+    ("perDeviceState", "static"),
+    ("copiesAcrossDevices", "static"),
+]
 
-@pytest.mark.parametrize(("name", "kind"), [("peerMemory", "driver"), ("perDeviceState", "static")])
+
+@pytest.mark.parametrize(("name", "kind"), PROGRAMS)
 def test_a_program_on_two_devices_computes_what_it_does_directly(
     native: Native, direct: Direct, own_pool: Pool, tmp_path: Path, name: str, kind: str
 ) -> None:
@@ -27,5 +33,5 @@ def test_a_program_on_two_devices_computes_what_it_does_directly(
     own_pool.options.update(two)
     actual = own_pool.run(program, "--out", actual_file, options=("-n", "2"), results=actual_file)
     assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
-    assert len(expected.results) > 0
+    assert (len(expected.results) > 0) == (name != "copiesAcrossDevices")  # its own proof
     assert actual.results == expected.results

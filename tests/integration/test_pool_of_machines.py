@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import HANG_S, Native, eventually
+from tests.integration.harness import HANG_S, Direct, Native, eventually
 from tests.integration.pool_of_machines import PoolOfMachines
 
 
@@ -71,6 +71,33 @@ def test_what_a_program_used_is_in_the_accounts(machines: PoolOfMachines, native
     shown = machines.run_on("client", "usage", "--by", "user").stdout
     assert "BUSY-HOURS" in shown
     assert str(mine["calls"]) in shown
+
+
+def test_copies_arrive_between_devices_of_both_servers(
+    machines: PoolOfMachines, native: Native
+) -> None:
+    outcome = machines.call("run", "-n", "3", "--", native.program("copiesAcrossDevices"))
+    assert outcome.returncode == 0, outcome.describe()
+    assert "devices: 3\ncopiesAcrossDevices: Result = PASS" in outcome.stdout
+    assert "on gpu1 (" in outcome.stderr
+    assert "on gpu2 (" in outcome.stderr
+
+
+def test_volumes_and_arrays_arrive_between_devices_of_both_servers(
+    machines: PoolOfMachines, native: Native, direct: Direct, tmp_path: Path
+) -> None:
+    program = native.program("peerMemory", "driver")
+    directly, remotely = tmp_path / "direct", tmp_path / "remote"
+    two = {"SOFTGPU_DEVICES": "2"}
+    expected = direct.run(program, "--out", directly, results=directly, extra=two)
+    assert expected.returncode == 0, expected.describe()
+    # The first device of each server.
+    words: list[str | Path] = ["env", "CUDA_VISIBLE_DEVICES=0,2", program, "--out", remotely]
+    outcome = machines.call("run", "-n", "3", "--", *words)
+    assert outcome.returncode == 0, outcome.describe()
+    assert "on gpu1 (" in outcome.stderr
+    assert "on gpu2 (" in outcome.stderr
+    assert remotely.read_bytes() == expected.results != b""
 
 
 def test_a_program_outlives_controller_and_agents_killed_with_9(

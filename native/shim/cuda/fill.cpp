@@ -4,6 +4,7 @@
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/waiting.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -35,6 +36,11 @@ CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_byt
   if (on_host && !addresses().is_pinned(reinterpret_cast<const void*>(area.base), span)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
+  bool away = false;
+  if (!on_host) {
+    const CUresult result = stream_for(range, &stream, &away);
+    if (result != CUDA_SUCCESS) return result;
+  }
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   if (on_host) {
     // Registered memory may be named as the program knows it.
@@ -53,7 +59,7 @@ CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_byt
                                        .width = area.width,
                                        .height = area.height});
   reach.sent();
-  return result;
+  return result == CUDA_SUCCESS && away ? wait_all(stream) : result;
 }
 
 CUresult fill(Area area, uint32_t value, uint32_t element_bytes) {

@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shim/cuda/transfer.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
+#include <new>
 
 #include "base/log.hpp"
 #include "shim/cuda/addresses.hpp"
@@ -125,6 +128,32 @@ CUresult upload(Stream* stream, uint64_t to, const void* from, size_t bytes, Whe
       }));
 }
 
+// Through the program's memory, piece by piece; done when the call returns, as far as what follows
+// in `stream` can see.
+CUresult copy_between_servers(Stream* stream, uint64_t to, const Range& target, uint64_t from,
+                              const Range& source, size_t bytes) {
+  constexpr size_t most_bytes = 8 << 20;
+  Stream* reading = stream;
+  Stream* writing = stream;
+  bool read_away = false, write_away = false;
+  CUresult result = stream_for(source, &reading, &read_away);
+  if (result == CUDA_SUCCESS) result = stream_for(target, &writing, &write_away);
+  if (result == CUDA_SUCCESS) result = note_work(reading);
+  if (result == CUDA_SUCCESS) result = note_work(writing);
+  const size_t piece_bytes = std::min(bytes, most_bytes);
+  const std::unique_ptr<std::byte[]> piece(new (std::nothrow) std::byte[piece_bytes]);
+  if (piece == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  for (size_t at = 0; at < bytes && result == CUDA_SUCCESS; at += piece_bytes) {
+    const size_t now = std::min(piece_bytes, bytes - at);
+    uint64_t count = 0;
+    result = read_now(reading, piece.get(), from + at, now);
+    if (result == CUDA_SUCCESS) {
+      result = upload(writing, to + at, piece.get(), now, When::done, &count);
+    }
+  }
+  return result == CUDA_SUCCESS && write_away ? wait_all(writing) : result;
+}
+
 }  // namespace
 
 CUresult send_bytes(Stream* stream, uint64_t to, const void* from, size_t bytes) {
@@ -146,10 +175,15 @@ CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t by
     return find_host(&to) ? copy_any(stream, to, reinterpret_cast<uint64_t>(from), bytes, when)
                           : CUDA_ERROR_INVALID_VALUE;
   }
+  bool away = false;
+  if (const CUresult result = stream_for(range, &stream, &away); result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (away) when = When::done;
   if (is_captured(stream)) return capture_copy(stream, true, to, from, bytes);
   if (const CUresult result = settle_views(from, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  const bool early = when == When::queued || may_return_early(stream);
+  const bool early = !away && (when == When::queued || may_return_early(stream));
   uint64_t count = 0;
   if (const CUresult result = upload(stream, to, from, bytes, when, &count);
       result != CUDA_SUCCESS || when == When::queued) {
@@ -168,6 +202,11 @@ CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, Whe
     return find_host(&from) ? copy_any(stream, reinterpret_cast<uint64_t>(to), from, bytes, when)
                             : CUDA_ERROR_INVALID_VALUE;
   }
+  bool away = false;
+  if (const CUresult result = stream_for(range, &stream, &away); result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (away) when = When::done;
   if (is_captured(stream)) return capture_copy(stream, false, from, to, bytes);
   if (const CUresult result = settle_views(to, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -187,11 +226,17 @@ CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes
                        (find_host(&from) || addresses().is_device(from, bytes, &source));
     return known ? copy_any(stream, to, from, bytes, When::queued) : CUDA_ERROR_INVALID_VALUE;
   }
-  if (target.device->server != source.device->server) return CUDA_ERROR_NOT_SUPPORTED;
-  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  return send(stream,
-              wire::command::CopyOnDevice{
+  if (target.device->server != source.device->server) {
+    return copy_between_servers(stream, to, target, from, source, bytes);
+  }
+  bool away = false;
+  CUresult result = stream_for(target, &stream, &away);
+  if (result == CUDA_SUCCESS) result = note_work(stream);
+  if (result != CUDA_SUCCESS) return result;
+  result = send(
+      stream, wire::command::CopyOnDevice{
                   .stream = stream->head.id(), .destination = to, .source = from, .bytes = bytes});
+  return result == CUDA_SUCCESS && away ? wait_all(stream) : result;
 }
 
 CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When when) {

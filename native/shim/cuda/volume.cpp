@@ -62,15 +62,20 @@ bool lies_on_device(const VolumeEnd& end, const VolumeShape& shape) {
   return end.array != nullptr || addresses().is_device(end.address, extent(end, shape), &range);
 }
 
-client::Server* server_of(const VolumeEnd& end) {
-  if (end.array != nullptr) return end.array->context->server;
+// Whose memory an end on a server is; it is known to be some device's.
+Range owner_of(const VolumeEnd& end) {
   Range range;
-  return addresses().find(end.address, &range) ? range.device->server : nullptr;
+  if (end.array != nullptr) {
+    range.context = end.array->context;
+    range.device = range.context->device;
+  } else {
+    addresses().find(end.address, &range);
+  }
+  return range;
 }
 
 CUresult copy_on_server(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
                         const VolumeShape& shape) {
-  if (server_of(to) != server_of(from)) return CUDA_ERROR_NOT_SUPPORTED;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   return send_volume(stream, to, from, shape);
 }
@@ -226,6 +231,29 @@ CUresult to_program(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
   });
 }
 
+// Through the program's memory; done when the call returns, as far as what follows in `stream` can
+// see.
+CUresult copy_between_servers(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
+                              const VolumeShape& shape) {
+  Stream* reading = stream;
+  Stream* writing = stream;
+  bool read_away = false, write_away = false;
+  CUresult result = stream_for(owner_of(from), &reading, &read_away);
+  if (result == CUDA_SUCCESS) result = stream_for(owner_of(to), &writing, &write_away);
+  if (result != CUDA_SUCCESS) return result;
+  const size_t most = std::min(shape.bytes(), std::max(piece_bytes, shape.width_bytes));
+  const std::unique_ptr<std::byte[]> dense(new std::byte[most]);
+  result = in_pieces(shape, most, [&](size_t row, size_t slice, const VolumeShape& part) {
+    VolumeEnd middle;
+    middle.address = reinterpret_cast<uint64_t>(dense.get());
+    middle.pitch = part.width_bytes;
+    middle.rows = part.height;
+    const CUresult read = to_program(reading, middle, part_of(from, row, slice), part);
+    return read == CUDA_SUCCESS ? to_server(writing, part_of(to, row, slice), middle, part) : read;
+  });
+  return result == CUDA_SUCCESS && write_away ? wait_all(writing) : result;
+}
+
 }  // namespace
 
 CUresult send_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
@@ -248,7 +276,20 @@ CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
       (from.on_server() && !lies_on_device(from, shape))) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  if (to.on_server() && from.on_server()) return copy_on_server(stream, to, from, shape);
+  bool away = false;
+  if (to.on_server() && from.on_server()) {
+    const Range target = owner_of(to);
+    if (target.device->server != owner_of(from).device->server) {
+      return copy_between_servers(stream, to, from, shape);
+    }
+    CUresult result = stream_for(target, &stream, &away);
+    if (result == CUDA_SUCCESS) result = copy_on_server(stream, to, from, shape);
+    return result == CUDA_SUCCESS && away ? wait_all(stream) : result;
+  }
+  if (to.on_server() || from.on_server()) {
+    const CUresult result = stream_for(owner_of(to.on_server() ? to : from), &stream, &away);
+    if (result != CUDA_SUCCESS) return result;
+  }
   if (is_captured(stream) && to.on_server() != from.on_server()) {
     return capture_volume(stream, to, from, shape);
   }
@@ -262,7 +303,7 @@ CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
   if (to.on_server()) {
     const CUresult result = to_server(stream, to, from, shape);
     // A plain copy is in place for every stream when it returns.
-    return result == CUDA_SUCCESS && when == When::done ? wait_all(stream) : result;
+    return result == CUDA_SUCCESS && (away || when == When::done) ? wait_all(stream) : result;
   }
   for (size_t slice = 0; slice < shape.depth; ++slice) {
     for (size_t row = 0; row < shape.height; ++row) {

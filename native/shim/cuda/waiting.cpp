@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shim/cuda/waiting.hpp"
 
+#include "base/log.hpp"
 #include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
 
@@ -75,6 +76,29 @@ CUresult finish_uploads(const client::Server* server) {
     if (const CUresult waited = wait_all(stream); waited != CUDA_SUCCESS) result = waited;
   });
   return result;
+}
+
+CUresult stream_for(const Range& range, Stream** stream, bool* away) {
+  Stream* asked = *stream;
+  *away = range.device->server != asked->context->server;
+  if (!*away) return CUDA_SUCCESS;
+  if (is_captured(asked)) {
+    static const char said[] = "captured copy between servers";
+    say_once(said,
+             "the program captures a copy between devices of two servers, which is not supported; "
+             "it gets CUDA_ERROR_NOT_SUPPORTED");
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  if (!is_idle(asked)) {
+    if (const CUresult result = wait_all(asked); result != CUDA_SUCCESS) return result;
+  }
+  Context* context = range.context;
+  if (context == nullptr) {
+    const CUresult result = primary_context(range.device, &context);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  *stream = context->legacy;
+  return check(context);
 }
 
 CUresult await_upload_slow(Stream* stream) {

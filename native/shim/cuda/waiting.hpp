@@ -10,6 +10,7 @@
 
 #include <cuda.h>
 
+#include "shim/cuda/addresses.hpp"
 #include "shim/cuda/objects.hpp"
 
 namespace outboard::shim {
@@ -36,5 +37,10 @@ inline CUresult await_upload(Stream* stream) {
              ? CUDA_SUCCESS
              : await_upload_slow(stream);
 }
+
+/// Where work on the memory of `range` goes: to `*stream`, or where that is another server's, to
+/// the default stream of the memory's own context, after all that is in `*stream`. `*away` says so:
+/// the call then waits, since nothing on one server waits for another.
+CUresult stream_for(const Range& range, Stream** stream, bool* away);
 
 }  // namespace outboard::shim
