@@ -78,13 +78,8 @@ class Guest:
 
     def prepare(self, package: Path, programs: Path) -> None:
         """The root file system: the host's, a user, the package's file, the test programs."""
-        for name in ("upper", "work", "root"):
-            (self.folder / name).mkdir(parents=True)
-        layers = f"lowerdir=/,upperdir={self.folder}/upper,workdir={self.folder}/work"
-        _call("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
-        (self.root / "etc/hostname").write_text(f"{self.name}\n", encoding="utf-8")
-        (self.root / "etc/machine-id").write_text("", encoding="utf-8")
-        (self.root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+        (self.folder / "upper").mkdir(parents=True)
+        self._mount()
         for unit in _DISABLED:
             (self.root / "etc/systemd/system/multi-user.target.wants" / unit).unlink(
                 missing_ok=True
@@ -104,6 +99,22 @@ class Guest:
         _call("chroot", str(self.root), "systemctl", "-q", "enable", "ssh", "cron")
         (self.root / "etc/sudoers.d").mkdir(exist_ok=True)
         (self.root / "etc/sudoers.d/user1").write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\n")
+
+    def copy(self, image: Guest) -> None:
+        """The root file system of another machine, which is off: a clone of it."""
+        self.folder.mkdir()
+        _call("cp", "-a", str(image.folder / "upper"), str(self.folder / "upper"))
+        self._mount()
+
+    def _mount(self) -> None:
+        """Put the root together; who it is, is found out at the next boot."""
+        for name in ("work", "root"):
+            (self.folder / name).mkdir()
+        layers = f"lowerdir=/,upperdir={self.folder}/upper,workdir={self.folder}/work"
+        _call("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
+        (self.root / "etc/hostname").write_text(f"{self.name}\n", encoding="utf-8")
+        (self.root / "etc/machine-id").write_text("", encoding="utf-8")
+        (self.root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
 
     def boot(self) -> float:
         """Power on; returns when systemd answers, with the seconds that it took."""

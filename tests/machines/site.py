@@ -71,6 +71,10 @@ class Site:
         listing = self.server.sh("ps -eo user:32,args | grep '[o]utboard-worker'").out
         return [line for line in listing.splitlines() if not line.startswith("root ")]
 
+    def hosts(self) -> dict[str, str]:
+        """The client machines that the controller knows: name by id."""
+        return {str(one["id"]): str(one["name"]) for one in self.administer("hosts")["hosts"]}
+
     def join_token(self, kind: str, uses: int = 1) -> str:
         """What the administrator gives to a machine."""
         words = f"tokens create --join {kind} --uses {uses}"

@@ -40,6 +40,7 @@ Commands:
   controller make a pool's controller, and serve it
   nodes      list the GPU servers; drain, cordon, resume one
   users      who may use the pool; limits: how much; tokens: signing in
+  hosts      the client machines of the pool, and what they may do
   doctor     what is wrong with this machine, and what to type
   netperf    round trip and bandwidth to a GPU server
   status     why there are GPUs here or why not, and what to do
@@ -60,7 +61,7 @@ Exit codes: the program's own, 128+n if it was ended by signal n; Outboard's own
 _COMMANDS = {
     **{name: name for name in ("run", "gpus", "sessions", "pool", "login", "join", "agent")},
     **{name: name for name in ("controller", "service", "status", "version")},
-    **{name: name for name in ("nodes", "queue", "tokens", "users", "limits", "usage")},
+    **{name: name for name in ("nodes", "queue", "tokens", "users", "hosts", "limits", "usage")},
     **{name: name for name in ("doctor", "netperf", "smi")},
     "drain": "nodes",
     "cordon": "nodes",

@@ -9,21 +9,20 @@ import os
 import socket
 import sys
 
-from outboard import __version__
-from outboard.cli.login import keep_authority
 from outboard.cli.parser import Parser
-from outboard.client import remote
-from outboard.errors import ConfigurationError
-from outboard.model.identity import Identity, machine_mark, write_identity
-from outboard.model.token import Token, parse_token
+from outboard.client.enrolment import become_client, enrol, join_as_image, prepare_image
+from outboard.errors import ConfigurationError, UsageError
+from outboard.model.identity import Identity, write_identity
+from outboard.model.token import parse_token
+from outboard.service.manager import start_installed
 from outboard.settings import SYSTEM_CONFIGURATION_FILE, load_settings
-from outboard.settings_file import write_settings
 
 AGENT_STATE = "/var/lib/outboard/agent"
 
 _EXAMPLES = """\
   sudo outboard join ob_... https://gpus.example.org:7860
   sudo outboard join - https://gpus.example.org:7860 < token.txt
+  sudo outboard join ob_... https://gpus.example.org:7860 --image
 """
 
 
@@ -34,41 +33,46 @@ def join_command(words: list[str]) -> int:
         "Make this machine part of a pool, as the token says: a GPU server, or a client machine.",
         _EXAMPLES,
     )
-    parser.add_argument("token", help="a join token, or - to read it from stdin")
-    parser.add_argument("url", help="the controller: https://HOST:PORT")
+    parser.add_argument("token", nargs="?", help="a join token, or - to read it from stdin")
+    parser.add_argument("url", nargs="?", help="the controller: https://HOST:PORT")
     parser.add_argument("--name", default=socket.gethostname(), help="this machine's name there")
     parser.add_argument("--state", help=f"GPU server: folder of its identity ({AGENT_STATE})")
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument(
+        "--image", action="store_true", help="not now: each machine made from this one, by itself"
+    )
+    when.add_argument(
+        "--at-boot", action="store_true", help="join if made from an image (done by the unit)"
+    )
     options = parser.parse_args(words)
+    if options.at_boot:
+        return _join_at_boot(options.name)
+    if not options.token or not options.url:
+        raise UsageError("which pool?", "outboard join TOKEN URL")
     token = parse_token(sys.stdin.readline() if options.token == "-" else options.token)
-    answer, pem = _enrol(token, options.url, options.name)
+    if options.image:
+        prepare_image(token, options.url)
+        print(f"machines that are made from this one join {options.url} by themselves")
+        return 0
+    answer, pem = enrol(token, options.url, options.name, "the command line")
     if answer["kind"] == "node":
         state = options.state or load_settings().text("agent.state", AGENT_STATE)
         _become_node(state, answer, pem)
         print(f"this is GPU server {answer['name']} of {options.url} now ({state})")
         print("start its agent: systemctl enable --now outboard-agent, or: outboard agent")
     else:
-        path = SYSTEM_CONFIGURATION_FILE
-        authority = os.path.join(os.path.dirname(path), "authority.pem")
-        keep_authority(authority, pem)
-        settings = {"pool": options.url, "token": str(answer["token"]), "authority": authority}
-        write_settings(path, settings)
-        print(f"this is client {answer['name']} of {options.url} now ({path})")
+        become_client(options.url, answer, pem)
+        print(f"this is client {answer['name']} of {options.url} now ({SYSTEM_CONFIGURATION_FILE})")
     return 0
 
 
-def _enrol(token: Token, url: str, name: str) -> tuple[dict[str, object], str]:
-    pem = remote.fetch_authority(url, token.authority, "the command line")
-    connection = remote.connect(url, pem, "", "the command line")
-    body: dict[str, object] = {
-        "token": str(token),
-        "name": name,
-        "machine": machine_mark(),
-        "release": __version__,
-    }
-    try:
-        return connection.call("POST", "/v1/enrol", body), pem
-    finally:
-        connection.close()
+def _join_at_boot(name: str) -> int:
+    """Services that had no token until now have given up: they are started again."""
+    joined = join_as_image(name)
+    if joined:
+        print(f"this machine has joined the pool as client {joined}")
+        start_installed()
+    return 0
 
 
 def _become_node(state: str, answer: dict[str, object], pem: str) -> None:

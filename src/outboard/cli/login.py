@@ -10,6 +10,7 @@ import sys
 
 from outboard.cli.parser import Parser
 from outboard.client import remote
+from outboard.client.enrolment import keep_authority
 from outboard.directories import user_configuration_file
 from outboard.errors import ConfigurationError, UsageError
 from outboard.model.token import parse_token
@@ -46,17 +47,6 @@ def login_command(words: list[str]) -> int:
     write_settings(path, {"pool": options.url, "token": str(token), "authority": authority})
     print(f"{options.url} is this account's pool now, as {answer.get('name', 'N/A')} ({path})")
     return 0
-
-
-def keep_authority(path: str, pem: str) -> None:
-    """Put the authority's certificate, which is no secret, where the configuration names it."""
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            file.write(pem)
-        os.rename(f"{path}.new", path)
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _ask() -> str:

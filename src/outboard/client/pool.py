@@ -35,7 +35,8 @@ class Granted:
     """What a request was granted: the session, and what is worth telling about it.
 
     `renew_every_s` is how often the pool wants to hear of the holder; None where the connection
-    itself is the sign. `notice` is what its user should be told now.
+    itself is the sign. `ends_s` is what is left of the longest time that the pool gives a session,
+    `notice` what its user should be told now.
     """
 
     def __init__(self, answer: dict[str, object]) -> None:
@@ -48,6 +49,8 @@ class Granted:
         self.total_bytes = [int(value) for value in total] if isinstance(total, list) else []
         self.epoch = int(str(answer.get("epoch", 0)))
         self.lease_s = float(str(answer.get("lease_s", 180)))
+        ends = answer.get("ends_s")
+        self.ends_s = float(str(ends)) if ends is not None else None
         self.programs = int(str(answer.get("programs", 0)))
         self.notice = str(answer.get("notice", ""))
 

@@ -140,6 +140,9 @@ class Answers:
             "grant_expires_unix": expires_unix,
             "renew_every_s": self.renew_every_s,
             "lease_s": self._service.terms.lease_us / 1_000_000,
+            "ends_s": None
+            if row.end_by_us is None
+            else max(0, row.end_by_us - tx.now_us) / 1_000_000,
             "programs": _programs(tx, str(row.allocation)),
             "notice": _notice(tx, str(row.allocation)),
             "allocation": row.allocation,

@@ -160,9 +160,9 @@ def list_sessions(
 
 
 def find_session(tx: Transaction, session: str) -> sa.Row[tuple[object, ...]]:
-    """The session's row with its allocation's epoch; raises `NotFound`."""
+    """The session's row with its allocation's epoch and end; raises `NotFound`."""
     row = tx.connection.execute(
-        sa.select(sessions, allocations.c.epoch, allocations.c.request)
+        sa.select(sessions, allocations.c.epoch, allocations.c.request, allocations.c.end_by_us)
         .join(allocations, allocations.c.id == sessions.c.allocation, isouter=True)
         .where(sessions.c.id == session)
     ).one_or_none()

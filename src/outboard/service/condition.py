@@ -36,6 +36,7 @@ class Condition:
     programs: int = 0
     unused_since_unix: float = 0.0
     lease_until_unix: float = 0.0
+    ends_unix: float | None = None  # when the pool ends the session, whoever uses it
     pending: str = ""  # an option that was changed and is not in force yet
 
     def become(self, state: State, reason: str = "") -> None:
@@ -53,8 +54,14 @@ class Condition:
 
     def _text(self, now_unix: float) -> str:
         if self.state is State.ACTIVE:
-            return f"{self.devices()}; {self._use(now_unix)}; lease until {self._until()}" + (
-                f"; {self.reason}" if self.reason else ""
+            return "; ".join(
+                [
+                    self.devices(),
+                    self._use(now_unix),
+                    f"lease until {_clock(self.lease_until_unix)}",
+                    *self._end(),
+                    *([self.reason] if self.reason else []),
+                ]
             )
         if self.state is State.STANDBY:
             return f"standby: {self.reason}; the next CUDA program gets GPUs again"
@@ -98,6 +105,9 @@ class Condition:
             if self.state is State.ACTIVE and not self.programs
             else None,
             "lease_until": _iso(self.lease_until_unix) if self.state is State.ACTIVE else None,
+            "ends": None
+            if self.ends_unix is None or self.state is not State.ACTIVE
+            else _iso(self.ends_unix),
             "pending": self.pending or None,
         }
 
@@ -106,8 +116,14 @@ class Condition:
             return f"{self.programs} program{'' if self.programs == 1 else 's'}"
         return f"unused for {format_duration(now_unix - self.unused_since_unix)}"
 
-    def _until(self) -> str:
-        return time.strftime("%H:%M:%S", time.localtime(self.lease_until_unix))
+    def _end(self) -> list[str]:
+        if self.ends_unix is None:
+            return []
+        return [f"the pool ends the session at {_clock(self.ends_unix)}"]
+
+
+def _clock(unix: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(unix))
 
 
 def _iso(unix: float) -> str:

@@ -100,6 +100,8 @@ class Service:
         self._stirred = asyncio.Event()
         self._changed = asyncio.Event()
         self._granted: Granted | None = None
+        self._exchange_s = 0.0
+        self._warned = False
         self._stopping: asyncio.Future[int]
 
     @property
@@ -197,6 +199,8 @@ class Service:
         condition.session = granted.session
         condition.software = granted.software or condition.software
         condition.unused_since_unix = now_unix
+        self._exchange_s = _exchange_s(granted)
+        self._warned = False
         self._note(granted, now_unix)
         self._become(State.ACTIVE)
         log.info("session %s: %s", granted.session.session, condition.devices())
@@ -242,6 +246,8 @@ class Service:
                 await self._release()
                 return True
             condition.pending = "new options wait until no program is connected"
+        if granted.ends_s is not None and granted.ends_s <= self._exchange_s:
+            return await self._leave_before_the_end(granted)
         if options.idle_s is None or granted.programs or self._reception.expected(time.time()):
             return False
         idle_s = time.time() - condition.unused_since_unix
@@ -261,6 +267,18 @@ class Service:
         await self._wait_for_stir(None)
         self._become(State.WAITING, "a program asks for GPUs")
 
+    async def _leave_before_the_end(self, granted: Granted) -> bool:
+        """The pool's limit on a session's time is near: exchange what nobody uses, warn else."""
+        if not granted.programs and not self._reception.expected(time.time()):
+            self._become(State.WAITING, "the pool's longest time for a session is nearly up")
+            await self._release()
+            return True
+        if not self._warned:
+            self._warned = True
+            line = self.condition.line(time.time())
+            log.warning("programs that run then lose their GPUs: %s", line)
+        return False
+
     async def _release(self) -> None:
         try:
             await _in_thread(self._holder.release)
@@ -275,6 +293,7 @@ class Service:
             condition.unused_since_unix = now_unix
         condition.programs = granted.programs
         condition.lease_until_unix = now_unix + granted.lease_s
+        condition.ends_unix = None if granted.ends_s is None else now_unix + granted.ends_s
 
     def _next_look_s(self, granted: Granted) -> float:
         """Renew at a sixth of the lease and half of the grant; look often enough for idleness."""
@@ -282,6 +301,8 @@ class Service:
         look_s = min(granted.lease_s / 6, grant_left_s / 2)
         if self.options.idle_s is not None:
             look_s = min(look_s, self.options.idle_s / 4)
+        if granted.ends_s is not None and granted.ends_s > self._exchange_s:
+            look_s = min(look_s, granted.ends_s - self._exchange_s)
         return max(_LEAST_LOOK_S, look_s)
 
     async def _rest(self, state: State, reason: str) -> None:
@@ -337,6 +358,11 @@ class Service:
         while True:
             await asyncio.sleep(min(self._notifier.watchdog_s or 5.0, 5.0))
             self._notifier.tell("WATCHDOG=1", f"STATUS={self.condition.line(time.time())}")
+
+
+def _exchange_s(granted: Granted) -> float:
+    """How long before its end a session that nobody uses is exchanged for the next."""
+    return 0.0 if granted.ends_s is None else min(granted.lease_s, granted.ends_s / 4)
 
 
 def _why(error: Exception) -> str:

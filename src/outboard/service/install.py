@@ -177,7 +177,7 @@ def _block_files(folders: ServiceFolders) -> list[str]:
 
 def _templates(system: bool) -> list[str]:
     names = ["outboard@.service", "outboard@.socket"]
-    return [*names, "outboard-ready@.service"] if system else names
+    return [*names, "outboard-ready@.service", "outboard-join.service"] if system else names
 
 
 def _others_installed(units: str) -> bool:

@@ -9,6 +9,7 @@ import os
 import subprocess
 
 from outboard.service.folders import ServiceFolders
+from outboard.service.installed import known_services
 from outboard.service.unit_text import request_words
 
 _TIMEOUT_S = 10.0
@@ -33,6 +34,13 @@ def unit_request(folders: ServiceFolders) -> list[str]:
 def stop_socket(folders: ServiceFolders) -> None:
     """Stop listening, without waiting: this runs inside a job of the same units."""
     _systemctl(folders, "--no-block", "stop", f"outboard@{folders.name}.socket")
+
+
+def start_installed() -> None:
+    """Start the machine's services that are enabled and have ended, without waiting."""
+    for folders in known_services():
+        if folders.system:
+            _systemctl(folders, "--no-block", "start", folders.unit)
 
 
 def job_of(listing: str, unit: str) -> str:

@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -118,13 +119,21 @@ def _unlink_if_there(path: str) -> None:
 def share_settings(folders: ServiceFolders) -> None:
     """Give the daemon, which is not root, what of the machine's settings it needs: a copy that only
     it reads. The machine's token stays root's."""
-    from outboard.settings_file import write_settings  # tomllib: only where it is used
+    from outboard.client.enrolment import is_copy  # ssl, tomllib: only where they are used
+    from outboard.settings_file import write_settings
 
     settings = load_settings(machine=True)  # the user's file, here, is the copy of the last start
     owner = os.stat(folders.private)
     folder = os.path.join(folders.private, "outboard")
     values = {}
-    for name in ("pool", "token", "authority"):
+    names = ["pool", "token", "authority"]
+    if is_copy():
+        sys.stderr.write(
+            "this machine is a copy of another, whose token it does not use; join it:"
+            " outboard join TOKEN URL\n"
+        )
+        names = ["pool", "authority"]
+    for name in names:
         found = settings.find(name)
         if found is not None:
             values[name] = found[0]

@@ -5,6 +5,8 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import time
+
 from outboard.model.session_file import SessionDevice, SessionFile, SessionNode
 from outboard.service.condition import Condition, State
 
@@ -60,3 +62,11 @@ def test_standby_says_that_nothing_needs_to_be_done() -> None:
 def test_what_is_not_known_is_null_for_programs() -> None:
     record = Condition(State.STANDBY, "idle").to_json(NOW)
     assert (record["programs"], record["unused_s"], record["lease_until"]) == (None, None, None)
+
+
+def test_the_line_says_when_the_pool_ends_the_session() -> None:
+    condition = Condition(session=SESSION, ends_unix=0.0)
+    condition.become(State.ACTIVE)
+    clock = time.strftime("%H:%M:%S", time.localtime(0))
+    assert f"; the pool ends the session at {clock}" in condition.line(0.0)
+    assert condition.to_json(0.0)["ends"] == "1970-01-01T00:00:00Z"

@@ -42,7 +42,7 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
     request = body.request(_user_of(actor, body.user), actor.host)
     if actor.host is not None:
         policy = await here.service.read(lambda tx: subjects.host_policy(tx, actor.host or ""))
-        _require_policy(actor, policy)
+        _require_policy(actor, policy, by_service=bool(body.holder_sha256))
         if actor.has("service"):
             # Whom it vouches for needs no account before; one that was disabled stays so.
             await here.service.write(lambda tx: subjects.ensure_user(tx, request.user))
@@ -214,11 +214,12 @@ async def _give_up(here: Here, request_id: str, reason: str) -> bool:
     return await here.service.write(lambda tx: requests.finish(tx, request_id, "timed_out", reason))
 
 
-def _require_policy(actor: Actor, policy: str) -> None:
-    """What an administrator has said of the client machine that asks."""
+def _require_policy(actor: Actor, policy: str, *, by_service: bool) -> None:
+    """What an administrator has said of the client machine that asks. Its token is read by root
+    alone, who is its service; `outboard run` of root names no holder and is told."""
     if policy == "blocked":
         raise Forbidden("this machine may not use the pool", "ask the administrator")
-    if policy == "service-only" and not actor.has("service"):
+    if policy == "service-only" and not (by_service and actor.has("service")):
         raise Forbidden(
             "on this machine GPUs are had by its service alone", "see it: outboard status"
         )
