@@ -169,7 +169,8 @@ def test_a_stop_leaves_nothing_that_varies_and_says_so_in_one_line(active: Guest
     shell = active.start(["su", "-l", USER])
     assert active.sh("systemctl stop outboard@default").code == 0
     assert active.sessions() == []
-    assert active.sh("find /run/outboard -type f -o -type s -o -type l").out == ""
+    left = "find /run/outboard -type f -o -type s -o -type l"
+    eventually("nothing is left", lambda: active.sh(left).out == "")
     refused = login(active)
     lines = [line for line in refused.err.splitlines() if line.startswith("outboard:")]
     why = "no GPUs: the GPU service of this machine is not running; see why: outboard status"
@@ -180,6 +181,14 @@ def test_a_stop_leaves_nothing_that_varies_and_says_so_in_one_line(active: Guest
     active.state("active")
     out, _ = shell.communicate(f"{MATRIX}\n", timeout=60)
     assert PASS in out
+
+
+def test_a_start_right_after_a_stop_is_heard(active: Guest) -> None:
+    for _ in range(3):
+        done = active.sh("systemctl stop outboard@default; systemctl start outboard@default")
+        assert done.code == 0, done
+        active.state("active")
+        assert passes(login(active))
 
 
 def test_other_users_may_not_stop_it_and_operators_may(active: Guest) -> None:

@@ -82,9 +82,10 @@ def _ended(words: list[str]) -> int:
 
     stopping = unit_is_stopping(folders)
     if stopping or os.environ.get("EXIT_STATUS") == str(EXIT_INCURABLE):
-        # Its socket would start it again for every program that asks.
-        unpublish(folders)
+        # Its socket would start it again for every program that asks. A start that follows at once
+        # calls this stop off.
         stop_socket(folders)
+        unpublish(folders, socket_too=False)
     if not stopping:
         return 0
     error = release_left_over(folders.lease_file)

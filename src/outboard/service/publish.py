@@ -39,10 +39,15 @@ def publish_session(folders: ServiceFolders, options: ServiceOptions) -> None:
         _replace_link(folders.session_file, users_link(entry.pw_uid))
 
 
-def unpublish(folders: ServiceFolders) -> None:
-    """Take everything away that varies. What was never there is no failure."""
-    for path in (folders.session_file, folders.environment_file, folders.socket):
+def unpublish(folders: ServiceFolders, *, socket_too: bool) -> None:
+    """Take everything away that varies. What was never there is no failure.
+
+    A socket that systemd made is systemd's to remove: its unit may go on, and would be deaf.
+    """
+    for path in (folders.session_file, folders.environment_file):
         _unlink_if_there(path)
+    if socket_too:
+        _unlink_if_there(folders.socket)
     users = os.path.join(SYSTEM_ROOT, USERS_FOLDER)
     for name in os.listdir(users) if folders.system and os.path.isdir(users) else ():
         path = os.path.join(users, name)
@@ -80,7 +85,7 @@ def publish(folders: ServiceFolders, options: ServiceOptions) -> Iterator[socket
             publish_session(folders, options)
             yield listener
         finally:
-            unpublish(folders)
+            unpublish(folders, socket_too=True)
 
 
 def socket_access(options: ServiceOptions) -> tuple[int, int, int]:
