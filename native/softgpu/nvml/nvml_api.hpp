@@ -10,6 +10,7 @@
 #include <cstddef>
 
 #include "config.hpp"
+#include "faults.hpp"
 #include "identity.hpp"
 
 namespace softgpu {
@@ -30,7 +31,10 @@ template <class Call>
 nvmlReturn_t with_device(nvmlDevice_t handle, Call&& call) {
   if (!nvml_initialised()) return NVML_ERROR_UNINITIALIZED;
   int index = device_index(handle);
-  return index < 0 ? NVML_ERROR_INVALID_ARGUMENT : call(index);
+  if (index < 0) return NVML_ERROR_INVALID_ARGUMENT;
+  uint64_t lost = 0;
+  if (nvml_fault(index, "lost", &lost) && lost != 0) return NVML_ERROR_GPU_IS_LOST;
+  return call(index);
 }
 
 /// For calls that answer one number that is the same for every device.

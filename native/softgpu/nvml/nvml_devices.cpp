@@ -1,5 +1,5 @@
 // What NVML tells about a device. What a CPU cannot know of itself (temperature, power, fans,
-// utilization) is NOT_SUPPORTED, by the fallbacks, and never a made-up number.
+// utilization) is NOT_SUPPORTED, and never a made-up number, but where a test says what it is.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstdio>
@@ -31,6 +31,18 @@ nvmlReturn_t pci_info(nvmlDevice_t device, nvmlPciInfo_t* out) {
     out->domain = static_cast<unsigned>(id.pci_domain);
     out->bus = static_cast<unsigned>(id.pci_bus);
     out->device = static_cast<unsigned>(id.pci_device);
+    return NVML_SUCCESS;
+  });
+}
+
+/// What a test says, or NOT_SUPPORTED.
+template <class T>
+nvmlReturn_t told(nvmlDevice_t device, const char* name, T* out) {
+  return with_device(device, [&](int index) {
+    uint64_t value = 0;
+    if (out == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
+    if (!nvml_fault(index, name, &value)) return NVML_ERROR_NOT_SUPPORTED;
+    *out = static_cast<T>(value);
     return NVML_SUCCESS;
   });
 }
@@ -120,6 +132,25 @@ nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t* 
     *out = {config().memory_bytes, config().memory_bytes, 0};
     return NVML_SUCCESS;
   });
+}
+
+nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensors_t,
+                                      unsigned int* out) {
+  return told(device, "temperature", out);
+}
+nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int* out) {
+  return told(device, "power", out);
+}
+nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t* out) {
+  unsigned int busy = 0;
+  const nvmlReturn_t r = out ? told(device, "utilization", &busy) : NVML_ERROR_INVALID_ARGUMENT;
+  if (r == NVML_SUCCESS) *out = {busy, busy};
+  return r;
+}
+nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t type,
+                                         nvmlEccCounterType_t, unsigned long long* out) {
+  if (type != NVML_MEMORY_ERROR_TYPE_UNCORRECTED) return NVML_ERROR_NOT_SUPPORTED;
+  return told(device, "ecc", out);
 }
 
 nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int* major, int* minor) {

@@ -21,6 +21,7 @@ from outboard.agent.calls import WorkerCalls
 from outboard.agent.driver import candidate_drivers
 from outboard.agent.epochs import Epochs
 from outboard.agent.gate import Gate
+from outboard.agent.health import DeviceHealth, Reader, nvml_of
 from outboard.agent.inventory import Inventory, find_devices
 from outboard.agent.isolation import missing_isolation, raise_soft_limits, worker_environment
 from outboard.agent.link import ControllerLink
@@ -85,6 +86,7 @@ class _Service:
         self._inventory = inventory
         self._keys = KnownKeys(bytes.fromhex(key) for key in identity.keys)
         self._workers: Workers
+        self._devices: DeviceHealth
 
     async def run(self, worker: str, environment: dict[str, str], host: str, port: int) -> None:
         """Serve until a signal asks for the end."""
@@ -115,6 +117,11 @@ class _Service:
             identity.name, agent, link, self._describe(gate.address), self._health, self._learn
         )
         agent.on_programs = reporter.changed
+        self._devices = DeviceHealth(self._inventory.devices, reporter.changed)
+        nvml = nvml_of(self._inventory.driver)
+        reader = nvml and Reader(nvml, self._inventory.devices, self._devices)
+        if reader:
+            reader.start()
         self._workers.fill()
         log.info(
             "release %s, node %s, data plane on %s, driver %s, %d devices, controllers %s",
@@ -138,6 +145,8 @@ class _Service:
         notify("STOPPING=1")
         for task in tasks:
             task.cancel()
+        if reader:
+            reader.close()
         gate.close()
         calls.close()
         await link.close()
@@ -187,10 +196,7 @@ class _Service:
             "healthy": not failing,
             "reason": reason,
             "warm_workers": self._workers.warm_count,
-            "devices": [
-                {"index": device.index, "healthy": True, "reason": ""}
-                for device in self._inventory.devices
-            ],
+            "devices": self._devices.report(),
         }
 
     def _learn(self, keys: tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from outboard import __version__
 from outboard.controller.access import PUBLIC_PATHS, Access
 from outboard.controller.answers import Answers
+from outboard.controller.figures import FiguresOf
 from outboard.controller.http import LARGEST_BODY_BYTES, problem
 from outboard.controller.metrics import Metrics
 from outboard.controller.parts import Parts
@@ -53,6 +54,7 @@ def create_app(
     service: Service,
     maker: SessionMaker,
     held: Callable[[str], list[int] | None] = lambda _session: None,
+    figures: FiguresOf = lambda _node, _index: {},
     access: Access | None = None,
     routers: Iterable[APIRouter] = (),
     ca_mark: str = "0" * 16,
@@ -60,8 +62,8 @@ def create_app(
 ) -> FastAPI:
     """The application; its lifespan starts and closes the service.
 
-    `held` says what a session's programs hold; `routers` are further ones, that guard themselves;
-    `work` runs beside, until it is cancelled.
+    `held` says what a session's programs hold, `figures` what NVML says of a device; `routers` are
+    further ones, that guard themselves; `work` runs beside, until it is cancelled.
     """
 
     @contextlib.asynccontextmanager
@@ -86,7 +88,7 @@ def create_app(
     )
     access = access or Access(service)
     answers = Answers(service, maker, held)
-    metrics = Metrics(service)
+    metrics = Metrics(service, figures)
     app.state.parts = Parts(service, access, answers, metrics, ca_mark)
     for router in (*_ROUTERS, *routers):
         app.include_router(router)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from outboard.controller.figures import FIGURES
 from outboard.controller.uses import Uses, read_uses
 from outboard.errors import MalformedRequest, NodeRemoved, OutboardError
 from outboard.ledger import accounting, allocations, enrolment, idleness, nodes, standing
@@ -39,6 +40,7 @@ _MOST_DEVICES = 256
 _MOST_SESSIONS = 4096
 
 Order = dict[str, object]
+Figures = dict[str, float]
 
 
 class Fleet:
@@ -66,6 +68,7 @@ class Fleet:
         self._heard: set[str] = set()
         self._programs: dict[str, int] = {}
         self._health: dict[str, dict[int | None, str]] = {}
+        self._figures: dict[str, dict[int, Figures]] = {}
         self._held: dict[str, list[int]] = {}
         self._used_us: dict[str, int] = {}
         self._uses = Uses()
@@ -108,6 +111,7 @@ class Fleet:
         described = None if told is None else _node(node, told)
         more = {} if told is None else _about(told, body)
         health = _health(body)
+        self._figures[node] = _figures(body)
         if described or ended or not seen.reconciled or self._health.get(node) != health:
             self._database.write(
                 lambda tx: self._take_in(tx, node, described, more, health, running, ended)
@@ -137,6 +141,10 @@ class Fleet:
     def held_bytes(self, session: str) -> list[int] | None:
         """What a session's programs hold of each device on the node that reported it last."""
         return self._held.get(session)
+
+    def figures(self, node: str, index: int) -> Figures:
+        """What NVML said last of a device whose agent reports here; what is not known is absent."""
+        return self._figures.get(node, {}).get(index, {})
 
     def poke(self) -> None:
         """Something began to end: agents are told at once. Call it on the event loop."""
@@ -335,6 +343,21 @@ def _health(body: Mapping[str, Any]) -> dict[int | None, str]:
         if isinstance(device, dict):
             reasons[_whole(device, "index")] = _reason(device)
     return reasons
+
+
+def _figures(body: Mapping[str, Any]) -> dict[int, Figures]:
+    """The figures of each device that are known."""
+    told = body.get("health")
+    listed = _list(told, "devices", _MOST_DEVICES) if isinstance(told, dict) else []
+    return {
+        _whole(device, "index"): {
+            name: float(value)
+            for name in FIGURES
+            if isinstance(value := device.get(name), int | float) and abs(value) < 1 << 62
+        }
+        for device in listed
+        if isinstance(device, dict)
+    }
 
 
 def _reason(told: Mapping[str, Any]) -> str:

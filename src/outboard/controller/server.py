@@ -81,6 +81,7 @@ def make_app(parts: Parts) -> FastAPI:
         service,
         parts.grants,
         held=fleet.held_bytes,
+        figures=fleet.figures,
         access=access,
         routers=(
             public_routes(fleet, authority.credential.certificate_pem.decode()),

@@ -12,6 +12,7 @@ from outboard import __version__
 from outboard.controller import views
 from outboard.controller.actor import Actor
 from outboard.controller.bodies import DrainBody, ReasonBody
+from outboard.controller.figures import FIGURES
 from outboard.controller.parts import AS_USER, Admin, Here, User
 from outboard.ledger import nodes
 from outboard.ledger.requests import SECOND_US
@@ -35,6 +36,9 @@ async def status(here: Here, actor: User) -> dict[str, Any]:
 async def devices(here: Here, actor: User) -> dict[str, Any]:
     """Every GPU, with what is granted of it. Sessions of others have no names for users."""
     found = await here.service.read(views.list_devices)
+    for device in found:
+        known = here.metrics.figures(device["node"], device["index"])
+        device.update({name: known.get(name) for name in FIGURES})
     if not actor.sees_all:
         own = await here.service.read(
             lambda tx: views.list_sessions(tx, actor.user, here.answers.held)

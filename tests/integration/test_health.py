@@ -1,0 +1,98 @@
+"""A GPU that breaks is placed on no more, with the reason, until it is well again.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import ssl
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outboard.ledger import subjects, tokens
+from outboard.ledger.schema import devices
+from tests.integration.harness import Native, eventually
+from tests.unit.controller.site import Site
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def site(native: Native) -> Iterator[Site]:
+    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
+    made = Site(folder, native=native.root)
+    agent = made.add_agent("gpu1")
+    agent.end(signal.SIGTERM)
+    agent.start(SOFTGPU_NVML_FAULTS=str(folder / "faults"))
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder)
+
+
+def say(site: Site, *lines: str) -> None:
+    """What NVML is to say of the device from now on."""
+    new = site.folder / "faults.new"
+    new.write_text("".join(f"0 {line}\n" for line in lines))
+    new.rename(site.folder / "faults")
+
+
+def trouble(site: Site) -> str:
+    """Why nothing is placed on the device."""
+    row = site.parts.database.read(lambda tx: tx.connection.execute(devices.select()).one())
+    return "" if row.healthy else str(row.health_reason)
+
+
+def exposition(site: Site) -> str:
+    mark = site.installation.authority.mark
+
+    def token(tx: tokens.Transaction) -> str:
+        subjects.ensure_user(tx, "eve")
+        return tokens.create_token(tx, ("user", "eve"), ("read",), ca_hash=mark)
+
+    trusted = ssl.create_default_context(
+        cadata=site.installation.authority.credential.certificate_pem.decode()
+    )
+    head = {"Authorization": f"Bearer {site.parts.database.write(token)}"}
+    asked = urllib.request.Request(f"{site.url}/metrics", headers=head)
+    with urllib.request.urlopen(asked, context=trusted) as answer:
+        return str(answer.read().decode())
+
+
+def test_a_broken_gpu_takes_nothing_until_it_is_well_again(site: Site) -> None:
+    for lines, reason in (
+        (["ecc 2"], "2 uncorrectable memory errors since its driver started"),
+        (["lost 1"], "it has fallen off the bus: NVML cannot reach it any more"),
+    ):
+        say(site, *lines)
+        eventually("it is known to be broken", lambda reason=reason: trouble(site) == reason)
+        with pytest.raises(AssertionError, match="takes nothing new"):
+            site.grant([("gpu1", 0, 300 * MIB)])
+        say(site)
+        eventually("it is well again", lambda: not trouble(site))
+        assert site.grant([("gpu1", 0, 300 * MIB)])
+
+
+def test_its_figures_are_there_as_dashboards_know_them(site: Site) -> None:
+    say(site, "temperature 41", "power 250500", "utilization 37")
+    eventually(
+        "the figures are known", lambda: "temperature_c" in site.parts.fleet.figures("gpu1", 0)
+    )
+    known = {
+        line.split("{")[0]: float(line.rpartition(" ")[2])
+        for line in exposition(site).splitlines()
+        if line.startswith("DCGM_FI_DEV_")
+    }
+    assert known["DCGM_FI_DEV_GPU_TEMP"] == 41
+    assert known["DCGM_FI_DEV_POWER_USAGE"] == 250.5
+    assert known["DCGM_FI_DEV_GPU_UTIL"] == 37
+    assert known["DCGM_FI_DEV_FB_USED"] == 0
+    assert known["DCGM_FI_DEV_FB_FREE"] > 0
+    assert "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL" not in known, "what is not known is not told"
