@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_copies_arrive_between_devices_of_both_servers(
     assert "devices: 3\ncopiesAcrossDevices: Result = PASS" in outcome.stdout
     assert "on gpu1 (" in outcome.stderr
     assert "on gpu2 (" in outcome.stderr
+
+
+def test_cupy_computes_on_devices_of_both_servers(
+    machines: PoolOfMachines, direct: Direct, tmp_path: Path
+) -> None:
+    python = Path(sys.prefix) / "bin/python"
+    program = Path(__file__).parent / "frameworks/cupy_devices.py"
+    directly, remotely = tmp_path / "direct", tmp_path / "remote"
+    three = {"SOFTGPU_DEVICES": "3", "CUPY_CACHE_DIR": str(tmp_path / "cache")}
+    expected = direct.run(python, program, directly, results=directly, extra=three)
+    assert expected.returncode == 0, expected.describe()
+    outcome = machines.call("run", "-n", "3", "--", python, program, remotely)
+    assert outcome.returncode == 0, outcome.describe()
+    assert outcome.stdout == expected.stdout == "PASS on 3 devices\n"
+    assert "on gpu1 (" in outcome.stderr
+    assert "on gpu2 (" in outcome.stderr
+    assert remotely.read_bytes() == expected.results != b""
 
 
 def test_volumes_and_arrays_arrive_between_devices_of_both_servers(
