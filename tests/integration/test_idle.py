@@ -90,7 +90,11 @@ def test_what_calls_nothing_is_warned_and_ended_and_what_computes_goes_on(
         holder.read_until("HOLDING")
         database.write(lambda tx: limits.set_limit(tx, ("user", "ada"), "idle_s", IDLE_S))
         for granted in (watched, held):
-            eventually("it ends", lambda granted=granted: standing(site, granted)[0] == "ended")
+
+            def has_ended(one: Granted = granted) -> bool:
+                return standing(site, one)[0] == "ended"
+
+            eventually("it ends", has_ended)
             assert standing(site, granted)[1].startswith(f"idle for {IDLE_S}s: user ada may keep")
         assert monitor.read_until("LOST").startswith("LOST")
         warned = database.read(
