@@ -63,6 +63,9 @@ class SharePage:
         """The page of an agent before this one, whose workers still have the slots in `taken`."""
         page = cls(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), devices)
         page._taken = set(taken)
+        if os.fstat(page.descriptor).st_size < PAGE_BYTES:
+            # Of an older release. Its workers know less of the page, newer ones need all of it.
+            os.ftruncate(page.descriptor, PAGE_BYTES)
         return page
 
     def set_limits(self, limits_bytes: list[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,18 @@ def test_what_a_program_did_is_gone_with_its_slot() -> None:
     page.return_slot(0)
     assert page.use(0) is None
     assert page.use(1) is not None
+    page.close()
+
+
+def test_a_page_of_an_older_release_grows(tmp_path: Path) -> None:
+    path = str(tmp_path / "page")
+    made = SharePage.make([100], path)
+    os.pwrite(made.descriptor, struct.pack("<Q", 30), 256)
+    os.ftruncate(made.descriptor, 65536)
+    made.close()
+    page = SharePage.open(path, 1, {0})
+    assert (page.held_bytes(), page.use(0)) == ([30], None)
+    assert os.fstat(page.descriptor).st_size == PAGE_BYTES
     page.close()
 
 
