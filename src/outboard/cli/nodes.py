@@ -5,6 +5,8 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+from typing import Any
+
 from outboard.cli.calls import call, path_of, shown
 from outboard.cli.parser import Parser, print_json, print_table
 from outboard.errors import UsageError
@@ -15,6 +17,7 @@ _EXAMPLES = """\
   outboard nodes cordon gpu3                  and drain, resume: as the commands of that name
   outboard nodes remove gpu3
 """
+_SILENT = "its agent has not reported yet: outboard agent, there"
 
 
 def nodes_command(words: list[str]) -> int:
@@ -39,13 +42,13 @@ def nodes_command(words: list[str]) -> int:
         [
             node["name"],
             node["state"],
-            "ok" if node["healthy"] else "bad",
+            _health(node),
             str(node["devices"]),
             format_mib(node["capacity_bytes"] - node["granted_bytes"]),
             f"{format_duration(node['silent_s'])} ago",
             shown(node["release"] or None),
             shown(node["address"] or None),
-            node["health_reason"] or node["reason"] or "-",
+            node["health_reason"] or node["reason"] or ("-" if node["address"] else _SILENT),
         ]
         for node in answer["nodes"]
     ]
@@ -54,6 +57,13 @@ def nodes_command(words: list[str]) -> int:
     else:
         print("no GPU servers yet; add one: outboard tokens create --join node")
     return 0
+
+
+def _health(node: dict[str, Any]) -> str:
+    """What its agent said; a server that has only joined has no agent that said anything."""
+    if not node["address"]:
+        return "N/A"
+    return "ok" if node["healthy"] else "bad"
 
 
 def drain_command(words: list[str]) -> int:

@@ -159,17 +159,21 @@ class Service:
 
     async def rehearse(self, request: Request) -> Rehearsal:
         """What would become of a request now; raises what `request` would raise."""
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            if attempt:  # never the worse answer on a picture that may be behind the ledger
+                await self._read_devices()
             now_us = await self.read(lambda tx: tx.now_us)
             made = self._make_plan(now_us, Waiting(request, now_us))
-            if request.id not in made.refusals:
-                found = Rehearsal.of(made, request)
-                limited = await self.run(
-                    lambda: rehearse(self.database, request, found.devices, self.terms)  # noqa: B023
-                )
-                if limited is not None:
-                    return Rehearsal(reason=limited) if limited else found
-            await self._read_devices()
+            if request.id in made.refusals:
+                continue
+            found = Rehearsal.of(made, request)
+            limited = await self.run(
+                lambda: rehearse(self.database, request, found.devices, self.terms)  # noqa: B023
+            )
+            if limited:
+                return Rehearsal(reason=limited)
+            if limited is not None and (found.devices or attempt):
+                return found
         return Rehearsal.of(made, request)
 
     async def follow(self, request_id: str, hold_s: float, may_see: Sight) -> Granted | Ask:

@@ -230,6 +230,16 @@ def test_a_server_is_cordoned_drained_and_resumed(admin: Person, ann: Person) ->
     assert "which server?" in admin.fails("nodes", "remove")
 
 
+def test_a_server_that_has_joined_is_not_well_before_its_agent_says_so(
+    site: Site, admin: Person
+) -> None:
+    assert site.join("gpu2", site.token("enrol", "agent")).returncode == 0
+    row = next(row for row in table(admin("nodes")) if row[0] == "gpu2")
+    assert row[2:4] == ["N/A", "0"]
+    assert row[-1] == "its agent has not reported yet: outboard agent, there"
+    assert admin("nodes", "remove", "gpu2") == "gpu2: removed\n"
+
+
 def test_who_waits_is_listed_and_explained(admin: Person, ann: Person) -> None:
     assert ann("queue") == "nobody waits\n"
     session = admin("request", "-m", "800").strip()
