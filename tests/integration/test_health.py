@@ -17,6 +17,7 @@ import pytest
 
 from outboard.ledger import subjects, tokens
 from outboard.ledger.schema import devices
+from outboard.ledger.transaction import Transaction
 from tests.integration.harness import Native, eventually
 from tests.unit.controller.site import Site
 
@@ -53,7 +54,7 @@ def trouble(site: Site) -> str:
 def exposition(site: Site) -> str:
     mark = site.installation.authority.mark
 
-    def token(tx: tokens.Transaction) -> str:
+    def token(tx: Transaction) -> str:
         subjects.ensure_user(tx, "eve")
         return tokens.create_token(tx, ("user", "eve"), ("read",), ca_hash=mark)
 
@@ -72,7 +73,11 @@ def test_a_broken_gpu_takes_nothing_until_it_is_well_again(site: Site) -> None:
         (["lost 1"], "it has fallen off the bus: NVML cannot reach it any more"),
     ):
         say(site, *lines)
-        eventually("it is known to be broken", lambda reason=reason: trouble(site) == reason)
+
+        def broken(expected: str = reason) -> bool:
+            return trouble(site) == expected
+
+        eventually("it is known to be broken", broken)
         with pytest.raises(AssertionError, match="takes nothing new"):
             site.grant([("gpu1", 0, 300 * MIB)])
         say(site)
