@@ -79,7 +79,7 @@ bench: setup-build build-all ## measure calls, bandwidth and whole programs besi
 	@$(BIN)/python -m bench
 
 .PHONY: package
-package: setup-test build-all ## build the Debian package
+package: setup-test build-all ## build the packages for Debian and for Fedora and its kin
 	@tools/package.sh $(BUILD)
 
 .PHONY: machines

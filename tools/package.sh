@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds the package outboard_VERSION_amd64.deb from what was built. No root needed.
+# Builds the packages outboard_VERSION_amd64.deb and outboard-VERSION-1.x86_64.rpm from what was
+# built. No root needed.
 # SPDX-License-Identifier: Apache-2.0
 #
 # usage: tools/package.sh BUILD
@@ -60,7 +61,9 @@ done
 [ ! -d packaging/completion ] ||
   install -Dm644 packaging/completion/outboard.bash "$stage/usr/share/bash-completion/completions/outboard"
 
-STAGE=$stage VERSION=$version .venv/bin/nfpm package --config packaging/nfpm.yaml \
-  --packager deb --target "$build/package/" >"$build/package/log" 2>&1 ||
-  { cat "$build/package/log" >&2; exit 1; }
-ls "$build"/package/*.deb
+for kind in deb rpm; do
+  STAGE=$stage VERSION=$version .venv/bin/nfpm package --config packaging/nfpm.yaml \
+    --packager "$kind" --target "$build/package/" >"$build/package/log" 2>&1 ||
+    { cat "$build/package/log" >&2; exit 1; }
+done
+ls "$build"/package/*.deb "$build"/package/*.rpm
