@@ -13,7 +13,8 @@ import pytest
 
 from tests.integration.harness import Direct, Pool, eventually
 
-PROGRAM = Path(__file__).parent / "frameworks/process_lives.py"
+FRAMEWORKS = Path(__file__).parent / "frameworks"
+PROGRAM = FRAMEWORKS / "process_lives.py"
 PYTHON = Path(sys.prefix) / "bin/python"
 # The exit code that each case has.
 CASES = {
@@ -45,6 +46,17 @@ def test_a_python_program_lives_and_ends_as_directly(
     actual = pool.run(PYTHON, PROGRAM, case, extra=cache)
     assert actual.returncode == code, f"through Outboard: {actual.describe()}"
     assert actual.stdout == expected.stdout
+
+
+@pytest.mark.parametrize(
+    "case", ["forked_before_cuda", "forked_after_cuda", "many_threads", "ends_with_work_queued"]
+)
+def test_a_numba_program_lives_and_ends_as_directly(direct: Direct, pool: Pool, case: str) -> None:
+    expected = direct.run(PYTHON, FRAMEWORKS / "numba_lives.py", case)
+    assert expected.returncode == 0, f"directly: {expected.describe()}"
+    actual = pool.run(PYTHON, FRAMEWORKS / "numba_lives.py", case)
+    assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
+    assert actual.stdout == expected.stdout != ""
 
 
 def test_a_signal_ends_a_python_program_that_waits_and_frees_its_gpu(own_pool: Pool) -> None:
