@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -95,7 +96,10 @@ def test_what_calls_nothing_is_warned_and_ended_and_what_computes_goes_on(
                 return standing(site, one)[0] == "ended"
 
             eventually("it ends", has_ended)
-            assert standing(site, granted)[1].startswith(f"idle for {IDLE_S}s: user ada may keep")
+            reason = standing(site, granted)[1]
+            assert re.fullmatch(
+                rf"idle for \d+s: user ada may keep GPUs without a call for {IDLE_S}s", reason
+            ), reason
         assert monitor.read_until("LOST").startswith("LOST")
         warned = database.read(
             lambda tx: tx.connection.execute(
