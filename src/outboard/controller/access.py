@@ -63,7 +63,7 @@ class Access:
         if known is not None and known[1] > time.monotonic():
             return known[0]
         try:
-            token = await self._service.read(lambda tx: _check(tx, text))
+            token = await self._service.glance(lambda tx: _check(tx, text))
         except Unauthenticated:
             self._attempt(request)
             raise

@@ -15,10 +15,10 @@ from outboard.controller.actor import Actor
 from outboard.controller.service import Service, SessionMaker
 from outboard.errors import NotFound, SessionEnded, SessionIdle
 from outboard.ledger.idleness import REASON, judge
-from outboard.ledger.requests import Ask, Granted, granted_devices
+from outboard.ledger.requests import Ask, Granted, granted_of
+from outboard.ledger.rows import any_of
 from outboard.ledger.schema import devices, leases, nodes
 from outboard.ledger.transaction import Transaction
-from outboard.model.request import GrantedDevice
 
 RENEWALS_OF_A_LEASE = 6
 
@@ -44,24 +44,24 @@ class Answers:
 
     async def granted(self, made: Granted) -> dict[str, Any]:
         """A grant; raises `NotFound` if it has ended since."""
+        return await self._service.glance(lambda tx: self.of_grant(tx, made))
+
+    def of_grant(self, tx: Transaction, made: Granted) -> dict[str, Any]:
+        """The same in a transaction, which may be the one that granted it."""
         if made.state != "active":
             raise NotFound(
                 f"session {made.session} has ended", "ask again: outboard run -n 1 -- COMMAND"
             )
 
-        def read(tx: Transaction) -> dict[str, Any]:
-            row = views.find_session(tx, made.session)
-            return self._session(tx, row, made.devices)
-
-        return await self._service.read(read)
+        return self._session(tx, made)
 
     async def session(self, row: sa.Row[tuple[object, ...]]) -> dict[str, Any]:
         """An active session's file with fresh grants."""
 
         def read(tx: Transaction) -> dict[str, Any]:
-            return self._session(tx, row, granted_devices(tx, str(row.allocation)))
+            return self._session(tx, granted_of(tx, str(row.request)))
 
-        return await self._service.read(read)
+        return await self._service.glance(read)
 
     def require_active(self, row: sa.Row[tuple[object, ...]]) -> None:
         """Raises for a session that is ending or over: `SessionEnded` if somebody ended it, whose
@@ -118,53 +118,52 @@ class Answers:
             )
         return sorted(listed, key=lambda one: (one["position"] or 1 << 30, one["since"]))
 
-    def _session(
-        self,
-        tx: Transaction,
-        row: sa.Row[tuple[object, ...]],
-        chosen: tuple[GrantedDevice, ...],
-    ) -> dict[str, Any]:
+    def _session(self, tx: Transaction, made: Granted) -> dict[str, Any]:
         content, expires_unix = self._maker.session_file(
-            tx, str(row.id), str(row.allocation), int(row.epoch), chosen, int(row.uid)
+            tx, made.session, made.allocation, made.epoch, made.devices, made.uid
         )
-        names = [one.node for one in chosen]
-        software = tx.connection.scalar(
-            sa.select(sa.func.count())
-            .select_from(nodes)
-            .where(nodes.c.name.in_(names), nodes.c.software)
-        )
+        keys = sorted({(one.node, one.index) for one in made.devices})
+        asked = {"allocation": made.allocation, "keys": keys}
+        rows = {(row.node, row.idx): row for row in tx.connection.execute(_DESCRIBED, asked)}
+        programs = [row.programs for row in rows.values()]
         return {
             "session": content.to_json(),
-            "request": row.request,
+            "request": made.request,
             "state": "granted",
             "grant_expires_unix": expires_unix,
             "renew_every_s": self.renew_every_s,
             "lease_s": self._service.terms.lease_us / 1_000_000,
             "ends_s": None
-            if row.end_by_us is None
-            else max(0, row.end_by_us - tx.now_us) / 1_000_000,
-            "programs": _programs(tx, str(row.allocation)),
-            "notice": _notice(tx, str(row.allocation)),
-            "allocation": row.allocation,
-            "epoch": row.epoch,
-            "software": bool(software),
-            "total_bytes": [_total_bytes(tx, one) for one in chosen],
+            if made.end_by_us is None
+            else max(0, made.end_by_us - tx.now_us) / 1_000_000,
+            "programs": int(programs[0] or 0) if programs else 0,
+            "notice": _notice(tx, made),
+            "allocation": made.allocation,
+            "epoch": made.epoch,
+            "software": any(row.software for row in rows.values()),
+            "total_bytes": [rows[one.node, one.index].total_bytes for one in made.devices],
         }
 
 
-def _notice(tx: Transaction, allocation: str) -> str:
-    """What the session's holder should be told now; mostly nothing."""
-    return next((one.notice for one in judge(tx, allocation)), "")
+def _notice(tx: Transaction, made: Granted) -> str:
+    """What the session's holder should be told now; nothing of what was granted just now."""
+    if made.started_us >= tx.now_us:
+        return ""
+    return next((one.notice for one in judge(tx, made.allocation)), "")
 
 
-def _programs(tx: Transaction, allocation: str) -> int:
-    """How many programs its agents have reported."""
-    statement = sa.select(leases.c.programs).where(leases.c.allocation == allocation)
-    return int(tx.connection.scalar(statement) or 0)
-
-
-def _total_bytes(tx: Transaction, granted: GrantedDevice) -> int:
-    statement = sa.select(devices.c.total_bytes).where(
-        devices.c.node == granted.node, devices.c.idx == granted.index
+# Devices with what their session is told of them, and how many programs their agents reported.
+_DESCRIBED = (
+    sa.select(
+        devices.c.node,
+        devices.c.idx,
+        devices.c.total_bytes,
+        nodes.c.software,
+        sa.select(leases.c.programs)
+        .where(leases.c.allocation == sa.bindparam("allocation"))
+        .scalar_subquery()
+        .label("programs"),
     )
-    return int(tx.connection.scalar(statement) or 0)
+    .join(nodes, nodes.c.name == devices.c.node)
+    .where(any_of("keys", devices.c.node, devices.c.idx))
+)

@@ -3,7 +3,7 @@
 SPDX-License-Identifier: Apache-2.0
 
 Most reports change nothing: they are answered from one read, and heartbeats and renewals of many
-nodes go to the database together, every few seconds. Methods that touch the ledger block; `wait`,
+nodes go to the database together, every few seconds. `enrol` and `flush` block; `report`, `wait`,
 `flush_for_ever` and `watch_for_ever` belong to the event loop.
 """
 
@@ -15,15 +15,17 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from outboard.controller.figures import FIGURES
+from outboard.controller.turns import Turns
 from outboard.controller.uses import Uses, read_uses
 from outboard.errors import MalformedRequest, NodeRemoved, OutboardError
 from outboard.ledger import accounting, allocations, enrolment, idleness, nodes, standing
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Terms
-from outboard.ledger.standing import Standing
+from outboard.ledger.standing import NodeStanding, Standing
 from outboard.ledger.transaction import Transaction
 from outboard.model.grant import LIFETIME_S
 from outboard.model.node import Device, Node
@@ -36,6 +38,7 @@ FLUSH_EVERY_S = 5.0
 WATCH_EVERY_S = 0.5
 LONGEST_WAIT_S = 30.0
 REMEMBER_S = 2 * LIFETIME_S
+_LEAST_PAUSE_S = 0.02
 _MOST_DEVICES = 256
 _MOST_SESSIONS = 4096
 
@@ -55,9 +58,11 @@ class Fleet:
         terms: Terms,
         report_every_s: float = REPORT_EVERY_S,
         flush_every_s: float = FLUSH_EVERY_S,
+        turns: Turns | None = None,
     ) -> None:
         """`addresses` are the URLs that agents and hosts are told to call."""
         self._database = database
+        self._turns = turns or Turns(database)
         self._sealing = sealing
         self._mark = authority_mark
         self._addresses = list(addresses)
@@ -97,30 +102,30 @@ class Fleet:
         log.info("%s %s has joined", answer["kind"], name)
         return answer
 
-    def report(self, node: str, body: Mapping[str, Any]) -> dict[str, object]:
+    async def report(self, node: str, body: Mapping[str, Any]) -> dict[str, object]:
         """An agent says what is on its node; the answer says what is to end there."""
         running = _sessions(body)
         ended = [str(name) for name in _list(body, "ended", _MOST_SESSIONS)]
         uses = read_uses(node, body)
-        seen, keys = self._database.read(
-            lambda tx: (standing.node_standing(tx, node), standing.public_keys(tx))
-        )
-        if seen.state == "removed":
-            raise NodeRemoved(f"{node} was removed from this pool", "enrol it: outboard join TOKEN")
         told = body.get("inventory")
         described = None if told is None else _node(node, told)
         more = {} if told is None else _about(told, body)
         health = _health(body)
-        self._figures[node] = _figures(body)
-        if described or ended or not seen.reconciled or self._health.get(node) != health:
-            self._database.write(
-                lambda tx: self._take_in(tx, node, described, more, health, running, ended)
+        over = [use for use in uses if use.ended_us is not None]  # forgotten with the answer
+        news = _News(node, described, more, health, running, ended, over)
+        known = self._health.get(node) == health
+        nothing_new = described is None and not ended and not over
+        if nothing_new:
+            seen, keys = await self._turns.glance(
+                lambda tx: (standing.node_standing(tx, node), standing.public_keys(tx))
             )
-            self._health[node] = health
-            seen = self._database.read(lambda tx: standing.node_standing(tx, node))
-        over = [use for use in uses if use.ended_us is not None]
-        if over:  # its agent forgets them with the answer
-            self._database.write(lambda tx: accounting.record_usage(tx, over))
+            _require_present(node, seen)
+            known = known or (seen.healthy and not any(health.values()))
+            nothing_new = seen.reconciled and known
+        if not nothing_new:
+            seen, keys = await self._turns.write(lambda tx: _take_in(tx, news, known))
+        self._health[node] = dict(health)
+        self._figures[node] = _figures(body)
         self._uses.keep(use for use in uses if use.ended_us is None)
         with self._lock:
             self._heard.add(node)
@@ -178,6 +183,7 @@ class Fleet:
                     self._changed.notify_all()
             except OutboardError as error:
                 log.error("what is ending cannot be read: %s", error.message)
+            await asyncio.sleep(_LEAST_PAUSE_S)
             try:
                 async with asyncio.timeout(WATCH_EVERY_S):
                     await self._poked.wait()
@@ -220,32 +226,48 @@ class Fleet:
             self._uses.give_back(uses)
             raise
 
-    def _take_in(
-        self,
-        tx: Transaction,
-        name: str,
-        described: Node | None,
-        more: Mapping[str, str],
-        health: Mapping[int | None, str],
-        running: Mapping[str, Mapping[str, Any]],
-        ended: Sequence[str],
-    ) -> None:
-        for allocation in sorted(ended):
-            allocations.release(tx, allocation, name)
-            accounting.close_usage(tx, allocation, name)
-        if described is not None:
-            nodes.register_node(tx, described, **more)
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What a report says that the ledger may not know."""
+
+    node: str
+    described: Node | None
+    more: Mapping[str, str]
+    health: Mapping[int | None, str]
+    running: Mapping[str, Mapping[str, Any]]
+    ended: Sequence[str]
+    over: Sequence[accounting.Use]
+
+
+def _take_in(tx: Transaction, news: _News, health_known: bool) -> tuple[NodeStanding, list[str]]:
+    """Write the news down; returns how the node stands then, and the controllers' keys."""
+    for allocation in sorted(news.ended):
+        allocations.release(tx, allocation, news.node)
+        accounting.close_usage(tx, allocation, news.node)
+    seen = standing.node_standing(tx, news.node)
+    _require_present(news.node, seen)
+    if news.over:
+        accounting.record_usage(tx, news.over)
+    if news.described is not None:
+        nodes.register_node(tx, news.described, **news.more)
+    if news.described is not None or not health_known:
+        nodes.set_health(tx, news.node, news.health)
+    if news.described is not None or not seen.reconciled:
         # With the sign that the node was heard of: else its sessions would look as idle as old.
+        unused_us = {one: session["unused_us"] for one, session in news.running.items()}
         idleness.note_use(
-            tx,
-            {
-                allocation: session["unused_us"]
-                for allocation, session in running.items()
-                if session["unused_us"] is not None
-            },
+            tx, {one: amount for one, amount in unused_us.items() if amount is not None}
         )
-        nodes.set_health(tx, name, health)
-        nodes.reconcile(tx, name, {one: session["epoch"] for one, session in running.items()})
+        epochs = {one: session["epoch"] for one, session in news.running.items()}
+        nodes.reconcile(tx, news.node, epochs)
+        seen = standing.node_standing(tx, news.node)
+    return seen, standing.public_keys(tx)
+
+
+def _require_present(node: str, seen: NodeStanding) -> None:
+    if seen.state == "removed":
+        raise NodeRemoved(f"{node} was removed from this pool", "enrol it: outboard join TOKEN")
 
 
 def _monotonic_us() -> int:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from outboard.errors import NotFound, PoolError
-from outboard.ledger import enrolment
+from outboard.ledger.rows import any_of
 from outboard.ledger.schema import devices, nodes
 from outboard.ledger.transaction import Transaction
 from outboard.model.grant import LIFETIME_S, Grant, Signer, data_plane_key, seal
@@ -51,27 +52,29 @@ class GrantMaker:
         """
         expires_unix = int(self._clock() + self._lifetime_s)
         names = list(dict.fromkeys(device.node for device in chosen))
-        sealed = enrolment.node_keys(tx, set(names))
-        rows = {
-            row.name: row
-            for row in tx.connection.execute(sa.select(nodes).where(nodes.c.name.in_(names)))
-        }
+        keys = sorted({(device.node, device.index) for device in chosen})
+        found = tx.connection.execute(_CHOSEN, {"keys": keys}).all()
+        servers = {row.node: row for row in found if row.key_sealed is not None}
+        known = {(row.node, row.idx): row for row in found}
         listed = []
         for name in names:
-            if name not in sealed or name not in rows:
+            if name not in servers:
                 raise PoolError(
                     f"{name} has no key in the ledger", "enrol it again: outboard join TOKEN"
                 )
             part = tuple(device for device in chosen if device.node == name)
             grant = Grant(session, allocation, epoch, name, part, uid, expires_unix)
             text = seal(grant, self._signer)
-            key = data_plane_key(self._sealing.open(name, sealed[name]), text).hex()
-            row = rows[name]
+            row = servers[name]
+            key = data_plane_key(self._sealing.open(name, bytes(row.key_sealed)), text).hex()
             listed.append(SessionNode(name, row.address, row.tls, text, key))
         content = SessionFile(
             session,
             nodes=listed,
-            devices=[_device(tx, names.index(device.node), device) for device in chosen],
+            devices=[
+                _device(known.get((device.node, device.index)), names.index(device.node), device)
+                for device in chosen
+            ],
             grant=listed[0].grant,
             key=listed[0].key,
         )
@@ -80,12 +83,22 @@ class GrantMaker:
         return content, expires_unix
 
 
-def _device(tx: Transaction, node: int, granted: GrantedDevice) -> SessionDevice:
-    row = tx.connection.execute(
-        sa.select(devices.c.uuid, devices.c.name).where(
-            devices.c.node == granted.node, devices.c.idx == granted.index
-        )
-    ).one_or_none()
+_CHOSEN = (
+    sa.select(
+        devices.c.node,
+        devices.c.idx,
+        devices.c.uuid,
+        devices.c.name,
+        nodes.c.address,
+        nodes.c.tls,
+        nodes.c.key_sealed,
+    )
+    .join(nodes, nodes.c.name == devices.c.node)
+    .where(any_of("keys", devices.c.node, devices.c.idx))
+)
+
+
+def _device(row: Any, node: int, granted: GrantedDevice) -> SessionDevice:
     if row is None:
         raise NotFound(f"there is no device {granted.index} on {granted.node}")
     return SessionDevice(node, granted.index, row.uuid, row.name, granted.share_bytes)

@@ -50,7 +50,7 @@ def agent_routes(fleet: Fleet, authenticate: Authenticate) -> APIRouter:
     @router.post("/report")
     async def report(node: node_of_token, body: Record) -> dict[str, object]:
         """An agent says all that is on its node."""
-        return await run_in_threadpool(fleet.report, node, body)
+        return await fleet.report(node, body)
 
     @router.post("/orders")
     async def orders(node: node_of_token, body: Record) -> dict[str, object]:

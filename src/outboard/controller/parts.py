@@ -28,7 +28,8 @@ class Parts:
     ca_mark: str
 
 
-def _parts(request: Request) -> Parts:
+# A coroutine: what is not would be run in a thread, for every call.
+async def _parts(request: Request) -> Parts:
     parts = request.app.state.parts
     assert isinstance(parts, Parts)
     return parts
@@ -38,7 +39,7 @@ def needs(scope: str) -> Callable[[Request], Coroutine[Any, Any, Actor]]:
     """A dependency that gives the caller, if the caller's token has the scope."""
 
     async def actor(request: Request) -> Actor:
-        found = Actor(await _parts(request).access.authenticate(request))
+        found = Actor(await (await _parts(request)).access.authenticate(request))
         found.require(scope)
         return found
 

@@ -19,6 +19,7 @@ from outboard.controller.grants import GrantMaker
 from outboard.controller.installation import Installation, announce, read_installation
 from outboard.controller.node_routes import agent_routes, public_routes
 from outboard.controller.service import Pace, Service
+from outboard.controller.turns import Turns
 from outboard.errors import OutboardError
 from outboard.ledger.database import Database
 from outboard.ledger.requests import SECOND_US, Terms
@@ -39,6 +40,7 @@ class Parts:
     grants: GrantMaker
     terms: Terms
     pace: Pace
+    turns: Turns
 
 
 def make_parts(
@@ -48,7 +50,7 @@ def make_parts(
     pace: Pace | None = None,
 ) -> Parts:
     """One controller's parts over an open ledger."""
-    terms, pace = terms or Terms(), pace or Pace()
+    terms, pace, turns = terms or Terms(), pace or Pace(), Turns(database)
     fleet = Fleet(
         database,
         installation.sealing,
@@ -58,15 +60,16 @@ def make_parts(
         # By default every ten seconds, a lease being 180: a report and its write may be lost.
         report_every_s=_KEEPS_OF_A_REPORT * pace.keep_s,
         flush_every_s=pace.keep_s,
+        turns=turns,
     )
     grants = GrantMaker(installation.signing, installation.sealing)
-    return Parts(installation, database, fleet, grants, terms, pace)
+    return Parts(installation, database, fleet, grants, terms, pace, turns)
 
 
 def make_app(parts: Parts) -> FastAPI:
     """The API over the ledger, with the routes that agents call, and the work behind them."""
     fleet = parts.fleet
-    service = Service(parts.database, parts.terms, parts.pace, fleet.poke)
+    service = Service(parts.database, parts.terms, parts.pace, fleet.poke, parts.turns)
     access = Access(service)
     authority = parts.installation.authority
 

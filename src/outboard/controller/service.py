@@ -18,9 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from outboard.controller import views
 from outboard.controller.image import Image, Picture, read_all, read_changed, read_devices
 from outboard.controller.keeper import Keeper
 from outboard.controller.rehearsal import Rehearsal
+from outboard.controller.turns import Turns
 from outboard.errors import DatabaseUnavailable, LimitReached, NotFound, OutboardError, RequestError
 from outboard.ledger import allocations, requests
 from outboard.ledger.changes import Change, ChangeReader
@@ -36,6 +38,7 @@ from outboard.scheduler.queue import Plan, Running, Standing, Waiting, plan
 log = logging.getLogger("outboard.controller")
 
 Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 Sight = Callable[[str, str | None], bool]  # of (user, host)
 
 _ATTEMPTS = 4
@@ -78,9 +81,11 @@ class Service:
         terms: Terms,
         pace: Pace = Pace(),
         on_ending: Callable[[], None] = lambda: None,
+        turns: Turns | None = None,
     ) -> None:
         """`on_ending` is called when something began to end: agents are to be told."""
         self.database = database
+        self.turns = turns or Turns(database)
         self.terms = terms
         self.image = Image()
         self.keeper = Keeper(database, terms, pace.grace_s)
@@ -119,6 +124,7 @@ class Service:
         with contextlib.suppress(OutboardError):
             await self.run(self.keeper.flush)
         self._executor.shutdown()
+        self.turns.close()
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run something that blocks."""
@@ -128,17 +134,24 @@ class Service:
         """Read the ledger."""
         return await self.run(lambda: self.database.read(work))
 
+    async def glance(self, work: Callable[[Transaction], Result]) -> Result:
+        """Read a few rows of the ledger, together with others that do."""
+        return await self.turns.glance(work)
+
     async def write(self, work: Callable[[Transaction], Result]) -> Result:
         """Change the ledger; what follows from it is looked at at once."""
-        result = await self.run(lambda: self.database.write(work))
+        result = await self.turns.write(work)
         self._poked.set()
         return result
 
     # --- requests --------------------------------------------------------------------------------
 
-    async def request(self, request: Request, hold_s: float) -> Granted | Ask:
+    async def request(
+        self, request: Request, hold_s: float, answer: Callable[[Transaction, Granted], Answer]
+    ) -> Answer | Ask:
         """Submit a request and wait for its grant at most `hold_s`; repeating it is safe.
 
+        `answer` says what its client is told of a grant; where it fails nothing is granted.
         Raises a `RequestError` for what can never be granted, or what a limit forbids at all.
         """
         for _ in range(_ATTEMPTS):
@@ -146,16 +159,21 @@ class Service:
             if refusal is not None:  # never on a picture that may be behind the ledger
                 await self._read_devices()
                 chosen, refusal = self._choose(request)
+
+            def work(tx: Transaction) -> tuple[Granted | Ask | Lost, Answer | None]:
+                outcome = self._submit(tx, request, chosen, refusal)  # noqa: B023
+                return outcome, answer(tx, outcome) if isinstance(outcome, Granted) else None
+
             with self._holding(chosen) as done:
-                outcome = await self.write(lambda tx: self._submit(tx, request, chosen, refusal))  # noqa: B023
+                outcome, told = await self.write(work)
                 done(outcome)
             if isinstance(outcome, Ask):
-                return await self.follow(request.id, hold_s, _anyone)
-            if isinstance(outcome, Granted):
-                return outcome
+                return await self.follow(request.id, hold_s, _anyone, answer)
+            if told is not None:
+                return told
             await self._read_devices()
         await self.write(lambda tx: requests.submit(tx, request))
-        return await self.follow(request.id, hold_s, _anyone)
+        return await self.follow(request.id, hold_s, _anyone, answer)
 
     async def rehearse(self, request: Request) -> Rehearsal:
         """What would become of a request now; raises what `request` would raise."""
@@ -176,7 +194,13 @@ class Service:
                 return found
         return Rehearsal.of(made, request)
 
-    async def follow(self, request_id: str, hold_s: float, may_see: Sight) -> Granted | Ask:
+    async def follow(
+        self,
+        request_id: str,
+        hold_s: float,
+        may_see: Sight,
+        answer: Callable[[Transaction, Granted], Answer],
+    ) -> Answer | Ask:
         """Where a request stands, waiting for its grant at most `hold_s`; a sign of its client.
 
         Raises `NotFound` if it is none of the caller's business.
@@ -184,28 +208,51 @@ class Service:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + hold_s
         while True:
-            found = await self.read(lambda tx: _outcome(tx, request_id, may_see))
+            found = await self.glance(lambda tx: _outcome(tx, request_id, may_see))
             self.keeper.note_sign(request_id)
             left_s = deadline - loop.time()
-            if isinstance(found, Granted) or found.state != "waiting" or left_s <= 0:
-                if isinstance(found, Granted) and found.state == "active":
+            if isinstance(found, Granted):
+                if found.state == "active":
                     self.keeper.note_renewal(found.allocation)
+                return await self.glance(lambda tx, made=found: answer(tx, made))  # type: ignore[misc]
+            if found.state != "waiting" or left_s <= 0:
                 return found
             await self._changed(
                 lambda: request_id not in self.image.waiting, min(left_s, self._pace.keep_s)
             )
 
-    async def end(self, allocation: str, actor: str, reason: str, hold_s: float) -> str:
-        """Begin to end an allocation and wait until it is over, at most `hold_s`; its state."""
-        if await self.write(lambda tx: allocations.begin_end(tx, allocation, actor, reason)):
+    async def end(
+        self, session: str, may_end: Sight, actor: str, reason: str, hold_s: float
+    ) -> str:
+        """Begin to end a session and wait until it is over, at most `hold_s`; its state.
+
+        Raises `NotFound` if it is not the caller's to end.
+        """
+
+        def begin(tx: Transaction) -> tuple[str, str]:
+            row = views.find_session(tx, session)
+            if not may_end(str(row.user_name), row.host):
+                raise NotFound(
+                    f"there is no session {session}", "see what there is: outboard sessions"
+                )
+            if row.allocation is None:
+                return "", "ended"
+            allocation = str(row.allocation)
+            if allocations.begin_end(tx, allocation, actor, reason):
+                return allocation, "ending"
+            return allocation, allocations.state_of(tx, allocation)
+
+        allocation, state = await self.write(begin)
+        if state == "ending":
             self._on_ending()
         deadline = asyncio.get_running_loop().time() + hold_s
-        while True:
-            state = await self.read(lambda tx: allocations.state_of(tx, allocation))
+        while state != "ended":
             left_s = deadline - asyncio.get_running_loop().time()
-            if state == "ended" or left_s <= 0:
-                return state
+            if left_s <= 0:
+                break
             await self._changed(lambda: allocation not in self.image.running, min(left_s, 1.0))
+            state = await self.glance(lambda tx: allocations.state_of(tx, allocation))
+        return state
 
     def listen(self) -> asyncio.Queue[Change | None]:
         """A queue of every change from now on; None is the end."""

@@ -161,14 +161,17 @@ def list_sessions(
 
 def find_session(tx: Transaction, session: str) -> sa.Row[tuple[object, ...]]:
     """The session's row with its allocation's epoch and end; raises `NotFound`."""
-    row = tx.connection.execute(
-        sa.select(sessions, allocations.c.epoch, allocations.c.request, allocations.c.end_by_us)
-        .join(allocations, allocations.c.id == sessions.c.allocation, isouter=True)
-        .where(sessions.c.id == session)
-    ).one_or_none()
+    row = tx.connection.execute(_FIND_SESSION, {"session": session}).one_or_none()
     if row is None:
         raise NotFound(f"there is no session {session}", "see what there is: outboard sessions")
     return row
+
+
+_FIND_SESSION = (
+    sa.select(sessions, allocations.c.epoch, allocations.c.request, allocations.c.end_by_us)
+    .join(allocations, allocations.c.id == sessions.c.allocation, isouter=True)
+    .where(sessions.c.id == sa.bindparam("session"))
+)
 
 
 def _grants_of(tx: Transaction, names: list[str]) -> dict[str, list[Row]]:

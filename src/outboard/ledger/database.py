@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -54,10 +54,13 @@ def database_clock(connection: sa.Connection) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
-class _Queued(Generic[Result]):
-    """A change that waits for the writer's turn, and what became of it."""
+Work = Callable[[Transaction], Result]
 
-    def __init__(self, work: Callable[[Transaction], Result]) -> None:
+
+class Outcome(Generic[Result]):
+    """What became of some work: its value, or its error."""
+
+    def __init__(self, work: Work[Result]) -> None:
         self.work = work
         self.over = False
         self.value: Result
@@ -82,7 +85,7 @@ class Database:
         self.sqlite = parsed.get_backend_name() == "sqlite"
         self._clock = clock
         self._writer = threading.Lock()
-        self._queue: deque[_Queued[Any]] = deque()
+        self._queue: deque[Outcome[Any]] = deque()
         self._lock_descriptor: int | None = None
         if self.sqlite:
             if parsed.database:
@@ -99,7 +102,7 @@ class Database:
             self.close()
             raise
 
-    def write(self, work: Callable[[Transaction], Result]) -> Result:
+    def write(self, work: Work[Result]) -> Result:
         """Run `work` in one transaction that commits if it returns, and runs again after a
         deadlock; so it changes nothing but the database. Raises `DatabaseUnavailable`."""
         for attempt in range(_ATTEMPTS):
@@ -114,12 +117,42 @@ class Database:
                 time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)
         raise AssertionError("unreachable")
 
-    def read(self, work: Callable[[Transaction], Result]) -> Result:
+    def read(self, work: Work[Result]) -> Result:
         """Run `work` on one snapshot of the ledger; nothing that it does is kept."""
         with self._explained(), self.engine.connect() as connection:
             if not self.sqlite:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             return work(Transaction(connection, self._clock))
+
+    def write_all(self, works: Sequence[Work[Any]]) -> list[Outcome[Any]]:
+        """Run several changes on SQLite: those that succeed are committed together, a failed one
+        is undone alone; for each what `write` would return or raise."""
+        outcomes = [Outcome(work) for work in works]
+        self._queue.extend(outcomes)
+        with self._writer:
+            while not all(one.over for one in outcomes):
+                self._write_queued()
+        return [self._explained_outcome(one) for one in outcomes]
+
+    def read_all(self, works: Sequence[Work[Any]]) -> list[Outcome[Any]]:
+        """Run several reads on one snapshot; for each what `read` would return or raise."""
+        outcomes = [Outcome(work) for work in works]
+
+        def read(tx: Transaction) -> None:
+            for one in outcomes:
+                try:
+                    one.value = one.work(Transaction(tx.connection, self._clock))
+                except DBAPIError:
+                    raise  # the snapshot is gone
+                except Exception as error:
+                    one.error = error
+
+        try:
+            self.read(read)
+        except Exception as error:
+            for one in outcomes:
+                one.error = one.error or error
+        return outcomes
 
     def close(self) -> None:
         """Close every connection, then let another controller have the file."""
@@ -129,7 +162,7 @@ class Database:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
 
-    def _write_once(self, work: Callable[[Transaction], Result]) -> Result:
+    def _write_once(self, work: Work[Result]) -> Result:
         if not self.sqlite:
             with self.engine.connect() as connection:
                 _begin_writing(connection)
@@ -137,14 +170,14 @@ class Database:
                 self._commit(connection)
                 return result
         # Who gets the turn writes what others have queued meanwhile, too: a commit costs an fsync.
-        item: _Queued[Result] = _Queued(work)
+        item: Outcome[Result] = Outcome(work)
         self._queue.append(item)
         with self._writer:
             if not item.over:
                 self._write_queued()
         return item.result()
 
-    def _change(self, connection: sa.Connection, work: Callable[[Transaction], Result]) -> Result:
+    def _change(self, connection: sa.Connection, work: Work[Result]) -> Result:
         transaction = Transaction(connection, self._clock)
         result = work(transaction)
         transaction.flush()
@@ -169,7 +202,7 @@ class Database:
             for item in batch:
                 item.over = True
 
-    def _write_one(self, connection: sa.Connection, item: _Queued[Any], *, alone: bool) -> None:
+    def _write_one(self, connection: sa.Connection, item: Outcome[Any], *, alone: bool) -> None:
         if alone:
             item.value = self._change(connection, item.work)
             return
@@ -185,6 +218,14 @@ class Database:
 
     def _commit(self, connection: sa.Connection) -> None:
         connection.commit()
+
+    def _explained_outcome(self, outcome: Outcome[Any]) -> Outcome[Any]:
+        try:
+            with self._explained():
+                outcome.result()
+        except Exception as error:
+            outcome.error = error
+        return outcome
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

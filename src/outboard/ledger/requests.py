@@ -56,6 +56,7 @@ class Granted:
     started_us: int
     end_by_us: int | None
     state: str
+    uid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,7 @@ def _grant(
         tx.now_us,
         end_by_us,
         "active",
+        asked.uid,
     )
     _write_grant(tx, asked, applicant.groups, made, terms)
     return made
@@ -358,11 +360,12 @@ def granted_of(tx: Transaction, request_id: str) -> Granted:
         row.started_us,
         row.end_by_us,
         row.state,
+        row.uid or 0,
     )
 
 
 _GRANTED = (
-    sa.select(allocations, sessions.c.id.label("session"))
+    sa.select(allocations, sessions.c.id.label("session"), sessions.c.uid)
     .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
     .where(allocations.c.request == sa.bindparam("request"))
 )

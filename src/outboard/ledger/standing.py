@@ -5,14 +5,14 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from outboard.errors import NotFound
-from outboard.ledger.nodes import epoch_base
-from outboard.ledger.schema import allocations, controllers, grants, nodes, sessions
+from outboard.ledger.nodes import NEWEST_BASE
+from outboard.ledger.schema import allocations, controllers, devices, grants, nodes, sessions
 from outboard.ledger.transaction import Transaction
 
 
@@ -30,63 +30,73 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class NodeStanding:
     """A node's state, whether it has reconciled since the ledger's newest beginning, and what has
-    bytes of its devices."""
+    bytes of its devices. `healthy` is said of it and of each of its devices."""
 
     state: str
     reconciled: bool
     has_inventory: bool
+    healthy: bool
     live: dict[str, Standing]
 
 
 def node_standing(tx: Transaction, name: str) -> NodeStanding:
     """How the ledger sees one node; raises `NotFound` for one that never enrolled."""
-    row = tx.connection.execute(
-        sa.select(nodes.c.state, nodes.c.reconciled_base, nodes.c.address).where(
-            nodes.c.name == name
-        )
-    ).one_or_none()
+    row = tx.connection.execute(_STATE, {"node": name}).one_or_none()
     if row is None:
         raise NotFound(f"there is no node {name}", "enrol it: outboard join TOKEN")
-    live = {found.allocation: found for _, found in _live(tx, [grants.c.node == name])}
-    return NodeStanding(row.state, row.reconciled_base >= epoch_base(tx), bool(row.address), live)
+    rows = tx.connection.execute(_LIVE_OF_NODE, {"node": name})
+    live = {one.allocation: one for one in map(_standing, rows)}
+    reconciled = row.reconciled_base >= (row.base or 0)
+    return NodeStanding(row.state, reconciled, bool(row.address), bool(row.healthy), live)
 
 
 def ending(tx: Transaction) -> dict[str, list[Standing]]:
     """What is being ended, by node: each node has to say that its part is over."""
     found: dict[str, list[Standing]] = {}
-    for node, standing in _live(tx, [allocations.c.state == "ending"]):
-        found.setdefault(node, []).append(standing)
+    for row in tx.connection.execute(_LIVE_ENDING):
+        found.setdefault(row.node, []).append(_standing(row))
     return found
 
 
 def public_keys(tx: Transaction) -> list[str]:
     """The keys (hex) that the pool's controllers sign with."""
-    statement = sa.select(controllers.c.public_key).where(
-        controllers.c.revoked_us.is_(None), controllers.c.public_key != ""
-    )
-    return sorted(tx.connection.execute(statement).scalars())
+    return sorted(tx.connection.execute(_KEYS).scalars())
 
 
-def _live(
-    tx: Transaction, conditions: Iterable[sa.ColumnElement[bool]]
-) -> list[tuple[str, Standing]]:
-    """(node, standing) of every allocation that has bytes on a node."""
-    statement = (
-        sa.select(
-            grants.c.node,
-            allocations.c.id,
-            allocations.c.epoch,
-            allocations.c.state,
-            allocations.c.reason,
-            sessions.c.id.label("session"),
-        )
-        .join(allocations, allocations.c.id == grants.c.allocation)
-        .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
-        .where(grants.c.ended_us.is_(None), *conditions)
-        .distinct()
-        .order_by(grants.c.node, allocations.c.id)
+def _standing(row: Any) -> Standing:
+    return Standing(row.id, row.session or row.id, row.epoch, row.state, row.reason)
+
+
+_STATE = sa.select(
+    nodes.c.state,
+    nodes.c.reconciled_base,
+    nodes.c.address,
+    (
+        nodes.c.healthy
+        & ~sa.exists().where(devices.c.node == nodes.c.name, sa.not_(devices.c.healthy))
+    ).label("healthy"),
+    NEWEST_BASE.scalar_subquery().label("base"),
+).where(nodes.c.name == sa.bindparam("node"))
+
+_KEYS = sa.select(controllers.c.public_key).where(
+    controllers.c.revoked_us.is_(None), controllers.c.public_key != ""
+)
+
+# Every allocation that has bytes on a node.
+_LIVE = (
+    sa.select(
+        grants.c.node,
+        allocations.c.id,
+        allocations.c.epoch,
+        allocations.c.state,
+        allocations.c.reason,
+        sessions.c.id.label("session"),
     )
-    return [
-        (row.node, Standing(row.id, row.session or row.id, row.epoch, row.state, row.reason))
-        for row in tx.connection.execute(statement)
-    ]
+    .join(allocations, allocations.c.id == grants.c.allocation)
+    .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
+    .where(grants.c.ended_us.is_(None))
+    .distinct()
+    .order_by(grants.c.node, allocations.c.id)
+)
+_LIVE_OF_NODE = _LIVE.where(grants.c.node == sa.bindparam("node"))
+_LIVE_ENDING = _LIVE.where(allocations.c.state == "ending")

@@ -14,7 +14,7 @@ from outboard.controller.bodies import RenewBody, RequestBody, ResizeBody, TakeO
 from outboard.controller.parts import Here, User
 from outboard.errors import Forbidden, PoolBusy, WaitedTooLong
 from outboard.ledger import allocations, requests, subjects
-from outboard.ledger.requests import Ask, Granted, Lost
+from outboard.ledger.requests import Ask, Lost
 from outboard.model.token import hash_secret
 from outboard.scheduler.queue import explain
 from outboard.units import format_duration
@@ -53,16 +53,16 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
     hold_s = LONGEST_HOLD_S if body.hold_s is None else min(body.hold_s, LONGEST_HOLD_S)
     if body.wait_s is not None:
         hold_s = min(hold_s, body.wait_s)
-    found = await here.service.request(request, hold_s)
+    found = await here.service.request(request, hold_s, here.answers.of_grant)
     waited = body.wait_s is not None and body.wait_s <= hold_s
     if isinstance(found, Ask) and found.state in ("waiting", "timed_out") and waited:
         reason = here.answers.reason(request.id, found)
         if not await _give_up(here, request.id, reason):
             # It was granted, or given up by the keeper, since it was looked at.
-            found = await here.service.follow(request.id, 0.0, actor.owns)
+            found = await here.service.follow(request.id, 0.0, actor.owns, here.answers.of_grant)
         if isinstance(found, Ask) and found.state in ("waiting", "timed_out"):
             raise _too_late(body.wait_s or 0.0, reason)
-    return await _told(here, found, response)
+    return _told(here, found, response)
 
 
 @request_routes.get("/v1/requests/{id}")
@@ -74,8 +74,9 @@ async def follow(
     hold_s: Hold = 0.0,
 ) -> dict[str, Any]:
     """How a request stands, waiting for its grant at most `hold_s`: its client's sign."""
-    found = await here.service.follow(id, min(hold_s, LONGEST_HOLD_S), actor.sees)
-    return await _told(here, found, response)
+    hold_s = min(hold_s, LONGEST_HOLD_S)
+    found = await here.service.follow(id, hold_s, actor.sees, here.answers.of_grant)
+    return _told(here, found, response)
 
 
 @request_routes.delete("/v1/requests/{id}")
@@ -108,9 +109,9 @@ async def queue(here: Here, actor: User) -> dict[str, Any]:
     return {"waiting": here.answers.queue(asks, actor)}
 
 
-async def _told(here: Here, found: Granted | Ask, response: Response) -> dict[str, Any]:
-    if isinstance(found, Granted):
-        return await here.answers.granted(found)
+def _told(here: Here, found: dict[str, Any] | Ask, response: Response) -> dict[str, Any]:
+    if not isinstance(found, Ask):
+        return found
     response.status_code = 202 if found.state == "waiting" else 200
     return here.answers.asked(found)
 
@@ -145,7 +146,7 @@ async def renew(
     """The holder lives: the lease goes on, with a fresh grant."""
     row = await _own(here, id, actor)
     secret = "" if body is None else body.holder
-    await here.service.read(
+    await here.service.glance(
         lambda tx: allocations.check_holder(tx, str(row.allocation), hash_secret(secret))
     )
     answer = await here.answers.session(row)
@@ -193,18 +194,14 @@ async def end(
     hold_s: Hold = LONGEST_HOLD_S,
 ) -> dict[str, Any]:
     """End a session; 200 once its memory is free for others, 202 while its workers end."""
-    row = await here.service.read(lambda tx: views.find_session(tx, id))
-    actor.require_sight(actor.owns(str(row.user_name), row.host), f"session {id}")
-    if row.allocation is None:
-        return {"session": id, "state": "ended"}
     hold_s = min(hold_s, LONGEST_HOLD_S)
-    state = await here.service.end(str(row.allocation), actor.name, reason, hold_s)
+    state = await here.service.end(id, actor.owns, actor.name, reason, hold_s)
     response.status_code = 200 if state == "ended" else 202
     return {"session": id, "state": state}
 
 
 async def _own(here: Here, session: str, actor: Actor) -> Any:
-    row = await here.service.read(lambda tx: views.find_session(tx, session))
+    row = await here.service.glance(lambda tx: views.find_session(tx, session))
     actor.require_sight(actor.owns(str(row.user_name), row.host), f"session {session}")
     here.answers.require_active(row)
     return row
