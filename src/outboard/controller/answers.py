@@ -18,6 +18,7 @@ from outboard.ledger.idleness import REASON, judge
 from outboard.ledger.requests import Ask, Granted, granted_of
 from outboard.ledger.rows import any_of
 from outboard.ledger.schema import devices, leases, nodes
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
 RENEWALS_OF_A_LEASE = 6
@@ -123,8 +124,8 @@ class Answers:
             tx, made.session, made.allocation, made.epoch, made.devices, made.uid
         )
         keys = sorted({(one.node, one.index) for one in made.devices})
-        asked = {"allocation": made.allocation, "keys": keys}
-        rows = {(row.node, row.idx): row for row in tx.connection.execute(_DESCRIBED, asked)}
+        found = tx.rows(_DESCRIBED, allocation=made.allocation, keys=keys)
+        rows = {(row.node, row.idx): row for row in found}
         programs = [row.programs for row in rows.values()]
         return {
             "session": content.to_json(),
@@ -153,7 +154,7 @@ def _notice(tx: Transaction, made: Granted) -> str:
 
 
 # Devices with what their session is told of them, and how many programs their agents reported.
-_DESCRIBED = (
+_DESCRIBED = Statement(
     sa.select(
         devices.c.node,
         devices.c.idx,
@@ -165,5 +166,6 @@ _DESCRIBED = (
         .label("programs"),
     )
     .join(nodes, nodes.c.name == devices.c.node)
-    .where(any_of("keys", devices.c.node, devices.c.idx))
+    .where(any_of("keys", devices.c.node, devices.c.idx)),
+    "keys",
 )

@@ -35,6 +35,7 @@ from outboard.controller.routes.pool import pool_routes
 from outboard.controller.routes.records import record_routes
 from outboard.controller.routes.requests import request_routes, session_routes
 from outboard.controller.service import Service, SessionMaker
+from outboard.controller.shortcuts import Report, Shortcuts
 from outboard.errors import MalformedRequest, NotFound, OutboardError, Unauthenticated
 
 log = logging.getLogger("outboard.controller.app")
@@ -59,11 +60,13 @@ def create_app(
     routers: Iterable[APIRouter] = (),
     ca_mark: str = "0" * 16,
     work: Iterable[Callable[[], Coroutine[Any, Any, None]]] = (),
+    report: Report | None = None,
 ) -> FastAPI:
     """The application; its lifespan starts and closes the service.
 
     `held` says what a session's programs hold, `figures` what NVML says of a device; `routers` are
-    further ones, that guard themselves; `work` runs beside, until it is cancelled.
+    further ones, that guard themselves; `work` runs beside, until it is cancelled; `report` takes
+    what agents report.
     """
 
     @contextlib.asynccontextmanager
@@ -89,22 +92,26 @@ def create_app(
     access = access or Access(service)
     answers = Answers(service, maker, held)
     metrics = Metrics(service, figures)
-    app.state.parts = Parts(service, access, answers, metrics, ca_mark)
+    parts = app.state.parts = Parts(service, access, answers, metrics, ca_mark)
     for router in (*_ROUTERS, *routers):
         app.include_router(router)
     app.add_exception_handler(OutboardError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_malformed)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_failure)
-    app.add_middleware(_Guard, access=access, metrics=metrics)
+    shortcuts = Shortcuts(parts, report)
+    app.add_middleware(_Guard, access=access, metrics=metrics, shortcuts=shortcuts)
     return app
 
 
 class _Guard:
     """Denies what shows no token, bounds bodies, counts calls; outside of everything else."""
 
-    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, metrics: Metrics, shortcuts: Shortcuts
+    ) -> None:
         self._app, self._access, self._metrics = app, access, metrics
+        self._shortcuts = shortcuts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -123,13 +130,14 @@ class _Guard:
             if scope["path"] in PUBLIC_PATHS:
                 if scope["path"].startswith("/v1/"):
                     self._access.brake.attempt(request.client.host if request.client else "")
+                await self._app(scope, _bounded(scope, receive), counted)
             else:
-                await self._access.authenticate(request)
-            await self._app(scope, _bounded(scope, receive), counted)
+                token = await self._access.authenticate(request)
+                receive = _bounded(scope, receive)
+                answer, receive = await self._shortcuts.answer(scope, receive, token)
+                await (answer or self._app)(scope, receive, counted)
         except OutboardError as error:
-            answer = _problem(error, scope["state"]["request_id"])
-            status[0] = answer.status_code
-            await answer(scope, receive, send)
+            await _problem(error, scope["state"]["request_id"])(scope, receive, counted)
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if route != "none" else "none"
         self._metrics.calls.labels(method, route, status[0]).inc()

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from outboard.errors import NotFound, PoolError
 from outboard.ledger.rows import any_of
 from outboard.ledger.schema import devices, nodes
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 from outboard.model.grant import LIFETIME_S, Grant, Signer, data_plane_key, seal
 from outboard.model.request import GrantedDevice
@@ -53,7 +54,7 @@ class GrantMaker:
         expires_unix = int(self._clock() + self._lifetime_s)
         names = list(dict.fromkeys(device.node for device in chosen))
         keys = sorted({(device.node, device.index) for device in chosen})
-        found = tx.connection.execute(_CHOSEN, {"keys": keys}).all()
+        found = tx.rows(_CHOSEN, keys=keys)
         servers = {row.node: row for row in found if row.key_sealed is not None}
         known = {(row.node, row.idx): row for row in found}
         listed = []
@@ -83,7 +84,7 @@ class GrantMaker:
         return content, expires_unix
 
 
-_CHOSEN = (
+_CHOSEN = Statement(
     sa.select(
         devices.c.node,
         devices.c.idx,
@@ -94,7 +95,8 @@ _CHOSEN = (
         nodes.c.key_sealed,
     )
     .join(nodes, nodes.c.name == devices.c.node)
-    .where(any_of("keys", devices.c.node, devices.c.idx))
+    .where(any_of("keys", devices.c.node, devices.c.idx)),
+    "keys",
 )
 
 

@@ -8,15 +8,19 @@ ledger's counters, and who was wrong reads again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import sqlalchemy as sa
 
 from outboard.ledger.changes import Change
 from outboard.ledger.nodes import epoch_base
 from outboard.ledger.requests import Terms, waiting_requests
-from outboard.ledger.schema import allocations, devices, grants, nodes, requests, users
+from outboard.ledger.rows import any_of
+from outboard.ledger.schema import allocations, devices, grants, nodes, requests, sessions, users
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 from outboard.scheduler.fairness import HALF_LIFE_US, FairShare
@@ -25,17 +29,24 @@ from outboard.scheduler.queue import Running, Waiting
 from outboard.scheduler.shortlist import Shortlist
 
 _REMEMBERED_US = 5 * HALF_LIFE_US
+_MOST_AT_ONCE = 512
 
 
 @dataclass(slots=True)
 class Picture:
-    """What one reading of the ledger found; `complete` replaces all that was known."""
+    """What one reading of the ledger found; `complete` replaces all that was known of devices.
+
+    `closed` says by server why it takes nothing new, if it does not. `granted` is the bytes that
+    are granted of devices of which nothing else has changed; what waits, or runs, no more is None.
+    """
 
     complete: bool
     now_us: int
     devices: dict[Key, DeviceState] = field(default_factory=dict)
-    waiting: dict[str, Waiting] | None = None
-    running: dict[str, tuple[str, Running]] | None = None
+    closed: dict[str, str] = field(default_factory=dict)
+    granted: dict[Key, int] = field(default_factory=dict)
+    waiting: dict[str, Waiting | None] = field(default_factory=dict)
+    running: dict[str, tuple[str, Running] | None] = field(default_factory=dict)
     fair: FairShare | None = None
     weights: dict[str, int] = field(default_factory=dict)
 
@@ -48,6 +59,7 @@ class Image:
 
     def __init__(self, fair: FairShare | None = None) -> None:
         self.devices: dict[Key, DeviceState] = {}
+        self.closed: dict[str, str] = {}
         self.waiting: dict[str, Waiting] = {}
         self.running: dict[str, tuple[str, Running]] = {}
         self.fair = fair or FairShare()
@@ -59,18 +71,27 @@ class Image:
         """Know what the picture shows."""
         if picture.complete:
             self.devices = picture.devices
+            self.closed = picture.closed
             self._current = {key: self._with_pending(key) for key in self.devices}
             self._shortlist = Shortlist(self._current.values())
         else:
             self.devices.update(picture.devices)
+            self.closed.update(picture.closed)
             for key in picture.devices:
                 self._refresh(key)
-        if picture.waiting is not None:
-            self.waiting = picture.waiting
-        if picture.running is not None:
-            self._take_running(picture.running, picture.now_us)
+        for key, granted_bytes in picture.granted.items():
+            if key in self.devices and key not in picture.devices:
+                self.devices[key] = replace(self.devices[key], granted_bytes=granted_bytes)
+                self._refresh(key)
         if picture.fair is not None:
             self.fair = picture.fair
+        for name, waiting in picture.waiting.items():
+            if waiting is None:
+                self.waiting.pop(name, None)
+            else:
+                self.waiting[name] = waiting
+        for name, running in picture.running.items():
+            self._take_running(name, running, picture.now_us)
         if picture.weights:
             self.fair.weights = picture.weights
 
@@ -120,56 +141,86 @@ class Image:
                 total += one.share_bytes / max(1, device.capacity_bytes)
         return total
 
-    def _take_running(self, running: dict[str, tuple[str, Running]], now_us: int) -> None:
-        for name in self.running.keys() - running.keys():
-            user, one = self.running[name]
+    def _take_running(self, name: str, found: tuple[str, Running] | None, now_us: int) -> None:
+        before = self.running.pop(name, None)
+        if before is not None:
+            user, one = before
             self.fair.end(user, self.gpus(one.devices), now_us)
-        for name in running.keys() - self.running.keys():
-            user, one = running[name]
+        if found is not None:
+            self.running[name] = found
+            user, one = found
             self.fair.begin(user, self.gpus(one.devices), now_us)
-        self.running = running
 
 
 def read_all(tx: Transaction, terms: Terms) -> Picture:
     """Everything, for a controller that starts."""
     picture = Picture(complete=True, now_us=tx.now_us)
-    picture.devices = _devices(tx, terms, None)
-    _read_requests(tx, picture)
-    _read_running(tx, picture)
+    _read_devices(tx, terms, None, picture)
+    picture.waiting = {
+        ask.request.id: Waiting(ask.request, ask.created_us) for ask in waiting_requests(tx)
+    }
+    picture.running = dict(_running(tx.connection.execute(_RUNNING)))
     picture.fair = _fair(tx, picture.devices)
     picture.weights = picture.fair.weights
     return picture
 
 
-def read_devices(tx: Transaction, terms: Terms) -> Picture:
-    """All devices and nodes: from time to time, since silence leaves no change."""
-    picture = Picture(complete=True, now_us=tx.now_us)
-    picture.devices = _devices(tx, terms, None)
+def read_devices(tx: Transaction, terms: Terms, names: Collection[str] | None = None) -> Picture:
+    """All devices and their servers, or those of some servers."""
+    picture = Picture(complete=names is None, now_us=tx.now_us)
+    _read_devices(tx, terms, None if names is None else sorted(names), picture)
     return picture
+
+
+def read_closed(tx: Transaction, terms: Terms) -> dict[str, str]:
+    """Why servers take nothing new, by name: from time to time, since silence leaves no change."""
+    base = epoch_base(tx)
+    return {row.name: _closed(row, tx.now_us, base, terms) for row in tx.rows(_SERVERS)}
 
 
 def read_changed(tx: Transaction, terms: Terms, changed: Sequence[Change]) -> Picture:
     """What the changes are about."""
     picture = Picture(complete=False, now_us=tx.now_us)
-    kinds = {change.kind for change in changed}
-    names = {change.subject for change in changed if change.kind == "node"}
+    subjects: dict[str, set[str]] = {}
     for change in changed:
-        if change.kind == "device":
-            names.add(change.subject.rpartition("/")[0])
-    if "ledger" in kinds:
+        subjects.setdefault(change.kind, set()).add(change.subject)
+    if "ledger" in subjects:
         picture = read_devices(tx, terms)
-    elif names:
-        picture.devices = _devices(tx, terms, sorted(names))
-    if "request" in kinds:
-        _read_requests(tx, picture)
-    if kinds & {"session", "allocation"}:
-        _read_running(tx, picture)
-    if "user" in kinds:
+    elif "node" in subjects:
+        _read_devices(tx, terms, sorted(subjects["node"]), picture)
+    for part in _parts(subjects.get("device", ())):
+        keys = [(node, int(index)) for node, _, index in (one.rpartition("/") for one in part)]
+        found = tx.rows(_GRANTED_BYTES, keys=keys)
+        picture.granted.update({(row.node, row.idx): row.granted_bytes for row in found})
+    for part in _parts(subjects.get("request", ())):
+        picture.waiting.update(dict.fromkeys(part))
+        for ask in waiting_requests(tx, part):
+            picture.waiting[ask.request.id] = Waiting(ask.request, ask.created_us)
+    for part in _parts(subjects.get("session", ())):
+        for row in tx.rows(_ALLOCATIONS, sessions=part):
+            subjects.setdefault("allocation", set()).add(str(row.allocation))
+    for part in _parts(subjects.get("allocation", ())):
+        picture.running.update(dict.fromkeys(part))
+        picture.running.update(_running(tx.rows(_RUNNING_OF, allocations=part)))
+    if "user" in subjects:
         picture.weights = _weights(tx)
     return picture
 
 
-def _devices(tx: Transaction, terms: Terms, names: list[str] | None) -> dict[Key, DeviceState]:
+_SERVERS = Statement(
+    sa.select(
+        nodes.c.name,
+        nodes.c.state,
+        nodes.c.state_reason,
+        nodes.c.healthy,
+        nodes.c.health_reason,
+        nodes.c.reconciled_base,
+        nodes.c.seen_us,
+    )
+)
+
+
+def _read_devices(tx: Transaction, terms: Terms, names: list[str] | None, picture: Picture) -> None:
     listed = [column for column in nodes.c if column.name not in ("key_sealed", "telemetry")]
     of_nodes, of_devices = sa.select(*listed), sa.select(devices)
     if names is not None:
@@ -179,10 +230,10 @@ def _devices(tx: Transaction, terms: Terms, names: list[str] | None) -> dict[Key
     servers = {row.name: row for row in tx.connection.execute(of_nodes)}
     closed = {name: _closed(row, tx.now_us, base, terms) for name, row in servers.items()}
     facts = {name: _facts(row) for name, row in servers.items()}
-    found = {}
+    picture.closed = closed
     for row in tx.connection.execute(of_devices.where(devices.c.state != "removed")):
         server = servers[row.node]
-        found[row.node, row.idx] = DeviceState(
+        picture.devices[row.node, row.idx] = DeviceState(
             node=row.node,
             index=row.idx,
             name=row.name,
@@ -198,10 +249,9 @@ def _devices(tx: Transaction, terms: Terms, names: list[str] | None) -> dict[Key
                 "device.memory": str(row.total_bytes >> 20),
             },
         )
-    return found
 
 
-def _closed(row: sa.Row[tuple[object, ...]], now_us: int, base: int, terms: Terms) -> str:
+def _closed(row: Any, now_us: int, base: int, terms: Terms) -> str:
     """Why a server takes nothing new."""
     if row.state != "ready":
         return f"{row.state}: {row.state_reason}" if row.state_reason else str(row.state)
@@ -234,43 +284,56 @@ def _facts(row: sa.Row[tuple[object, ...]]) -> dict[str, str]:
     return facts
 
 
-def _read_requests(tx: Transaction, picture: Picture) -> None:
-    picture.waiting = {
-        ask.request.id: Waiting(ask.request, ask.created_us) for ask in waiting_requests(tx)
-    }
+def _parts(names: Collection[str]) -> Iterator[list[str]]:
+    """Names in lists of a few lengths, so that statements are made for each length once."""
+    ordered = sorted(names)
+    for start in range(0, len(ordered), _MOST_AT_ONCE):
+        part = ordered[start : start + _MOST_AT_ONCE]
+        length = 1 << (len(part) - 1).bit_length()
+        yield part + [part[-1]] * (length - len(part))
 
 
-def _read_running(tx: Transaction, picture: Picture) -> None:
-    """What has not ended, with when it will, where its user said so or a limit does."""
-    statement = (
-        sa.select(
-            grants.c.allocation,
-            grants.c.node,
-            grants.c.idx,
-            grants.c.share_bytes,
-            allocations.c.user_name,
-            allocations.c.started_us,
-            allocations.c.end_by_us,
-            requests.c.wanted_us,
-        )
-        .join(allocations, allocations.c.id == grants.c.allocation)
-        .join(requests, requests.c.id == allocations.c.request)
-        .where(grants.c.ended_us.is_(None))
-        .order_by(grants.c.allocation, grants.c.ordinal)
+_GRANTED_BYTES = Statement(
+    sa.select(devices.c.node, devices.c.idx, devices.c.granted_bytes).where(
+        any_of("keys", devices.c.node, devices.c.idx)
+    ),
+    "keys",
+)
+_ALLOCATIONS = Statement(
+    sa.select(sessions.c.allocation).where(
+        any_of("sessions", sessions.c.id), sessions.c.allocation.is_not(None)
+    ),
+    "sessions",
+)
+# What has not ended, with when it will, where its user said so or a limit does.
+_RUNNING = (
+    sa.select(
+        grants.c.allocation,
+        grants.c.node,
+        grants.c.idx,
+        grants.c.share_bytes,
+        allocations.c.user_name,
+        allocations.c.started_us,
+        allocations.c.end_by_us,
+        requests.c.wanted_us,
     )
-    held: dict[str, list[GrantedDevice]] = {}
-    known: dict[str, tuple[str, int | None]] = {}
-    for row in tx.connection.execute(statement):
-        held.setdefault(row.allocation, []).append(
-            GrantedDevice(row.node, row.idx, row.share_bytes)
-        )
-        ends = [row.end_by_us] if row.end_by_us is not None else []
-        ends += [row.started_us + row.wanted_us] if row.wanted_us is not None else []
-        known[row.allocation] = (row.user_name, min(ends, default=None))
-    picture.running = {
-        name: (known[name][0], Running(tuple(chosen), known[name][1]))
-        for name, chosen in held.items()
-    }
+    .join(allocations, allocations.c.id == grants.c.allocation)
+    .join(requests, requests.c.id == allocations.c.request)
+    .where(grants.c.ended_us.is_(None))
+    .order_by(grants.c.allocation, grants.c.ordinal)
+)
+_RUNNING_OF = Statement(_RUNNING.where(any_of("allocations", grants.c.allocation)), "allocations")
+
+
+def _running(rows: Iterable[Any]) -> Iterator[tuple[str, tuple[str, Running]]]:
+    """(allocation, (user, what it holds)) of the rows of `_RUNNING`."""
+    for name, of_one in itertools.groupby(rows, key=lambda row: str(row.allocation)):
+        held = list(of_one)
+        first = held[0]
+        ends = [first.end_by_us] if first.end_by_us is not None else []
+        ends += [first.started_us + first.wanted_us] if first.wanted_us is not None else []
+        chosen = tuple(GrantedDevice(row.node, row.idx, row.share_bytes) for row in held)
+        yield name, (first.user_name, Running(chosen, min(ends, default=None)))
 
 
 def _weights(tx: Transaction) -> dict[str, int]:

@@ -36,13 +36,18 @@ def public_routes(fleet: Fleet, authority_pem: str) -> APIRouter:
     return router
 
 
+def require_own(name: str, token: Token) -> None:
+    """Raises `Forbidden` unless the token is that node's."""
+    if NODE_SCOPE not in token.scopes or (token.subject_kind, token.subject) != ("node", name):
+        raise Forbidden(f"this token is not of the node {name}", "outboard join TOKEN")
+
+
 def agent_routes(fleet: Fleet, authenticate: Authenticate) -> APIRouter:
     """What only a node's own token may call."""
     router = APIRouter(prefix="/v1/nodes/{name}")
 
     async def own_node(name: str, token: Annotated[Token, Depends(authenticate)]) -> str:
-        if NODE_SCOPE not in token.scopes or (token.subject_kind, token.subject) != ("node", name):
-            raise Forbidden(f"this token is not of the node {name}", "outboard join TOKEN")
+        require_own(name, token)
         return name
 
     node_of_token = Annotated[str, Depends(own_node)]

@@ -92,6 +92,7 @@ def make_app(parts: Parts) -> FastAPI:
         ),
         ca_mark=authority.mark,
         work=(fleet.watch_for_ever, flush_at_last),
+        report=fleet.report,
     )
 
 

@@ -11,15 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from outboard.controller import views
-from outboard.controller.image import Image, Picture, read_all, read_changed, read_devices
+from outboard.controller.image import (
+    Image,
+    Picture,
+    read_all,
+    read_changed,
+    read_closed,
+    read_devices,
+)
 from outboard.controller.keeper import Keeper
 from outboard.controller.rehearsal import Rehearsal
 from outboard.controller.turns import Turns
@@ -33,7 +42,7 @@ from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 from outboard.model.session_file import SessionFile
 from outboard.scheduler.placement import Busy, Placement
-from outboard.scheduler.queue import Plan, Running, Standing, Waiting, plan
+from outboard.scheduler.queue import Plan, Running, Standing, Waiting, ordered, plan
 
 log = logging.getLogger("outboard.controller")
 
@@ -45,6 +54,8 @@ _ATTEMPTS = 4
 _LEAST_PAUSE_S = 0.02
 _FEED_BACKLOG = 1000
 _MOST_FIRST_REASONS = 1000
+_MOST_GRANTS = 100
+_RELOADS_OF_ALL = 6
 
 
 class SessionMaker(Protocol):
@@ -171,7 +182,7 @@ class Service:
                 return await self.follow(request.id, hold_s, _anyone, answer)
             if told is not None:
                 return told
-            await self._read_devices()
+            await self._read_devices({one.node for one in chosen})
         await self.write(lambda tx: requests.submit(tx, request))
         return await self.follow(request.id, hold_s, _anyone, answer)
 
@@ -181,7 +192,7 @@ class Service:
             if attempt:  # never the worse answer on a picture that may be behind the ledger
                 await self._read_devices()
             now_us = await self.read(lambda tx: tx.now_us)
-            made = self._make_plan(now_us, Waiting(request, now_us))
+            made = await self._make_plan(now_us, Waiting(request, now_us))
             if request.id in made.refusals:
                 continue
             found = Rehearsal.of(made, request)
@@ -281,8 +292,8 @@ class Service:
             else:
                 self.image.hold(chosen, -1)
 
-    async def _read_devices(self) -> None:
-        self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms)))
+    async def _read_devices(self, names: Collection[str] | None = None) -> None:
+        self.image.take_in(await self.read(lambda tx: read_devices(tx, self.terms, names)))
 
     def _choose(self, request: Request) -> tuple[tuple[GrantedDevice, ...], RequestError | None]:
         """Devices for a request that needs not queue; or why it can never have any."""
@@ -329,8 +340,10 @@ class Service:
                 async with asyncio.timeout(self._pace.feed_s):
                     await self._poked.wait()
             self._poked.clear()
+            begun = time.monotonic()
             await self._guarded(self._feed())
-            await asyncio.sleep(_LEAST_PAUSE_S)
+            # What took long is not done all the time.
+            await asyncio.sleep(max(_LEAST_PAUSE_S, time.monotonic() - begun))
 
     async def _feed(self) -> None:
         """Take in what has changed, grant what can be, wake who waits for it."""
@@ -365,19 +378,23 @@ class Service:
                 queue.get_nowait()
             queue.put_nowait(None)
 
-    def _make_plan(self, now_us: int, *more: Waiting) -> Plan:
-        """One pass over the queue, and over `more` that are not in it."""
+    async def _make_plan(self, now_us: int, *more: Waiting) -> Plan:
+        """One pass over the queue, and over `more` that are not in it; in a thread, since it looks
+        at every device for each."""
         running: list[Running] = [one for _, one in self.image.running.values()]
         waiting = [*self.image.waiting.values(), *more]
-        return plan(self.image.states(), waiting, running, self.image.fair, now_us, self._reserved)
+        states, fair, reserved = self.image.states(), self.image.fair, self._reserved
+        return await self.run(lambda: plan(states, waiting, running, fair, now_us, reserved))
 
     async def _plan(self) -> None:
         """One pass over the queue."""
-        now_us = await self.read(lambda tx: tx.now_us)
-        made = self._make_plan(now_us)
+        now_us = await self.glance(lambda tx: tx.now_us)
+        if await self._grant_first(now_us):
+            return
+        made = await self._make_plan(now_us)
         if made.refusals:  # never on a picture that may be behind the ledger
             await self._read_devices()
-            made = self._make_plan(now_us)
+            made = await self._make_plan(now_us)
         self._reserved, self.standings = dict(made.reserved), dict(made.standings)
         for request, placement in made.grants:
             await self._grant_waiting(request, placement)
@@ -387,6 +404,29 @@ class Service:
                 lambda tx, r=request_id, text=text: requests.finish(tx, r, "refused", text)  # type: ignore[misc]
             )
             self.image.waiting.pop(request_id, None)
+
+    async def _grant_first(self, now_us: int) -> bool:
+        """Grant what is next for as long as it fits, which is what a plan would begin with, without
+        looking at every device; returns whether that was all."""
+        waiting = ordered(self.image.waiting.values(), self.image.fair, now_us)
+        fitting: list[tuple[Request, Placement]] = []
+        for one in waiting[:_MOST_GRANTS]:
+            try:
+                outcome = self.image.choose(one.request)
+            except RequestError:
+                break
+            if not isinstance(outcome, Placement):
+                break
+            self.image.hold(outcome.devices)
+            fitting.append((one.request, outcome))
+        if len(fitting) == len(waiting):
+            self._reserved, self.standings = {}, {}
+        try:
+            await asyncio.gather(*(self._grant_waiting(*one) for one in fitting))
+        finally:
+            for _, placement in fitting:
+                self.image.hold(placement.devices, -1)
+        return len(fitting) == len(waiting)
 
     async def _grant_waiting(self, request: Request, placement: Placement) -> None:
         try:
@@ -403,7 +443,7 @@ class Service:
         if isinstance(outcome, Granted):
             self.image.waiting.pop(request.id, None)
         else:
-            await self._read_devices()
+            await self._read_devices({one.node for one in placement.devices})
 
     async def _keep_for_ever(self) -> None:
         while True:
@@ -415,12 +455,19 @@ class Service:
             self._on_ending()
 
     async def _reload_for_ever(self) -> None:
-        while True:
+        for number in itertools.count(1):
             await asyncio.sleep(self._pace.reload_s)
-            await self._guarded(self._reload())
+            await self._guarded(self._reload(number % _RELOADS_OF_ALL == 0))
 
-    async def _reload(self) -> None:
-        await self._read_devices()
+    async def _reload(self, everything: bool) -> None:
+        if everything:
+            await self._read_devices()
+        else:
+            closed = await self.read(lambda tx: read_closed(tx, self.terms))
+            known = self.image.closed
+            names = [name for name, why in closed.items() if known.get(name) != why]
+            if names:
+                await self._read_devices(names)
         if self.image.waiting:
             await self._plan()
 

@@ -29,6 +29,7 @@ from outboard.ledger.schema import (
     sessions,
     users,
 )
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
 Row = dict[str, Any]
@@ -159,15 +160,15 @@ def list_sessions(
     return [_session(tx, row, granted.get(row.allocation, []), held, notices) for row in rows]
 
 
-def find_session(tx: Transaction, session: str) -> sa.Row[tuple[object, ...]]:
+def find_session(tx: Transaction, session: str) -> Any:
     """The session's row with its allocation's epoch and end; raises `NotFound`."""
-    row = tx.connection.execute(_FIND_SESSION, {"session": session}).one_or_none()
+    row = tx.one(_FIND_SESSION, session=session)
     if row is None:
         raise NotFound(f"there is no session {session}", "see what there is: outboard sessions")
     return row
 
 
-_FIND_SESSION = (
+_FIND_SESSION = Statement(
     sa.select(sessions, allocations.c.epoch, allocations.c.request, allocations.c.end_by_us)
     .join(allocations, allocations.c.id == sessions.c.allocation, isouter=True)
     .where(sessions.c.id == sa.bindparam("session"))

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from outboard.errors import MalformedRequest
 from outboard.ledger.rows import insert_new
 from outboard.ledger.schema import allocations, devices, grants, sessions, usage
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 from outboard.units import MILLION
 
@@ -170,12 +171,20 @@ _COUNT_AGAIN = (
 def close_usage(tx: Transaction, allocation: str, node: str) -> None:
     """No program of the allocation runs on the node any more: what nobody said the end of, ended
     now at the latest."""
-    session = sa.select(sessions.c.id).where(sessions.c.allocation == allocation)
-    tx.connection.execute(
-        usage.update()
-        .where(usage.c.node == node, usage.c.ended_us.is_(None), usage.c.session.in_(session))
-        .values(ended_us=tx.now_us)
+    tx.change(_CLOSE_USAGE, of_allocation=allocation, of_node=node, at_us=tx.now_us)
+
+
+_CLOSE_USAGE = Statement(
+    usage.update()
+    .where(
+        usage.c.node == sa.bindparam("of_node"),
+        usage.c.ended_us.is_(None),
+        usage.c.session.in_(
+            sa.select(sessions.c.id).where(sessions.c.allocation == sa.bindparam("of_allocation"))
+        ),
     )
+    .values(ended_us=sa.bindparam("at_us"))
+)
 
 
 def _granted(tx: Transaction, names: set[str]) -> set[tuple[str, str, str, int]]:

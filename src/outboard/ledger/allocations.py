@@ -25,7 +25,7 @@ from outboard.ledger.requests import (
     granted_of,
     insert_grants,
 )
-from outboard.ledger.rows import Row, any_of, locked, locking, one_or_many
+from outboard.ledger.rows import any_of, locked, locking
 from outboard.ledger.schema import (
     allocations,
     devices,
@@ -35,6 +35,7 @@ from outboard.ledger.schema import (
     nodes,
     sessions,
 )
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice
 
@@ -64,17 +65,13 @@ def renew(
         .where(leases.c.allocation.in_(sorted(renewed)))
         .values(picked_up=True, renewed_us=tx.now_us, expires_us=tx.now_us + terms.lease_us)
     )
-    told: list[Row] = [
-        {"of_allocation": name, "count": programs[name]}
-        for name in sorted(alive & set(programs))
-        if programs[name] != before[name]
-    ]
-    if told:
-        tx.connection.execute(_SET_PROGRAMS, one_or_many(told))
+    for name in sorted(alive & set(programs)):
+        if programs[name] != before[name]:
+            tx.change(_SET_PROGRAMS, of_allocation=name, count=programs[name])
     return alive
 
 
-_SET_PROGRAMS = (
+_SET_PROGRAMS = Statement(
     leases.update()
     .where(leases.c.allocation == sa.bindparam("of_allocation"))
     .values(programs=sa.bindparam("count"))
@@ -138,18 +135,18 @@ def begin_end(tx: Transaction, allocation: str, actor: str, reason: str) -> bool
     return row is not None and _begin_end(tx, row, actor, reason)
 
 
-def _begin_end(tx: Transaction, row: sa.Row[tuple[object, ...]], actor: str, reason: str) -> bool:
+def _begin_end(tx: Transaction, row: Any, actor: str, reason: str) -> bool:
     if row.state != "active":
         return False
     allocation = str(row.id)
     _set_state(tx, allocation, "ending", reason)
-    tx.connection.execute(_DROP_LEASE, {"of_allocation": allocation})
+    tx.change(_DROP_LEASE, of_allocation=allocation)
     _set_session(tx, row, "ending", reason, "" if actor == BY_RULE else actor)
     tx.audit(actor, "end", str(row.session), allocation=allocation, reason=reason)
     return True
 
 
-_DROP_LEASE = leases.delete().where(leases.c.allocation == sa.bindparam("of_allocation"))
+_DROP_LEASE = Statement(leases.delete().where(leases.c.allocation == sa.bindparam("of_allocation")))
 
 
 def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
@@ -160,7 +157,7 @@ def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
     row = _lock(tx, allocation)
     if row is None or row.state != "ending":
         return False
-    live = tx.connection.execute(_LIVE, {"of_allocation": allocation}).all()
+    live = tx.rows(_LIVE, of_allocation=allocation)
     going = [grant for grant in live if node is None or grant.node == node]
     over = len(going) == len(live)
     less = limits.Use(len(going), sum(grant.share_bytes for grant in going), int(over))
@@ -175,7 +172,7 @@ def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
 
 
 # The allocation's lock guards its grants: who changes them has it.
-_LIVE = (
+_LIVE = Statement(
     sa.select(
         grants.c.allocation,
         grants.c.ordinal,
@@ -230,7 +227,7 @@ def take_over(
 def resize(tx: Transaction, allocation: str, share_bytes: Sequence[int]) -> Granted | Lost:
     """Give each device of an active allocation another share; completely, or not at all."""
     row = _active(tx, allocation)
-    live = tx.connection.execute(_LIVE, {"of_allocation": allocation}).all()
+    live = tx.rows(_LIVE, of_allocation=allocation)
     if len(share_bytes) != len(live) or min(share_bytes) <= 0:
         raise NotFound(f"{allocation} has {len(live)} devices", "give a share for each")
     if [grant.share_bytes for grant in live] == list(share_bytes):
@@ -285,12 +282,12 @@ def restore(tx: Transaction, reason: str, terms: Terms) -> int:
     return base
 
 
-def _lock(tx: Transaction, allocation: str) -> sa.Row[tuple[object, ...]] | None:
-    """The allocation's row, locked, with its session's id."""
-    return tx.connection.execute(_LOCK, {"of_allocation": allocation}).one_or_none()
+def _lock(tx: Transaction, allocation: str) -> Any:
+    """The allocation's row, locked, with its session's id; None if there is none."""
+    return tx.one(_LOCK, of_allocation=allocation)
 
 
-_LOCK = (
+_LOCK = Statement(
     sa.select(allocations, sessions.c.id.label("session"))
     .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
     .where(allocations.c.id == sa.bindparam("of_allocation"))
@@ -298,7 +295,7 @@ _LOCK = (
 )
 
 
-def _active(tx: Transaction, allocation: str) -> sa.Row[tuple[object, ...]]:
+def _active(tx: Transaction, allocation: str) -> Any:
     row = _lock(tx, allocation)
     if row is None or row.state != "active":
         raise NotFound(f"there is no active allocation {allocation}")
@@ -309,29 +306,26 @@ def _lock_devices(tx: Transaction, rows: Sequence[Any]) -> list[Any]:
     """Lock the devices of some grants; returns the grants in that order."""
     keys = [(str(row.node), int(row.idx)) for row in rows]
     if keys:
-        tx.connection.execute(_LOCK_DEVICES, {"keys": sorted(keys)}).all()
+        tx.rows(_LOCK_DEVICES, keys=sorted(keys))
     return sorted(rows, key=lambda row: (row.node, row.idx))
 
 
-_LOCK_DEVICES = locking(devices, any_of("keys", devices.c.node, devices.c.idx))
+_LOCK_DEVICES = Statement(locking(devices, any_of("keys", devices.c.node, devices.c.idx)), "keys")
 
 
 def _end_grants(tx: Transaction, going: Sequence[Any]) -> None:
     # A clock that was set back must not make a span that ends before it begins.
-    rows: list[Row] = [
-        {
-            "of_allocation": grant.allocation,
-            "of_ordinal": grant.ordinal,
-            "of_epoch": grant.epoch,
-            "at_us": max(tx.now_us, grant.started_us),
-        }
-        for grant in going
-    ]
-    if rows:
-        tx.connection.execute(_END_GRANT, one_or_many(rows))
+    for grant in going:
+        tx.change(
+            _END_GRANT,
+            of_allocation=grant.allocation,
+            of_ordinal=grant.ordinal,
+            of_epoch=grant.epoch,
+            at_us=max(tx.now_us, grant.started_us),
+        )
 
 
-_END_GRANT = (
+_END_GRANT = Statement(
     grants.update()
     .where(
         grants.c.allocation == sa.bindparam("of_allocation"),
@@ -342,7 +336,7 @@ _END_GRANT = (
 )
 
 
-def _raise_epoch(tx: Transaction, row: sa.Row[tuple[object, ...]]) -> int:
+def _raise_epoch(tx: Transaction, row: Any) -> int:
     epoch = int(row.epoch) + 1
     tx.connection.execute(
         allocations.update().where(allocations.c.id == row.id).values(epoch=epoch)
@@ -354,16 +348,16 @@ def _raise_epoch(tx: Transaction, row: sa.Row[tuple[object, ...]]) -> int:
 def _set_state(
     tx: Transaction, allocation: str, state: str, reason: str, ended_us: int | None = None
 ) -> None:
-    told = {
-        "of_allocation": allocation,
-        "new_state": state,
-        "new_reason": reason,
-        "new_ended_us": ended_us,
-    }
-    tx.connection.execute(_SET_STATE, told)
+    tx.change(
+        _SET_STATE,
+        of_allocation=allocation,
+        new_state=state,
+        new_reason=reason,
+        new_ended_us=ended_us,
+    )
 
 
-_SET_STATE = (
+_SET_STATE = Statement(
     allocations.update()
     .where(allocations.c.id == sa.bindparam("of_allocation"))
     .values(
@@ -375,11 +369,7 @@ _SET_STATE = (
 
 
 def _set_session(
-    tx: Transaction,
-    row: sa.Row[tuple[object, ...]],
-    state: str,
-    reason: str,
-    ended_by: str | None = None,
+    tx: Transaction, row: Any, state: str, reason: str, ended_by: str | None = None
 ) -> None:
     """Note the state of a locked allocation's session, if it has one; None leaves who ended it."""
     if row.session is None:
@@ -391,13 +381,13 @@ def _set_session(
         "new_ended_us": tx.now_us if state == "ended" else None,
     }
     if ended_by is None:
-        tx.connection.execute(_SET_SESSION, told)
+        tx.change(_SET_SESSION, **told)
     else:
-        tx.connection.execute(_SET_SESSION_ENDING, {**told, "new_ended_by": ended_by})
+        tx.change(_SET_SESSION_ENDING, **told, new_ended_by=ended_by)
     tx.changed("session", str(row.session))
 
 
-_SET_SESSION = (
+_STATE_OF_SESSION = (
     sessions.update()
     .where(sessions.c.id == sa.bindparam("of_session"))
     .values(
@@ -406,4 +396,5 @@ _SET_SESSION = (
         ended_us=sa.bindparam("new_ended_us"),
     )
 )
-_SET_SESSION_ENDING = _SET_SESSION.values(ended_by=sa.bindparam("new_ended_by"))
+_SET_SESSION = Statement(_STATE_OF_SESSION)
+_SET_SESSION_ENDING = Statement(_STATE_OF_SESSION.values(ended_by=sa.bindparam("new_ended_by")))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from outboard.ledger.schema import changes
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
 _LONGEST_HOLE_US = 30_000_000  # three times the longest transaction
@@ -54,11 +55,10 @@ class ChangeReader:
 
     def read(self, tx: Transaction) -> list[Change]:
         """What was committed since the last call, at most some thousands at once."""
-        wanted = changes.c.id > self._highest
+        rows = tx.rows(_AFTER, highest=self._highest, most=_MOST_AT_ONCE)
         if self._missing:
-            wanted |= changes.c.id.in_(sorted(self._missing))
-        statement = sa.select(changes).where(wanted).order_by(changes.c.id).limit(_MOST_AT_ONCE)
-        rows = tx.connection.execute(statement).all()
+            late = sa.select(changes).where(changes.c.id.in_(sorted(self._missing)))
+            rows = [*tx.connection.execute(late.order_by(changes.c.id)), *rows]
         highest = self._highest
         for row in rows:
             if row.id > self._highest:
@@ -71,6 +71,14 @@ class ChangeReader:
             oldest = tx.now_us - _LONGEST_HOLE_US
             self._missing = {hole: at for hole, at in self._missing.items() if at > oldest}
         return [Change(row.id, row.at_us, row.kind, row.subject) for row in rows]
+
+
+_AFTER = Statement(
+    sa.select(changes)
+    .where(changes.c.id > sa.bindparam("highest"))
+    .order_by(changes.c.id)
+    .limit(sa.bindparam("most"))
+)
 
 
 def changes_after(tx: Transaction, after: int, most: int = 500) -> list[Change]:

@@ -20,6 +20,7 @@ from outboard.ledger import allocations as of_allocations
 from outboard.ledger import limits
 from outboard.ledger.schema import allocations, grants, nodes, sessions
 from outboard.ledger.schema import limits as limit_table
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 from outboard.units import MILLION, format_duration
 
@@ -96,9 +97,7 @@ _NOTE = (
 
 def judge(tx: Transaction, allocation: str | None = None) -> list[Idleness]:
     """What idle limits say of the active allocations, or of one; nothing of those far from it."""
-    least_s = tx.connection.scalar(
-        sa.select(sa.func.min(limit_table.c.value)).where(limit_table.c.kind == "idle_s")
-    )
+    least_s = tx.one(_LEAST).seconds
     if least_s is None:
         return []
     last_us = sa.case(
@@ -138,6 +137,13 @@ def judge(tx: Transaction, allocation: str | None = None) -> list[Idleness]:
         if limit is not None and limit.value is not None:
             found.append(_idleness(row, idle_us, limit, tx.now_us))
     return found
+
+
+_LEAST = Statement(
+    sa.select(sa.func.min(limit_table.c.value).label("seconds")).where(
+        limit_table.c.kind == "idle_s"
+    )
+)
 
 
 def warn(tx: Transaction, allocation: str) -> bool:

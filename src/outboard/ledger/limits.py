@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from outboard.errors import LimitReached, MalformedRequest
 from outboard.ledger.rows import any_of, insert_new, locked, locking
 from outboard.ledger.schema import limit_use, limits
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 from outboard.units import format_mib
 
@@ -59,7 +61,7 @@ def in_force(tx: Transaction, subjects: Sequence[Subject]) -> list[Limit]:
     """Each subject's own limits and, where it has none of a kind, those of its kind's default."""
     kinds = {kind for kind, _ in subjects}
     wanted = [*subjects, *((kind, DEFAULT) for kind in kinds)]
-    rows = tx.connection.execute(_IN_FORCE, {"subjects": wanted}).all()
+    rows = tx.rows(_IN_FORCE, subjects=wanted)
     if not rows:
         return []
     said = {(row.subject_kind, row.subject, row.kind): row for row in rows}
@@ -72,7 +74,10 @@ def in_force(tx: Transaction, subjects: Sequence[Subject]) -> list[Limit]:
     return found
 
 
-_IN_FORCE = sa.select(limits).where(any_of("subjects", limits.c.subject_kind, limits.c.subject))
+_IN_FORCE = Statement(
+    sa.select(limits).where(any_of("subjects", limits.c.subject_kind, limits.c.subject)),
+    "subjects",
+)
 
 
 def smallest(found: Iterable[Limit], kind: str) -> Limit | None:
@@ -128,13 +133,12 @@ def _apply(tx: Transaction, subject: Subject, kind: str) -> None:
             tx.connection.execute(limit_use.update().where(where).values(maximum=maximum))
 
 
-Counters = Mapping[tuple[str, str, str], sa.Row[tuple[object, ...]]]
+Counters = Mapping[tuple[str, str, str], Any]
 
 
 def lock_counters(tx: Transaction, subjects: Sequence[Subject]) -> Counters:
     """The subjects' counters, locked in order; those that do not exist yet are made."""
-    asked = {"subjects": list(subjects)}
-    rows = tx.connection.execute(_COUNTERS, asked).all()
+    rows = tx.rows(_COUNTERS, subjects=subjects)
     if len(rows) < len(subjects) * len(COUNTED):
         _one_at_a_time(tx)
         found = {(limit.subject, limit.kind): limit.value for limit in in_force(tx, subjects)}
@@ -153,12 +157,12 @@ def lock_counters(tx: Transaction, subjects: Sequence[Subject]) -> Counters:
                 for kind in COUNTED
             ],
         )
-        rows = tx.connection.execute(_COUNTERS, asked).all()
+        rows = tx.rows(_COUNTERS, subjects=subjects)
     return {(row.subject_kind, row.subject, row.kind): row for row in rows}
 
 
 _OF_SUBJECTS = any_of("subjects", limit_use.c.subject_kind, limit_use.c.subject)
-_COUNTERS = locking(limit_use, _OF_SUBJECTS)
+_COUNTERS = Statement(locking(limit_use, _OF_SUBJECTS), "subjects")
 
 
 def refusal(counters: Counters, more: Use) -> LimitReached | None:
@@ -186,7 +190,7 @@ def count(tx: Transaction, counters: Counters, more: Use) -> None:
     )
     if not overhanging:
         amounts = {f"more_{kind}": more.of(kind) for kind in COUNTED}
-        tx.connection.execute(_COUNT, {"subjects": subjects, **amounts})
+        tx.change(_COUNT, subjects=subjects, **amounts)
         return
     limit = {(found.subject, found.kind): found.value for found in in_force(tx, subjects)}
     changed = []
@@ -208,7 +212,7 @@ def count(tx: Transaction, counters: Counters, more: Use) -> None:
         tx.connection.execute(_BRING_DOWN, changed)
 
 
-_COUNT = (
+_COUNT = Statement(
     limit_use.update()
     .where(_OF_SUBJECTS)
     .values(
@@ -220,7 +224,8 @@ _COUNT = (
             ),
             else_=0,
         )
-    )
+    ),
+    "subjects",
 )
 _BRING_DOWN = (
     limit_use.update()

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from outboard.errors import Forbidden, LimitReached, NotFound
 from outboard.ledger import limits
 from outboard.ledger.nodes import NEWEST_BASE
-from outboard.ledger.rows import Row, any_of, insert, insert_new, locked, locking, one_or_many
+from outboard.ledger.rows import Row, any_of, insert, insert_new, locked, locking
 from outboard.ledger.schema import (
     allocations,
     devices,
@@ -26,6 +26,7 @@ from outboard.ledger.schema import (
     sessions,
     users,
 )
+from outboard.ledger.statements import Statement
 from outboard.ledger.subjects import groups_of
 from outboard.ledger.transaction import Transaction
 from outboard.model.filters import Filter
@@ -145,11 +146,24 @@ def find_request(tx: Transaction, identity: str) -> Ask:
     return found
 
 
-def waiting_requests(tx: Transaction) -> list[Ask]:
-    """Everything that waits, oldest first."""
+def waiting_requests(tx: Transaction, among: Sequence[str] | None = None) -> list[Ask]:
+    """Everything that waits, or what does of some, oldest first."""
     statement = sa.select(requests).where(requests.c.state == "waiting")
+    if among is not None:
+        found = [str(row.id) for row in tx.rows(_STILL_WAITING, requests=among)]
+        if not found:
+            return []
+        statement = statement.where(requests.c.id.in_(found))
     order = statement.order_by(requests.c.created_us, requests.c.id)
     return [_ask(row) for row in tx.connection.execute(order)]
+
+
+_STILL_WAITING = Statement(
+    sa.select(requests.c.id).where(
+        any_of("requests", requests.c.id), requests.c.state == "waiting"
+    ),
+    "requests",
+)
 
 
 def grant(
@@ -214,7 +228,7 @@ def _take_devices(tx: Transaction, chosen: Sequence[GrantedDevice], terms: Terms
     keys = sorted({(device.node, device.index) for device in chosen})
     if len(keys) != len(chosen):
         raise ValueError("a device is chosen twice")
-    found = {(row.node, row.idx): row for row in tx.connection.execute(_DEVICES, {"keys": keys})}
+    found = {(row.node, row.idx): row for row in tx.rows(_DEVICES, keys=keys)}
     base = 0
     for device in chosen:
         row = found.get((device.node, device.index))
@@ -236,7 +250,7 @@ def _take_devices(tx: Transaction, chosen: Sequence[GrantedDevice], terms: Terms
 
 # Locks the devices; what it says of their servers is as old as the statement, as it would be if
 # the grant had come that much sooner.
-_DEVICES = (
+_DEVICES = Statement(
     sa.select(
         devices.c.node,
         devices.c.idx,
@@ -253,24 +267,20 @@ _DEVICES = (
     .join(nodes, nodes.c.name == devices.c.node)
     .where(any_of("keys", devices.c.node, devices.c.idx))
     .order_by(devices.c.node, devices.c.idx)
-    .with_for_update(key_share=True, of=devices)
+    .with_for_update(key_share=True, of=devices),
+    "keys",
 )
 
 
 def add_granted(tx: Transaction, more: Sequence[tuple[str, int, int]]) -> None:
     """Change devices' counters by (node, index, bytes), locked in the order of their keys; the
     counter's CHECK refuses what must never be."""
-    rows: list[Row] = [
-        {"of_node": node, "of_index": index, "more_bytes": amount}
-        for node, index, amount in sorted(more)
-    ]
-    if rows:
-        tx.connection.execute(_ADD, one_or_many(rows))
-    for node, index, _ in more:
+    for node, index, amount in sorted(more):
+        tx.change(_ADD, of_node=node, of_index=index, more_bytes=amount)
         tx.changed("device", f"{node}/{index}")
 
 
-_ADD = (
+_ADD = Statement(
     devices.update()
     .where(devices.c.node == sa.bindparam("of_node"), devices.c.idx == sa.bindparam("of_index"))
     .values(granted_bytes=devices.c.granted_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger))
@@ -311,7 +321,7 @@ def _write_grant(
     insert_grants(tx, allocation, asked.user, made.epoch, made.devices)
     insert(tx, leases, [lease])
     insert(tx, sessions, [session])
-    tx.connection.execute(_SET_GRANTED, {"request": asked.id, "now_us": now})
+    tx.change(_SET_GRANTED, request=asked.id, now_us=now)
     tx.changed("request", asked.id)
     tx.changed("session", made.session)
     what = [[device.node, device.index, device.share_bytes] for device in made.devices]
@@ -319,7 +329,7 @@ def _write_grant(
     tx.audit(asked.user, "grant", made.session, origin, allocation=allocation, devices=what)
 
 
-_SET_GRANTED = (
+_SET_GRANTED = Statement(
     requests.update()
     .where(requests.c.id == sa.bindparam("request"))
     .values(state="granted", reason="", finished_us=sa.bindparam("now_us"))
@@ -348,7 +358,7 @@ def insert_grants(
 
 def granted_of(tx: Transaction, request_id: str) -> Granted:
     """What a granted request has; the devices are those of its newest rows."""
-    row = tx.connection.execute(_GRANTED, {"request": request_id}).one_or_none()
+    row = tx.one(_GRANTED, request=request_id)
     if row is None:
         raise NotFound(f"request {request_id} has no allocation")
     return Granted(
@@ -364,7 +374,7 @@ def granted_of(tx: Transaction, request_id: str) -> Granted:
     )
 
 
-_GRANTED = (
+_GRANTED = Statement(
     sa.select(allocations, sessions.c.id.label("session"), sessions.c.uid)
     .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
     .where(allocations.c.request == sa.bindparam("request"))
@@ -373,12 +383,11 @@ _GRANTED = (
 
 def granted_devices(tx: Transaction, allocation: str) -> tuple[GrantedDevice, ...]:
     """An allocation's devices as it has them, or had them last."""
-    rows = tx.connection.execute(_GRANTED_DEVICES, {"allocation": allocation})
-    newest = {row.ordinal: row for row in rows}
+    newest = {row.ordinal: row for row in tx.rows(_GRANTED_DEVICES, allocation=allocation)}
     return tuple(GrantedDevice(row.node, row.idx, row.share_bytes) for row in newest.values())
 
 
-_GRANTED_DEVICES = (
+_GRANTED_DEVICES = Statement(
     sa.select(grants.c.ordinal, grants.c.node, grants.c.idx, grants.c.share_bytes)
     .where(grants.c.allocation == sa.bindparam("allocation"))
     .order_by(grants.c.ordinal, grants.c.epoch)
@@ -425,8 +434,7 @@ def _admitted(tx: Transaction, request: Request) -> _Applicant | None:
 
     Needs no lock: here it can only be refused, and the counters are judged again.
     """
-    asked = {"user": request.user, "request": request.id}
-    rows = tx.connection.execute(_APPLICANT, asked).all()
+    rows = tx.rows(_APPLICANT, user=request.user, request=request.id)
     if not rows or (rows[0].disabled and not rows[0].known):
         raise Forbidden(f"user {request.user} may not use this pool", "ask the administrator")
     if rows[0].known:
@@ -443,7 +451,7 @@ def _admitted(tx: Transaction, request: Request) -> _Applicant | None:
     return _Applicant(groups, subjects, found)
 
 
-_APPLICANT = (
+_APPLICANT = Statement(
     sa.select(
         users.c.disabled,
         users.c.direct,

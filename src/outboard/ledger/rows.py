@@ -2,19 +2,21 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-What runs for every request is made once, with `bindparam`s, beside the function that runs it:
-putting a statement together costs several times what running it costs.
+What runs for every request is made once, a `Statement` beside the function that runs it: putting
+one together costs several times what running it costs.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
 Row = dict[str, object]
@@ -25,17 +27,25 @@ def insert_new(tx: Transaction, table: sa.Table, rows: Sequence[Row]) -> int:
     that insert the same key."""
     if not rows:
         return 0
-    statement = _inserting(table, tx.connection.dialect.name)
-    # One by one: not every driver counts what it did with several.
-    return sum(tx.connection.execute(statement, row).rowcount for row in rows)
+    statement = _inserting(table, tx.connection.dialect.name, tuple(rows[0]))
+    return statement.change(tx.connection, *(_plain(table, row) for row in rows))
+
+
+def _plain(table: sa.Table, row: Row) -> Row:
+    """A row as a driver takes it."""
+    documents = _documents(table)
+    return {name: json.dumps(row[name]) if name in documents else row[name] for name in row}
 
 
 @functools.cache
-def _inserting(table: sa.Table, dialect: str) -> sa.Insert:
+def _documents(table: sa.Table) -> frozenset[str]:
+    return frozenset(one.name for one in table.c if isinstance(one.type, sa.JSON))
+
+
+@functools.cache
+def _inserting(table: sa.Table, dialect: str, columns: tuple[str, ...]) -> Statement:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(table).on_conflict_do_nothing()
-    # Nothing is to be returned but how many; an INSERT's count is not kept unless asked for.
-    return statement.inline().execution_options(preserve_rowcount=True)
+    return Statement(insert(table).on_conflict_do_nothing().inline(), columns=columns)
 
 
 def locked(
@@ -50,18 +60,15 @@ def locked(
 
 def insert(tx: Transaction, table: sa.Table, rows: Sequence[Row]) -> None:
     """Insert rows that have the same columns; their keys are known before."""
-    tx.connection.execute(_plain_insert(table), one_or_many(rows))
-
-
-def one_or_many(rows: Sequence[Row]) -> Row | Sequence[Row]:
-    """The parameters of a statement that is run once for each row: a driver's way to run one
-    several times costs more than to run it."""
-    return rows[0] if len(rows) == 1 else rows
+    if rows:
+        _plain_insert(table, tuple(rows[0])).change(
+            tx.connection, *(_plain(table, row) for row in rows)
+        )
 
 
 @functools.cache
-def _plain_insert(table: sa.Table) -> sa.Insert:
-    return table.insert().inline()
+def _plain_insert(table: sa.Table, columns: tuple[str, ...]) -> Statement:
+    return Statement(table.insert().inline(), columns=columns)
 
 
 def any_of(name: str, *columns: sa.Column[Any]) -> sa.ColumnElement[bool]:

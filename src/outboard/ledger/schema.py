@@ -403,6 +403,7 @@ usage = Table(
     Column("to_host_bytes", BigInteger, nullable=True),
     Column("peak_bytes", BigInteger, nullable=True),
     sa.UniqueConstraint("worker", "node", "idx"),
+    sa.Index("ix_usage_session", "session"),
     sa.ForeignKeyConstraint(["node", "idx"], [devices.c.node, devices.c.idx]),
     sqlite_autoincrement=True,
 )

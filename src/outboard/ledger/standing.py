@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from outboard.errors import NotFound
 from outboard.ledger.nodes import NEWEST_BASE
 from outboard.ledger.schema import allocations, controllers, devices, grants, nodes, sessions
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
 
@@ -41,10 +42,10 @@ class NodeStanding:
 
 def node_standing(tx: Transaction, name: str) -> NodeStanding:
     """How the ledger sees one node; raises `NotFound` for one that never enrolled."""
-    row = tx.connection.execute(_STATE, {"node": name}).one_or_none()
+    row = tx.one(_STATE, node=name)
     if row is None:
         raise NotFound(f"there is no node {name}", "enrol it: outboard join TOKEN")
-    rows = tx.connection.execute(_LIVE_OF_NODE, {"node": name})
+    rows = tx.rows(_LIVE_OF_NODE, node=name)
     live = {one.allocation: one for one in map(_standing, rows)}
     reconciled = row.reconciled_base >= (row.base or 0)
     return NodeStanding(row.state, reconciled, bool(row.address), bool(row.healthy), live)
@@ -53,33 +54,37 @@ def node_standing(tx: Transaction, name: str) -> NodeStanding:
 def ending(tx: Transaction) -> dict[str, list[Standing]]:
     """What is being ended, by node: each node has to say that its part is over."""
     found: dict[str, list[Standing]] = {}
-    for row in tx.connection.execute(_LIVE_ENDING):
+    for row in tx.rows(_LIVE_ENDING):
         found.setdefault(row.node, []).append(_standing(row))
     return found
 
 
 def public_keys(tx: Transaction) -> list[str]:
     """The keys (hex) that the pool's controllers sign with."""
-    return sorted(tx.connection.execute(_KEYS).scalars())
+    return sorted(str(row.public_key) for row in tx.rows(_KEYS))
 
 
 def _standing(row: Any) -> Standing:
     return Standing(row.id, row.session or row.id, row.epoch, row.state, row.reason)
 
 
-_STATE = sa.select(
-    nodes.c.state,
-    nodes.c.reconciled_base,
-    nodes.c.address,
-    (
-        nodes.c.healthy
-        & ~sa.exists().where(devices.c.node == nodes.c.name, sa.not_(devices.c.healthy))
-    ).label("healthy"),
-    NEWEST_BASE.scalar_subquery().label("base"),
-).where(nodes.c.name == sa.bindparam("node"))
+_STATE = Statement(
+    sa.select(
+        nodes.c.state,
+        nodes.c.reconciled_base,
+        nodes.c.address,
+        (
+            nodes.c.healthy
+            & ~sa.exists().where(devices.c.node == nodes.c.name, sa.not_(devices.c.healthy))
+        ).label("healthy"),
+        NEWEST_BASE.scalar_subquery().label("base"),
+    ).where(nodes.c.name == sa.bindparam("node"))
+)
 
-_KEYS = sa.select(controllers.c.public_key).where(
-    controllers.c.revoked_us.is_(None), controllers.c.public_key != ""
+_KEYS = Statement(
+    sa.select(controllers.c.public_key).where(
+        controllers.c.revoked_us.is_(None), controllers.c.public_key != ""
+    )
 )
 
 # Every allocation that has bytes on a node.
@@ -98,5 +103,5 @@ _LIVE = (
     .distinct()
     .order_by(grants.c.node, allocations.c.id)
 )
-_LIVE_OF_NODE = _LIVE.where(grants.c.node == sa.bindparam("node"))
-_LIVE_ENDING = _LIVE.where(allocations.c.state == "ending")
+_LIVE_OF_NODE = Statement(_LIVE.where(grants.c.node == sa.bindparam("node")))
+_LIVE_ENDING = Statement(_LIVE.where(allocations.c.state == "ending"))

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from outboard.errors import MalformedRequest, NotFound
 from outboard.ledger.rows import insert_new
 from outboard.ledger.schema import groups, hosts, memberships, users
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
 _LONGEST_NAME = 128
@@ -52,10 +53,10 @@ def set_groups(tx: Transaction, user: str, names: Iterable[str]) -> None:
 
 def groups_of(tx: Transaction, user: str) -> list[str]:
     """The user's groups, in order."""
-    return list(tx.connection.execute(_GROUPS, {"user": user}).scalars())
+    return [str(row.group_name) for row in tx.rows(_GROUPS, user=user)]
 
 
-_GROUPS = (
+_GROUPS = Statement(
     sa.select(memberships.c.group_name)
     .where(memberships.c.user_name == sa.bindparam("user"))
     .order_by(memberships.c.group_name)

@@ -5,11 +5,14 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 
 from outboard.ledger.schema import audit, changes
+from outboard.ledger.statements import Statement
 
 
 class Transaction:
@@ -32,6 +35,19 @@ class Transaction:
             self._now_us = self._clock(self.connection)
         return self._now_us
 
+    def rows(self, statement: Statement, **parameters: Any) -> list[Any]:
+        """What a prepared statement finds."""
+        return statement.rows(self.connection, parameters)
+
+    def one(self, statement: Statement, **parameters: Any) -> Any:
+        """The only row that it finds, or None."""
+        found = statement.rows(self.connection, parameters)
+        return found[0] if found else None
+
+    def change(self, statement: Statement, **parameters: Any) -> int:
+        """How many rows a prepared statement changed."""
+        return statement.change(self.connection, parameters)
+
     def changed(self, kind: str, subject: str) -> None:
         """Tell the readers of the change table that this thing is worth reading again."""
         self._changes[kind, subject] = {"kind": kind, "subject": subject, "at_us": self.now_us}
@@ -46,7 +62,7 @@ class Transaction:
                 "action": action,
                 "subject": subject,
                 "origin": origin,
-                "detail": detail,
+                "detail": json.dumps(detail),
                 "at_us": self.now_us,
             }
         )
@@ -54,10 +70,13 @@ class Transaction:
     def flush(self) -> None:
         """Write what `changed` and `audit` collected; the transaction's owner calls this once."""
         if self._audit:
-            self.connection.execute(_AUDIT, self._audit)
+            _AUDIT.change(self.connection, *self._audit)
         if self._changes:
-            self.connection.execute(_CHANGES, list(self._changes.values()))
+            _CHANGES.change(self.connection, *self._changes.values())
 
 
-_AUDIT = audit.insert().inline()
-_CHANGES = changes.insert().inline()
+_AUDIT = Statement(
+    audit.insert().inline(),
+    columns=("actor", "action", "subject", "origin", "detail", "at_us"),
+)
+_CHANGES = Statement(changes.insert().inline(), columns=("kind", "subject", "at_us"))

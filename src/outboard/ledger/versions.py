@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from outboard.errors import ConfigurationError
 from outboard.ledger.schema import guard_audit, metadata
 
-NEWEST = "0003"
+NEWEST = "0004"
 
 _version_table = sa.Table(
     "alembic_version",

@@ -80,15 +80,13 @@ def test_who_waits_is_told_why_and_gets_what_becomes_free(ann: Client, bob: Clie
     first = ann.granted(gpus=2)
     status, waiting = bob.request(gpus=1)
     assert (status, waiting["state"]) == (202, "waiting")
-    eventually(
-        lambda: (
-            bob.call("GET", f"/v1/requests/{waiting['request']}")[1]["reason"]
-            == "0 of the 1 GPUs asked for are free"
-        ),
-        "the queue was looked at",
-    )
-    queue = bob.call("GET", "/v1/queue")[1]["waiting"]
-    assert [(one["position"], one["user"]) for one in queue] == [(1, "bob")]
+    assert waiting["reason"] == "0 of the 1 GPUs asked for are free"
+
+    def queue() -> list[tuple[object, object]]:
+        listed = bob.call("GET", "/v1/queue")[1]["waiting"]
+        return [(one["position"], one["user"]) for one in listed]
+
+    eventually(lambda: queue() == [(1, "bob")], "the queue was looked at")
     lines = bob.call("GET", f"/v1/requests/{waiting['request']}/explain")[1]["lines"]
     assert lines[-1] == "n1 GPU 1: 0 MiB are free, 1024 MiB are asked for"
     ann.call("DELETE", f"/v1/sessions/{first}")

@@ -16,11 +16,12 @@ from alembic.migration import MigrationContext
 
 from outboard.errors import ConfigurationError, DatabaseUnavailable, LedgerLocked
 from outboard.ledger import versions
-from outboard.ledger.database import Database
+from outboard.ledger.database import Database, database_clock
 from outboard.ledger.rows import insert_new
 from outboard.ledger.schema import audit, changes, controllers, metadata
 from outboard.ledger.transaction import Transaction
 from tests.unit.ledger.postgres import Postgres
+from tests.unit.ledger.simulation import Crashed, CrashingDatabase
 
 NewUrl = Callable[[], str]
 
@@ -245,4 +246,75 @@ def test_rows_that_were_there_before_are_not_counted_as_new(new_url: NewUrl) -> 
     assert database.write(lambda tx: insert_new(tx, controllers, rows[:2])) == 2
     assert database.write(lambda tx: insert_new(tx, controllers, rows[:1])) == 0
     assert database.write(lambda tx: insert_new(tx, controllers, rows)) == 1
+    database.close()
+
+
+def _add(name: str) -> Callable[[Transaction], str]:
+    def work(tx: Transaction) -> str:
+        tx.connection.execute(controllers.insert().values(name=name, joined_us=0, seen_us=0))
+        return name
+
+    return work
+
+
+def _names(database: Database) -> list[str]:
+    return sorted(
+        database.read(lambda tx: tx.connection.execute(sa.select(controllers.c.name)).scalars())
+    )
+
+
+def test_changes_that_go_together_have_an_outcome_each(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/ledger.sqlite")
+
+    def refuse(tx: Transaction) -> None:
+        _add("refused")(tx)
+        raise KeyError("refused")
+
+    commits: list[int] = []
+    sa.event.listen(database.engine, "commit", lambda _connection: commits.append(1))
+    outcomes = database.write_all([_add("a"), _add("a"), refuse, _add("b")])
+    assert [type(one.error) for one in outcomes] == [
+        type(None),
+        sa.exc.IntegrityError,
+        KeyError,
+        type(None),
+    ]
+    assert (outcomes[0].value, outcomes[3].value, len(commits)) == ("a", "b", 1)
+    assert _names(database) == ["a", "b"]
+    database.close()
+
+
+def test_a_crash_in_one_of_many_keeps_all_or_promises_none(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    point, kept = 0, set()
+    while True:
+        point += 1
+        database = CrashingDatabase(url, database_clock)
+        database.write(lambda tx: tx.connection.execute(controllers.delete()))
+        database.countdown = point
+        try:
+            database.write_all([_add(name) for name in "abc"])
+            break  # through: there were no more writes to crash at
+        except Crashed:
+            database.countdown = 0
+            database.close()
+        again = Database(url)
+        kept.add("".join(_names(again)))
+        again.close()
+    assert point > 5  # three rows and both sides of the commit
+    assert kept == {"", "abc"}  # the latter where it crashed after the commit: the answers are lost
+    assert _names(database) == ["a", "b", "c"]
+    database.close()
+
+
+def test_what_is_read_together_fails_alone(new_url: NewUrl) -> None:
+    database = Database(new_url())
+    database.write(_add("a"))
+
+    def fail(tx: Transaction) -> None:
+        raise KeyError
+
+    count = sa.select(sa.func.count()).select_from(controllers)
+    good, bad = database.read_all([lambda tx: tx.connection.scalar(count), fail])
+    assert (good.value, type(bad.error)) == (1, KeyError)
     database.close()
