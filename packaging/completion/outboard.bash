@@ -8,6 +8,7 @@ _outboard() {
       case ${COMP_WORDS[at]} in
         --) _command_offset $((at + 1)) && return ;;
         -n | -p | -m | --wait | --gpus | --fraction | --memory) at=$((at + 1)) ;;
+        --filter | --server | --name | --time | --priority) at=$((at + 1)) ;;
         -*) ;;
         *) _command_offset "$at" && return ;;
       esac
