@@ -68,11 +68,12 @@ fuzz: setup-test build-all ## hostile bytes against the decoder and whole worker
 	@tools/fuzz.sh $(BUILD)
 
 .PHONY: soak
-soak: setup-test ## the ledger for hours: a million random operations, controllers killed for a minute
+soak: package ## for hours: a million operations on the ledger, controllers killed, 20 boots in a row
 	@OUTBOARD_LEDGER_SEEDS=$${OUTBOARD_LEDGER_SEEDS:-1000} \
 	 OUTBOARD_LEDGER_OPERATIONS=$${OUTBOARD_LEDGER_OPERATIONS:-1000000} \
 	 OUTBOARD_HAMMER_SECONDS=$${OUTBOARD_HAMMER_SECONDS:-60} \
 	 $(BIN)/python -m pytest -q -s tests/unit/ledger/test_model.py tests/unit/controller/test_hammer.py
+	@tools/machines.sh --boots $${OUTBOARD_TEST_BOOTS:-20}
 
 .PHONY: bench
 bench: setup-build build-all ## measure calls, bandwidth and whole programs beside native

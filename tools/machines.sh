@@ -2,7 +2,8 @@
 # Boots machines with a real systemd, installs the package there and uses the client service.
 # SPDX-License-Identifier: Apache-2.0
 #
-# usage: tools/machines.sh --setup | [PYTEST OPTIONS]
+# usage: tools/machines.sh --setup | --boots N | [PYTEST OPTIONS]
+# --boots: so many power cuts and boots in a row, and nothing else.
 # Needs root, systemd-nspawn and overlay mounts, and the shells and servers that the machines run.
 # Where they are not to be had it says so and passes. Only --setup installs what is missing: among it
 # is an ssh server, which is no test's to put on somebody's machine.
@@ -42,4 +43,9 @@ umount "$probe/root"
 rm -rf "$probe"
 [ $works = yes ] || skip "systemd-nspawn cannot start a machine"
 
+if [ "${1:-}" = --boots ]; then
+  export OUTBOARD_TEST_BOOTS=${2:?usage: tools/machines.sh --boots N}
+  shift 2
+  set -- -k test_boots_in_a_row -s "$@"
+fi
 exec .venv/bin/python -m pytest -q -p no:cacheprovider tests/machines "$@"
