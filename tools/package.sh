@@ -53,13 +53,17 @@ for unit in src/outboard/service/templates/system/*; do
 done
 install -Dm644 packaging/sysusers.conf "$stage/usr/lib/sysusers.d/outboard.conf"
 install -Dm644 LICENSE "$stage/usr/share/doc/outboard/copyright"
-for page in packaging/man/*.[1-8]; do
+PYTHONPATH=src .venv/bin/python tools/command_pages.py "$build/package/pages"
+for page in packaging/man/*.[1-8] "$build"/package/pages/man/*.1; do
   [ -e "$page" ] || continue
   install -d "$stage/usr/share/man/man${page##*.}"
   gzip -9n <"$page" >"$stage/usr/share/man/man${page##*.}/${page##*/}.gz"
 done
-[ ! -d packaging/completion ] ||
-  install -Dm644 packaging/completion/outboard.bash "$stage/usr/share/bash-completion/completions/outboard"
+install -Dm644 packaging/completion/outboard.bash "$stage/usr/share/bash-completion/completions/outboard"
+install -Dm644 "$build/package/pages/completion/outboard.fish" \
+  "$stage/usr/share/fish/vendor_completions.d/outboard.fish"
+install -Dm644 "$build/package/pages/completion/_outboard" \
+  "$stage/usr/share/zsh/vendor-completions/_outboard"
 
 for kind in deb rpm; do
   STAGE=$stage VERSION=$version .venv/bin/nfpm package --config packaging/nfpm.yaml \

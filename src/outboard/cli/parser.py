@@ -24,14 +24,14 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self._command = command
-        self._examples = examples
+        self.examples = examples
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see what there is: outboard {self._command} --help")
 
     def format_help(self) -> str:
         """Examples first, then usage and options."""
-        return f"Examples:\n{self._examples}\n{super().format_help()}"
+        return f"Examples:\n{self.examples}\n{super().format_help()}"
 
 
 def print_json(document: object) -> None:

@@ -1,0 +1,259 @@
+"""Writes manual pages and completions of every command, from the parsers that the commands have.
+
+SPDX-License-Identifier: Apache-2.0
+
+usage: python tools/command_pages.py FOLDER     (tools/package.sh does)
+
+Pages that packaging/man has by hand are left to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from outboard.cli import _COMMANDS
+from outboard.cli.parser import Parser
+from outboard.cli.service import _ACTIONS
+
+_BY_HAND = Path(__file__).resolve().parents[1] / "packaging/man"
+# What units do; people do not type it.
+_HIDDEN = ("service publish", "service ended")
+# Behind their options comes a program with options of its own.
+_RUNS_PROGRAMS = ("run", "exec")
+
+
+class _Captured(Exception):
+    """Carries a command's parser out of it."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option or argument. `names` is empty for an argument, `value` for a switch."""
+
+    names: tuple[str, ...]
+    value: str
+    choices: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command, `service install` or `run`, as its parser has it."""
+
+    name: str
+    summary: str
+    usage: str
+    examples: str
+    options: tuple[Option, ...]
+
+
+def commands() -> list[Command]:
+    """Every command that people type, and the actions of `service`, by name."""
+    names = [*_COMMANDS, *(f"service {action}" for action in _ACTIONS)]
+    return [_command(name, _parser(name)) for name in sorted(names) if name not in _HIDDEN]
+
+
+def _parser(name: str) -> Parser:
+    """The parser that a command makes before it does anything else."""
+    before = Parser.parse_args
+
+    def capture(self: Parser, *_: object, **__: object) -> NoReturn:
+        raise _Captured(self)
+
+    word, *rest = name.split()
+    module = importlib.import_module(f"outboard.cli.{_COMMANDS[word]}")
+    Parser.parse_args = capture  # type: ignore[assignment, method-assign]
+    try:
+        getattr(module, f"{word}_command")([*rest, "--help"])
+    except _Captured as captured:
+        return captured.parser
+    finally:
+        Parser.parse_args = before  # type: ignore[method-assign]
+    raise AssertionError(f"outboard {name} has no parser")
+
+
+def _command(name: str, parser: Parser) -> Command:
+    options = []
+    for action in parser._actions:  # noqa: SLF001 -- argparse has no other way
+        if action.help == argparse.SUPPRESS:
+            continue
+        choices = tuple(str(choice) for choice in action.choices or ())
+        value = action.metavar or ("|".join(choices) if choices else action.dest.upper())
+        options.append(
+            Option(
+                tuple(action.option_strings),
+                "" if action.nargs == 0 else str(value),
+                choices,
+                (action.help or "").replace("%%", "%"),
+            )
+        )
+    usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
+    return Command(name, parser.description or "", usage, parser.examples, tuple(options))
+
+
+# --- manual pages ------------------------------------------------------------------------------
+
+
+def manual(command: Command) -> str:
+    """The page in man(7)'s markup."""
+    title = f"outboard-{command.name.replace(' ', '-')}"
+    lines = [
+        ".\\\" Generated from the command line's parsers by tools/command_pages.py.",
+        '.\\" SPDX-License-Identifier: Apache-2.0',
+        f'.TH {_roff(title.upper())} 1 "" "Outboard" "User Commands"',
+        ".SH NAME",
+        f"{_roff(title)} \\- {_roff(_short(command.summary))}",
+        ".SH SYNOPSIS",
+        _roff(command.usage),
+        ".SH DESCRIPTION",
+        _roff(" ".join(command.summary.split())),
+        ".SH OPTIONS",
+    ]
+    for option in command.options:
+        head = ", ".join(f"\\fB{_roff(name)}\\fR" for name in option.names)
+        if option.value:
+            head = f"{head} \\fI{_roff(option.value)}\\fR".strip()
+        lines += [".TP", head, _roff(option.text)]
+    if command.examples.strip():
+        lines += [".SH EXAMPLES", ".nf", _roff(command.examples.rstrip()), ".fi"]
+    lines += [".SH SEE ALSO", ".BR outboard (1)"]
+    return "\n".join(lines) + "\n"
+
+
+def _roff(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = "".join(one if one.isascii() else f"\\[u{ord(one):04X}]" for one in escaped)
+    return "\n".join(
+        f"\\&{line}" if line.startswith((".", "'")) else line for line in escaped.splitlines()
+    )
+
+
+# --- fish --------------------------------------------------------------------------------------
+
+
+def fish(found: list[Command]) -> str:
+    """Completion for fish."""
+    lines = [
+        "# Completion of `outboard` for fish, generated by tools/command_pages.py.",
+        "# SPDX-License-Identifier: Apache-2.0",
+        "function __outboard_is --description 'the words begin with these'",
+        "    set -l words (commandline -opc)",
+        "    set -e words[1]",
+        '    string match -q -- "$argv *" "$words "',
+        "end",
+        "function __outboard_at --description 'the words are these alone'",
+        "    set -l words (commandline -opc)",
+        "    set -e words[1]",
+        '    test "$words" = "$argv"',
+        "end",
+    ]
+    for command in found:
+        word, *rest = command.name.split()
+        where, name = ("__outboard_at service", rest[0]) if rest else ("__outboard_at", word)
+        text = _quoted(_short(command.summary))
+        lines.append(f"complete -c outboard -f -n '{where}' -a {name} -d {text}")
+        for option in command.options:
+            if not option.names:
+                continue
+            words = ["complete -c outboard", f"-n '__outboard_is {command.name}'"]
+            for flag in option.names:
+                kind = "-l" if flag.startswith("--") else "-s" if len(flag) == 2 else "-o"
+                words.append(f"{kind} {flag.lstrip('-')}")
+            if option.value:
+                words.append("-r")
+            if option.choices:
+                words.append(f"-f -a {_quoted(' '.join(option.choices))}")
+            lines.append(" ".join([*words, "-d", _quoted(_short(option.text))]))
+    return "\n".join(lines) + "\n"
+
+
+# --- zsh ---------------------------------------------------------------------------------------
+
+
+def zsh(found: list[Command]) -> str:
+    """Completion for zsh."""
+    tops = [command for command in found if " " not in command.name]
+    actions = [command for command in found if command.name.startswith("service ")]
+    lines = [
+        "#compdef outboard",
+        "# Completion of `outboard` for zsh, generated by tools/command_pages.py.",
+        "# SPDX-License-Identifier: Apache-2.0",
+        "_outboard() {",
+        "  local -a names",
+        "  if (( CURRENT == 2 )); then",
+        f"    names=({' '.join(_described(command) for command in tops)})",
+        "    _describe command names; return",
+        "  fi",
+        "  shift words; (( CURRENT-- ))",
+        "  local word=$words[1]",
+        "  if [[ $word = service ]]; then",
+        "    if (( CURRENT == 2 )); then",
+        f"      names=({' '.join(_described(command) for command in actions)})",
+        "      _describe action names; return",
+        "    fi",
+        "    shift words; (( CURRENT-- ))",
+        '    word="service $words[1]"',
+        "  fi",
+        "  case $word in",
+    ]
+    for command in (one for one in found if one.name != "service"):
+        specs = [_zsh_option(option) for option in command.options if option.names]
+        rest = "'(-)*::program:_normal'" if command.name in _RUNS_PROGRAMS else "'*:file:_files'"
+        choices = [option.choices for option in command.options if not option.names]
+        if choices and choices[0]:
+            rest = f"'1:action:({' '.join(choices[0])})' {rest}"
+        lines.append(f"    {_quoted(command.name)}) _arguments {' '.join(specs)} {rest} ;;")
+    return "\n".join([*lines, "  esac", "}", '_outboard "$@"', ""])
+
+
+def _described(command: Command) -> str:
+    return _quoted(f"{command.name.split()[-1]}:{_short(command.summary).replace(':', ' ')}")
+
+
+def _zsh_option(option: Option) -> str:
+    text = _short(option.text).replace("[", "(").replace("]", ")").replace(":", " ")
+    value = f":{option.value.replace(':', ' ')}:" if option.value else ""
+    if option.choices:
+        value += f"({' '.join(option.choices)})"
+    elif value:
+        value += " "
+    tail = _quoted(f"[{text}]{value}")
+    if len(option.names) == 1:
+        return f"{option.names[0]}{tail}"
+    return f"'({' '.join(option.names)})'{{{','.join(option.names)}}}{tail}"
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split()).split(". ")[0].rstrip(".")
+
+
+def _quoted(text: str) -> str:
+    """A word for zsh and for fish."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    found = commands()
+    for name in ("man", "completion"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for command in found:
+        page = f"outboard-{command.name.replace(' ', '-')}.1"
+        if not (_BY_HAND / page).exists():
+            (folder / "man" / page).write_text(manual(command), encoding="utf-8")
+    (folder / "completion/outboard.fish").write_text(fish(found), encoding="utf-8")
+    (folder / "completion/_outboard").write_text(zsh(found), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
