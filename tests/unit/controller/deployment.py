@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # until the loop has told their protocols
 
 
 def forget_connections() -> None:
