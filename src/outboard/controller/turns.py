@@ -80,9 +80,9 @@ class _Queue:
         return result
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._waiting = [one for one in self._waiting if not one.future.cancelled()]
         batch = self._waiting[:_MOST_AT_ONCE]
         del self._waiting[:_MOST_AT_ONCE]
-        batch = [one for one in batch if not one.future.cancelled()]
         if not batch:
             self._busy = False
             return

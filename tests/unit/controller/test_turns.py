@@ -80,3 +80,20 @@ def test_what_was_written_is_seen_at_once(database: Database) -> None:
         turns.close()
 
     asyncio.run(work())
+
+
+def test_many_callers_that_leave_keep_nobody_waiting(database: Database) -> None:
+    async def work() -> bool:
+        turns = Turns(database)
+        tasks = [
+            asyncio.ensure_future(turns.write(lambda tx, n=n: subjects.ensure_user(tx, f"u{n}")))
+            for n in range(100)
+        ]
+        await asyncio.sleep(0)
+        for task in tasks[:99]:
+            task.cancel()
+        made = await asyncio.wait_for(tasks[99], 60)
+        turns.close()
+        return made
+
+    assert asyncio.run(work())
