@@ -20,6 +20,8 @@ log = logging.getLogger("outboard.agent.workers")
 START_TIMEOUT_S = 60.0
 LONGEST_RETRY_S = 60.0
 _TRIES_BEFORE_FAILING = 3
+_FEW_CORES = len(os.sched_getaffinity(0)) < 4
+_FILL_AFTER_S = 0.5
 
 
 class Workers:
@@ -82,7 +84,8 @@ class Workers:
         worker = self._match(protocol) or self._start()
         if worker is None:
             raise self._no_worker()
-        self.fill()
+        # Where cores are few the next worker's start would slow the one that begins to compute.
+        asyncio.get_running_loop().call_later(_FILL_AFTER_S if _FEW_CORES else 0.0, self.fill)
         try:
             await worker.warm(START_TIMEOUT_S)
         except WorkerFailed as error:
