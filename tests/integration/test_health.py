@@ -5,13 +5,10 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import shutil
 import signal
 import ssl
-import tempfile
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,23 +16,18 @@ from outboard.ledger import subjects, tokens
 from outboard.ledger.schema import devices
 from outboard.ledger.transaction import Transaction
 from tests.integration.harness import Native, eventually
-from tests.unit.controller.site import Site
+from tests.unit.controller.site import Site, new_site
 
 MIB = 1 << 20
 
 
 @pytest.fixture
 def site(native: Native) -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
-    made = Site(folder, native=native.root)
-    agent = made.add_agent("gpu1")
-    agent.end(signal.SIGTERM)
-    agent.start(SOFTGPU_NVML_FAULTS=str(folder / "faults"))
-    try:
+    with new_site(native.root) as made:
+        agent = made.add_agent("gpu1")
+        agent.end(signal.SIGTERM)
+        agent.start(SOFTGPU_NVML_FAULTS=str(made.folder / "faults"))
         yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)
 
 
 def say(site: Site, *lines: str) -> None:

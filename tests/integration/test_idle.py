@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +18,7 @@ from outboard.ledger import limits
 from outboard.ledger.requests import Granted
 from outboard.ledger.schema import allocations, audit
 from tests.integration.harness import Native, Running, clean_environment, eventually
-from tests.unit.controller.site import Site
+from tests.unit.controller.site import Site, new_site
 
 MIB = 1 << 20
 IDLE_S = 4
@@ -41,14 +39,9 @@ print("LOST", result, flush=True)
 
 @pytest.fixture
 def site(native: Native) -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
-    made = Site(folder, native=native.root)
-    made.add_agent("gpu1")
-    try:
+    with new_site(native.root) as made:
+        made.add_agent("gpu1")
         yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)
 
 
 def start(site: Site, native: Native, granted: Granted, *words: str | Path) -> Running:

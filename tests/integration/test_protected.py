@@ -6,14 +6,11 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,21 +23,16 @@ from tests.integration.harness import (
     eventually,
     run_program,
 )
-from tests.unit.controller.site import Site
+from tests.unit.controller.site import Site, new_site
 
 MIB = 1 << 20
 
 
 @pytest.fixture
 def site(native: Native) -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
-    made = Site(folder, native=native.root)
-    made.add_agent("gpu1")
-    try:
+    with new_site(native.root) as made:
+        made.add_agent("gpu1")
         yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)
 
 
 class Session:

@@ -10,13 +10,10 @@ import os
 import pty
 import re
 import select
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +21,7 @@ import pytest
 from outboard.ledger import subjects, tokens
 from outboard.ledger.transaction import Transaction
 from tests.unit.conftest import HANG_GUARD_S, eventually
-from tests.unit.controller.site import Site
+from tests.unit.controller.site import Site, new_site
 
 
 class Person:
@@ -88,14 +85,9 @@ def table(text: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
-    made = Site(folder)
-    try:
+    with new_site() as made:
         made.add_agent("gpu1")
         yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

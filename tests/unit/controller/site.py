@@ -5,13 +5,16 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +210,15 @@ class Agent:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def new_site(native: Path | None = None) -> Iterator[Site]:
+    """A site without GPU servers, in a folder of its own, for the time of the context."""
+    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
+    made = Site(folder, native=native)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder)

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +18,7 @@ from outboard.errors import Forbidden, Unauthenticated
 from outboard.ledger import nodes
 from outboard.ledger.accounting import processes
 from tests.unit.conftest import eventually
-from tests.unit.controller.site import Site
+from tests.unit.controller.site import Site, new_site
 from tests.unit.fakes import program
 from tests.unit.fakes.connected import Program
 
@@ -30,13 +27,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
-    made = Site(folder)
-    try:
+    with new_site() as made:
         yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)
 
 
 def test_a_joined_server_offers_its_devices_and_its_sessions_work(site: Site) -> None:

@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,21 +29,16 @@ from outboard.ledger.transaction import Transaction
 from outboard.model.identity import read_identity, write_identity
 from outboard.settings import Settings
 from tests.unit.conftest import HANG_GUARD_S
-from tests.unit.controller.site import Site, free_port
+from tests.unit.controller.site import Site, free_port, new_site
 
 DAY_US = 86_400_000_000
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="ob-"))  # short: a socket's path has 107 bytes
-    made = Site(folder)
-    try:
+    with new_site() as made:
         made.add_agent("gpu1")
         yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)
 
 
 def token_of(site: Site, lifetime_us: int | None = None) -> str:
