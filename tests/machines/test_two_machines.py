@@ -25,8 +25,11 @@ def test_a_machine_without_a_gpu_computes_on_the_server(site: Site) -> None:
     done = site.login()
     assert PASS in done.out, done
     workers = ["pgrep", "-f", "/usr/lib/outboard/bin/outboard-worker"]
-    assert site.server.call(workers).out
-    assert not site.client.call(workers).out
+    with Running(site.client) as program:
+        assert program.add() == "ADDED 1"
+        assert site.server.call(workers).out
+        assert not site.client.call(workers).out
+        assert program.finish() == "PASS"
 
 
 def test_what_crosses_the_network_is_encrypted(site: Site) -> None:
