@@ -1,0 +1,78 @@
+"""The programs that give the same result buffers however they run: here, or through Outboard.
+
+SPDX-License-Identifier: Apache-2.0
+
+`tests/integration/test_programs.py` compares the software GPU, `tests/gpu/programs.py` a real one.
+"""
+
+from __future__ import annotations
+
+RUNTIME_PROGRAMS = [
+    "matrixMul",
+    "vectorAdd",
+    "reduction",
+    "histogram",
+    "transpose",
+    "divergent",
+    "dynamicShared",
+    "symbols",
+    "streams",
+    "uploadOrder",
+    "devicePrintf",
+    "perThreadStream",
+    "rdc",
+    "wildStore",
+    "refusedLaunch",
+    "memoryLimit",
+    "deviceReset",
+    "perDeviceState",
+    "conditionalLoop",
+    "exitWithoutCleanup",
+    "exitFromThread",
+]
+DRIVER_PROGRAMS = [
+    "virtualMemory",
+    "mappedMemory",
+    "volumeCopies",
+    "arrays",
+    "memoryPools",
+    "memoryCalls",
+    "textures",
+    "olderNames",
+    "vectorAddDriver",
+    "nvrtcModule",
+    "orderTransfers",
+    "orderHostFunction",
+    "orderCrossedCopies",
+    "captureModes",
+    "manyThreads",
+    "privateTables",
+    "jitLink",
+    "graphNodes",
+    "graphHost",
+    "captureForms",
+    "moduleContents",
+    "stateQueries",
+    "olderGraphNames",
+    "conditionalNodes",
+    "tensorMaps",
+]
+# Programs that are their own proof and have no buffers to compare.
+WITHOUT_RESULTS = {
+    "devicePrintf",
+    "wildStore",
+    "memoryLimit",
+    "exitWithoutCleanup",
+    "exitFromThread",
+}
+# Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
+OLDER = {
+    "static12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
+    "shared12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
+    "shared11": ["matrixMul", "reduction", "symbols", "perThreadStream"],
+}
+CASES = [
+    *[(kind, name) for name in RUNTIME_PROGRAMS for kind in ("static", "shared")],
+    *[("driver", name) for name in DRIVER_PROGRAMS],
+    *[(kind, name) for kind, names in OLDER.items() for name in names],
+]
