@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds the packages outboard_VERSION_amd64.deb and outboard-VERSION-1.x86_64.rpm from what was
-# built. No root needed.
+# Builds the packages `outboard` (clients; all that is Outboard's own) and `outboard-server` (what
+# controllers and agents need besides), as deb and as rpm, from what was built. No root needed.
 # SPDX-License-Identifier: Apache-2.0
 #
 # usage: tools/package.sh BUILD
@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 build=${1:?usage: tools/package.sh BUILD}
 stage=$build/package/root
 lib=$stage/usr/lib/outboard
+server=$build/package/server
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/outboard/__init__.py)
 
 rm -rf "$build/package"
@@ -65,9 +66,23 @@ install -Dm644 "$build/package/pages/completion/outboard.fish" \
 install -Dm644 "$build/package/pages/completion/_outboard" \
   "$stage/usr/share/zsh/vendor-completions/_outboard"
 
-for kind in deb rpm; do
-  STAGE=$stage VERSION=$version .venv/bin/nfpm package --config packaging/nfpm.yaml \
-    --packager "$kind" --target "$build/package/" >"$build/package/log" 2>&1 ||
-    { cat "$build/package/log" >&2; exit 1; }
+# --- the server's package: the libraries of this interpreter's ABI, and units ------------------------
+.venv/bin/python tools/server_libraries.py "$server/usr/lib/outboard/server" >"$build/package/libraries"
+python3 -m compileall -q --invalidation-mode unchecked-hash -s "$server" "$server/usr/lib/outboard/server"
+for unit in packaging/systemd/*.service; do
+  install -Dm644 "$unit" "$server/usr/lib/systemd/system/${unit##*/}"
 done
-ls "$build"/package/*.deb "$build"/package/*.rpm
+install -d "$server/usr/share/doc/outboard-server"
+{ cat LICENSE; printf '\nLibraries in /usr/lib/outboard/server; their licences are in their dist-info folders:\n'
+  cat "$build/package/libraries"; } >"$server/usr/share/doc/outboard-server/copyright"
+abi=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+next=${abi%.*}.$((${abi#*.} + 1))
+
+for kind in deb rpm; do
+  for name in nfpm nfpm-server; do
+    STAGE=$stage SERVER=$server VERSION=$version ABI=$abi NEXT_ABI=$next .venv/bin/nfpm package \
+      --config "packaging/$name.yaml" --packager "$kind" --target "$build/package/" \
+      >"$build/package/log" 2>&1 || { cat "$build/package/log" >&2; exit 1; }
+  done
+done
+du -h "$build"/package/*.deb "$build"/package/*.rpm

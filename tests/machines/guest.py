@@ -65,13 +65,10 @@ class Done:
 class Guest:
     """One machine. `folder` is on a tmpfs, which overlays can be put on."""
 
-    def __init__(
-        self, folder: Path, name: str, network: str = "", binds: Sequence[str] = ()
-    ) -> None:
-        """`network` is a network namespace, `binds` are HOST:GUEST folders to be read there."""
+    def __init__(self, folder: Path, name: str, network: str = "") -> None:
+        """`network` is a network namespace."""
         self.name = name
         self._network = network
-        self._binds = binds
         self.folder = folder / name
         self.root = self.folder / "root"
         self._nspawn: subprocess.Popen[bytes] | None = None
@@ -124,7 +121,6 @@ class Guest:
         command += ["--tmpfs=/work", "--tmpfs=/dev/shm"]
         network = f"--network-namespace-path=/run/netns/{self._network}"
         command += [network if self._network else "--private-network"]
-        command += [f"--bind-ro={bind}" for bind in self._binds]
         with (self.folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
                 command,

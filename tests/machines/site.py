@@ -6,7 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import os
-import sysconfig
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,11 @@ URL = "https://server1:7860"
 # A twentieth of what users get.
 LEASE_S = 9
 REQUEST = "-n 1 -p 0.25 --longest-pause 1s --wake-timeout 10s"
-# The servers' libraries; a client machine has the distribution's Python alone.
-_LIBRARIES = "/opt/server-libraries"
 _STATE = "/var/lib/outboard/controller"
-_PYTHON = "/usr/bin/python3 -s -m outboard"
-_ENVIRONMENT = (
-    f"PYTHONPATH=/usr/lib/outboard/python:{_LIBRARIES} HOME=/root"
-    f" OUTBOARD_CONTROLLER_LEASE={LEASE_S}s"
-)
-_COMMANDS = {
-    "controller": f"{_PYTHON} controller",
-    "agent": f"{_PYTHON} agent --driver software --address server1:7861",
+# What this server is told besides what its units say.
+_SETTINGS = {
+    "controller": f"OUTBOARD_CONTROLLER_LEASE={LEASE_S}s",
+    "agent": "OUTBOARD_AGENT_DRIVER=software OUTBOARD_AGENT_ADDRESS=server1:7861",
 }
 
 
@@ -84,58 +78,55 @@ class Site:
 def plan_site(folder: Path) -> Site:
     """Both machines, off, and their network; `equip` makes them a pool and its client."""
     network = Network(str(os.getpid() % 100000), ["client2", "server1", "client3"])
-    libraries = f"{sysconfig.get_path('purelib')}:{_LIBRARIES}"
     client = Guest(folder, "client2", network.namespaces["client2"])
-    server = Guest(folder, "server1", network.namespaces["server1"], [libraries])
+    server = Guest(folder, "server1", network.namespaces["server1"])
     return Site(client, server, network)
 
 
-def the_package() -> Path:
-    """The package that was built last."""
-    packages = sorted((ROOT / "build/package").glob("outboard_*.deb"))
-    assert packages, "there is no package: make package"
+def the_package(name: str = "outboard") -> Path:
+    """The package of this name that was built last."""
+    packages = sorted((ROOT / "build/package").glob(f"{name}_*.deb"))
+    assert packages, f"there is no package {name}: make package"
     return packages[-1]
 
 
 def equip(site: Site) -> None:
-    """Boot both; make the server a pool, with its real units, and the client its client."""
+    """Boot both; what is typed then is what an administrator types, from the packages on."""
     server, client = site.server, site.client
     for guest in (server, client):
         guest.prepare(the_package(), ROOT / "build/programs/static")
         with (guest.root / "etc/hosts").open("a", encoding="utf-8") as hosts:
             hosts.write(site.network.hosts())
+    shutil.copy(the_package("outboard-server"), server.root / "var/outboard-server.deb")
+    _write_settings(server)
+    for guest in (server, client):
         guest.boot()
-        done = guest.call(["dpkg", "-i", "/var/outboard.deb"])
+        done = guest.sh("apt-get -q -y install /var/outboard*.deb")
         assert done.code == 0, done
-    _write_units(server)
-    made = server.sh(f"{_ENVIRONMENT} {_PYTHON} controller init --name server1 --state {_STATE}")
+    made = server.sh("outboard controller init --name server1")
     assert made.code == 0, made
     site.admin = (
         f"OUTBOARD_POOL={URL} OUTBOARD_TOKEN={made.out.split()[-1]}"
         f" OUTBOARD_AUTHORITY={_STATE}/authority.pem"
     )
-    server.sh("systemctl daemon-reload; systemctl enable --now outboard-controller")
+    done = server.sh("systemctl enable --now outboard-controller")
+    assert done.code == 0, (done, server.sh("journalctl -b --no-pager -u outboard-controller").out)
     eventually("the controller answers", site.answers)
     done = server.sh(f"outboard join {site.join_token('node')} {URL} --name server1")
     assert done.code == 0, done
     done = server.sh("systemctl enable --now outboard-agent")
     assert done.code == 0, (done, server.sh("journalctl -b --no-pager -u outboard-agent").out)
-    # What the client machine types is what its administrator types, and no more.
     done = client.sh(f"outboard join {site.join_token('host')} {URL}")
     assert done.code == 0, done
     done = client.sh(f"outboard service install {REQUEST}")
     assert done.code == 0, done
 
 
-def _write_units(server: Guest) -> None:
-    """The units as they are delivered; where the libraries are is said in a drop-in."""
-    units = server.root / "etc/systemd/system"
-    for name, command in _COMMANDS.items():
-        text = (ROOT / f"packaging/systemd/outboard-{name}.service").read_text(encoding="utf-8")
-        (units / f"outboard-{name}.service").write_text(text, encoding="utf-8")
-        folder = units / f"outboard-{name}.service.d"
-        folder.mkdir()
+def _write_settings(server: Guest) -> None:
+    """Drop-ins beside the package's units."""
+    for name, settings in _SETTINGS.items():
+        folder = server.root / f"etc/systemd/system/outboard-{name}.service.d"
+        folder.mkdir(parents=True)
         (folder / "10-test.conf").write_text(
-            f"[Service]\nEnvironment={_ENVIRONMENT}\nExecStart=\nExecStart={command}\n",
-            encoding="utf-8",
+            f"[Service]\nEnvironment={settings}\n", encoding="utf-8"
         )

@@ -31,6 +31,7 @@ from outboard.agent.workers import Workers
 from outboard.errors import ConfigurationError
 from outboard.model.identity import Identity, read_identity, write_identity
 from outboard.native import find_native_files
+from outboard.notify import Notifier
 from outboard.pki.signing import KnownKeys
 
 log = logging.getLogger("outboard.agent.service")
@@ -91,6 +92,7 @@ class _Service:
     async def run(self, worker: str, environment: dict[str, str], host: str, port: int) -> None:
         """Serve until a signal asks for the end."""
         options, identity = self._options, self._identity
+        notifier = Notifier()
         epochs = Epochs(os.path.join(options.state, "epochs"), time.time())
         node_key = bytes.fromhex(identity.node_key)
         agent = Agent(
@@ -140,9 +142,10 @@ class _Service:
             asyncio.create_task(work)
             for work in (gate.serve(), calls.serve(), reporter.run(), stop.wait())
         ]
-        notify("READY=1")
+        tasks.append(asyncio.create_task(notifier.watch()))
+        notifier.tell("READY=1")
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        notify("STOPPING=1")
+        notifier.tell("STOPPING=1")
         for task in tasks:
             task.cancel()
         if reader:
@@ -217,15 +220,3 @@ def split_address(address: str) -> tuple[str, int]:
             f"{address!r} is not HOST:PORT", "for example 10.0.0.5:7861, or [::]:7861"
         )
     return host.strip("[]"), int(port)
-
-
-def notify(state: str) -> None:
-    """Tell systemd, where it asked to be told (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
-        try:
-            connection.sendto(state.encode(), "\0" + path[1:] if path[0] == "@" else path)
-        except OSError as error:
-            log.warning("systemd could not be told %s: %s", state, error.strerror)

@@ -5,11 +5,9 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import os
-import sys
-
 from outboard.cli.join import AGENT_STATE
 from outboard.cli.parser import Parser
+from outboard.cli.server import become
 from outboard.errors import UsageError
 from outboard.settings import load_settings
 
@@ -52,10 +50,9 @@ def agent_command(words: list[str]) -> int:
     }
     if not chosen["warm_workers"].isdecimal() or int(chosen["warm_workers"]) > 64:
         raise UsageError(f"--warm-workers {chosen['warm_workers']}: not a number from 0 to 64")
-    arguments = [sys.executable, "-P", "-s", "-m", "outboard.agent"]
+    arguments: list[str] = []
     for name, value in chosen.items():
         arguments += [f"--{name.replace('_', '-')}", value]
     if options.plaintext_data_plane:
         arguments.append("--plaintext-data-plane")
-    sys.stdout.flush()
-    os.execv(sys.executable, arguments)
+    become("outboard.agent", arguments)

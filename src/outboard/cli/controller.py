@@ -6,9 +6,9 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import os
-import sys
 
 from outboard.cli.parser import Parser
+from outboard.cli.server import become
 from outboard.errors import UsageError
 from outboard.settings import load_settings
 
@@ -39,7 +39,7 @@ def controller_command(words: list[str]) -> int:
     parser.add_argument("--admin", metavar="USER", help="init: the first administrator (admin)")
     options = parser.parse_args(words)
     state = options.state or load_settings().text("controller.state", CONTROLLER_STATE)
-    arguments = [sys.executable, "-P", "-s", "-m", "outboard.controller", options.action]
+    arguments = [options.action]
     if (options.file is None) == (options.action in ("backup", "restore")):
         raise UsageError(
             f"outboard controller {options.action} takes {'no' if options.file else 'a'} file",
@@ -53,5 +53,4 @@ def controller_command(words: list[str]) -> int:
         value = getattr(options, option)
         if value:
             arguments += [f"--{option}", value]
-    sys.stdout.flush()
-    os.execv(sys.executable, arguments)
+    become("outboard.controller", arguments)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
+import time
 from dataclasses import dataclass, replace
 
 import uvicorn
@@ -23,6 +25,7 @@ from outboard.controller.turns import Turns
 from outboard.errors import OutboardError
 from outboard.ledger.database import Database
 from outboard.ledger.requests import SECOND_US, Terms
+from outboard.notify import Notifier
 from outboard.settings import load_settings
 
 log = logging.getLogger("outboard.controller.server")
@@ -113,10 +116,30 @@ def serve(state: str) -> int:
         announce(database, installation)
         terms, pace = terms_of(load_settings().controller_lease_s)
         app = make_app(make_parts(installation, database, terms, pace))
-        uvicorn.Server(server_configuration(app, installation)).run()
+        _Server(server_configuration(app, installation)).run()
     finally:
         database.close()
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Tells systemd when it listens, and that its loop turns."""
+
+    def __init__(self, configuration: uvicorn.Config) -> None:
+        super().__init__(configuration)
+        self._notifier = Notifier()
+        self._next_sign_s = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._notifier.tell("READY=1")
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._notifier.watchdog_s is not None and time.monotonic() >= self._next_sign_s:
+            self._notifier.tell("WATCHDOG=1")
+            self._next_sign_s = time.monotonic() + self._notifier.watchdog_s
+        return await super().on_tick(counter)
 
 
 def server_configuration(app: FastAPI, installation: Installation) -> uvicorn.Config:

@@ -32,12 +32,12 @@ from outboard.errors import (
     Stale,
     UsageError,
 )
+from outboard.notify import Notifier, passed_listener
 from outboard.service.access import Access
 from outboard.service.condition import Condition, State
 from outboard.service.door import Door
 from outboard.service.folders import ServiceFolders
 from outboard.service.holder import Holder
-from outboard.service.notify import Notifier, passed_listener
 from outboard.service.options import ServiceOptions
 from outboard.service.publish import publish
 from outboard.service.reception import Reception

@@ -1,4 +1,4 @@
-"""What a service and systemd tell each other: readiness, status, watchdog, listening sockets.
+"""What a daemon and systemd tell each other: readiness, status, watchdog, listening sockets.
 
 SPDX-License-Identifier: Apache-2.0
 
@@ -32,6 +32,14 @@ class Notifier:
                 channel.send("\n".join(lines).encode())
             except OSError:
                 pass
+
+    async def watch(self) -> None:
+        """Show signs of life, as long as the loop turns, until cancelled."""
+        import asyncio
+
+        while True:
+            self.tell("WATCHDOG=1")
+            await asyncio.sleep(self.watchdog_s or 3600.0)
 
 
 def passed_listener() -> socket.socket | None:
