@@ -32,7 +32,8 @@ class Backlog {
   /// One stream's commands, first in first out.
   class Queue {
    public:
-    explicit Queue(StreamKind kind) : kind_(kind) {}
+    /// Default and blocking streams order each other where `part` is the same.
+    explicit Queue(StreamKind kind, const void* part = nullptr) : kind_(kind), part_(part) {}
     bool empty() const { return entries_.empty(); }
     size_t size() const { return entries_.size(); }
     Entry& head() { return entries_.front(); }
@@ -41,6 +42,7 @@ class Backlog {
    private:
     friend class Backlog;
     StreamKind kind_;
+    const void* part_;
     std::deque<Entry> entries_;
   };
 
@@ -70,7 +72,8 @@ class Backlog {
     const StreamKind other =
         queue.kind_ == StreamKind::legacy ? StreamKind::blocking : StreamKind::legacy;
     return std::none_of(waiting_.begin(), waiting_.end(), [&](const Queue* waiting) {
-      return waiting->kind_ == other && waiting->entries_.front().sequence < sequence;
+      return waiting->kind_ == other && waiting->part_ == queue.part_ &&
+             waiting->entries_.front().sequence < sequence;
     });
   }
 

@@ -16,7 +16,7 @@ CUresult Completion::mark(Stream& stream) {
     if (!stream.markers.empty()) stream.markers.back().position = stream.position();
     return CUDA_SUCCESS;
   }
-  worker_.make_current(*stream.context);
+  worker_.make_current(stream);
   const uint32_t number = stream.last_marker + 1;
   const CUresult result = worker_.driver().cuStreamWriteValue32_v2(
       stream.handle, stream.words.device(Words::progress), number, CU_STREAM_WRITE_VALUE_DEFAULT);
@@ -65,13 +65,14 @@ struct Join {
 
 }  // namespace
 
-void Completion::when_done(Context& context, Action action) {
+void Completion::when_done(Context& context, Action action, const GreenContext* only) {
   if (context.fatal != CUDA_SUCCESS) return action(context.fatal);
   auto join = std::make_shared<Join>();
   join->action = std::move(action);
   const auto streams = context.streams;  // an action may end a stream
   for (const auto& stream : streams) {
     if (stream->capture) continue;  // nothing of it runs
+    if (only && stream->green.get() != only) continue;
     if (!stream->queue.empty()) {
       ++join->remaining;
       worker_.keep_mark(*stream, [join](CUresult result) { join->part(result); });
@@ -206,7 +207,7 @@ void Completion::check_for_faults() {
     const bool capturing = std::any_of(context.streams.begin(), context.streams.end(),
                                        [](const auto& other) { return other->capture != nullptr; });
     if (capturing && stream->kind == StreamKind::legacy) continue;
-    worker_.make_current(context);
+    worker_.make_current(*stream);
     worker_.checked(context, worker_.driver().cuStreamQuery(stream->handle));
   }
 }

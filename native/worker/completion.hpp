@@ -27,8 +27,9 @@ class Completion {
   void when_done(Stream& stream, Action action);
   /// Runs `action` once the stream has written this marker's number.
   void when_reached(Stream& stream, uint32_t marker, Action action);
-  /// Runs `action` once all commands that have come for the context's streams are done.
-  void when_done(Context& context, Action action);
+  /// Runs `action` once all commands that have come for the context's streams are done, or for
+  /// those of one of its green contexts.
+  void when_done(Context& context, Action action, const GreenContext* only = nullptr);
   /// Runs `action` once the record is complete.
   void when_recorded(std::shared_ptr<Record> record, Action action);
   /// The driver's answer for a record now; raises what is known of its stream.

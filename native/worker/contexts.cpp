@@ -103,6 +103,11 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   std::erase_if(worker.host_functions(),
                 [&](const auto& entry) { return entry.second.stream->context == context.get(); });
   worker.host_calls.release(*context);
+  std::vector<GreenContext*> greens;
+  tables.greens.each([&](GreenContext& green) {
+    if (green.context == context.get()) greens.push_back(&green);
+  });
+  for (GreenContext* green : greens) end_green_context(worker, *green);
   const auto streams = context->streams;
   for (const auto& stream : streams) worker.drop_stream(*stream);
   context->legacy.reset();

@@ -11,8 +11,9 @@ namespace outboard::worker {
 
 std::shared_ptr<Stream> Worker::make_stream(const std::shared_ptr<Context>& context,
                                             StreamKind kind, unsigned flags, int priority,
-                                            CUresult* result) {
-  auto stream = std::make_shared<Stream>(context.get(), kind);
+                                            CUresult* result,
+                                            const std::shared_ptr<GreenContext>& green) {
+  auto stream = std::make_shared<Stream>(context.get(), kind, green);
   auto words = context->staging.take_words();
   if (!words) {
     *result = CUDA_ERROR_OUT_OF_MEMORY;
@@ -21,6 +22,7 @@ std::shared_ptr<Stream> Worker::make_stream(const std::shared_ptr<Context>& cont
   if (kind == StreamKind::legacy) {
     stream->handle = CU_STREAM_LEGACY;
   } else {
+    make_current(*stream);
     *result = driver_.cuStreamCreateWithPriority(&stream->handle, flags, priority);
     if (*result != CUDA_SUCCESS) {
       context->staging.give_words(std::move(*words));
@@ -74,7 +76,7 @@ void Worker::drop_stream(Stream& stream) {
   if (stream.staging) context.staging.give(stream.staging->buffer());
   if (words_free) context.staging.give_words(std::move(stream.words));
   if (stream.kind != StreamKind::legacy && context.alive) {
-    make_current(context);
+    make_current(stream);
     driver_.cuStreamDestroy_v2(stream.handle);
   }
   std::erase(context.streams, self);
@@ -90,8 +92,12 @@ CUresult execute(Worker& worker, const wire::command::StreamCreate& command) {
   const auto context = worker.tables.contexts.share(worker.current()->id);
   const StreamKind kind = (command.flags & CU_STREAM_NON_BLOCKING) != 0 ? StreamKind::independent
                                                                         : StreamKind::blocking;
+  const auto green = worker.tables.greens.share(command.green);
+  if (command.green != 0 && (!green || green->context != context.get())) {
+    return CUDA_ERROR_INVALID_CONTEXT;
+  }
   CUresult result = CUDA_SUCCESS;
-  auto stream = worker.make_stream(context, kind, command.flags, command.priority, &result);
+  auto stream = worker.make_stream(context, kind, command.flags, command.priority, &result, green);
   if (!stream) return result;
   stream->id = command.stream;
   worker.tables.streams.insert(command.stream, std::move(stream));
@@ -130,7 +136,7 @@ CUresult execute(Worker& worker, const wire::command::StreamQuery& command,
     outcome = CUDA_SUCCESS;
   } else {
     // Not for its answer, which the words give, but so that a fault is told.
-    worker.make_current(*stream->context);
+    worker.make_current(*stream);
     const CUresult result =
         worker.checked(*stream->context, worker.driver().cuStreamQuery(stream->handle));
     if (result != CUDA_SUCCESS) return result;

@@ -20,6 +20,7 @@ namespace outboard::worker {
 
 struct Context;
 struct GraphRun;
+struct GreenContext;
 
 /// What happens once a stream got somewhere: CUDA_SUCCESS, or the error that killed its context.
 using Action = std::function<void(CUresult)>;
@@ -36,10 +37,12 @@ struct Item {
 using StreamBacklog = Backlog<Item>;
 
 struct Stream : std::enable_shared_from_this<Stream> {
-  Stream(Context* owner, StreamKind kind) : context(owner), kind(kind), queue(kind) {}
+  Stream(Context* owner, StreamKind kind, std::shared_ptr<GreenContext> part)
+      : context(owner), green(std::move(part)), kind(kind), queue(kind, green.get()) {}
 
   uint64_t id = 0;
   Context* context;
+  std::shared_ptr<GreenContext> green;  ///< that it is of; null nearly always
   CUstream handle = nullptr;
   StreamKind kind;
   StreamBacklog::Queue queue;

@@ -89,9 +89,13 @@ bool Worker::accept_create(Insert verdict) {
   return false;
 }
 
-void Worker::make_current(const Context& context) {
-  if (current_handle_ == context.handle) return;
-  if (driver_.cuCtxSetCurrent(context.handle) == CUDA_SUCCESS) current_handle_ = context.handle;
+void Worker::make_current(CUcontext handle) {
+  if (current_handle_ == handle) return;
+  if (driver_.cuCtxSetCurrent(handle) == CUDA_SUCCESS) current_handle_ = handle;
+}
+
+void Worker::make_current(const Stream& stream) {
+  make_current(stream.green ? stream.green->current : stream.context->handle);
 }
 
 // ---- answers ------------------------------------------------------------------------------------
@@ -298,12 +302,11 @@ bool Worker::may_issue(Stream& stream, uint64_t sequence, const Item& item, wire
 void Worker::issue(Stream& stream, const Request& request, std::span<const std::byte> payload,
                    const Item& item) {
   Context& context = *stream.context;
-  make_current(context);
   // A marker on the legacy stream waits for the blocking streams and holds them up, so it must lie
   // right behind the work that it covers: before anything goes to a blocking stream.
-  if (stream.kind == StreamKind::blocking && context.legacy->dirty) {
-    completion.mark(*context.legacy);
-  }
+  Stream& legacy = stream.green ? *stream.green->legacy : *context.legacy;
+  if (stream.kind == StreamKind::blocking && legacy.dirty) completion.mark(legacy);
+  make_current(stream);
   current_ = &context;
   issuing_ = &stream;
   issuing_record_ = item.record;
@@ -428,7 +431,7 @@ bool Worker::room_for_piece(Stream& stream) {
 
 // Issues pieces while there is room for them; ends the copy when all are issued or one is refused.
 void Worker::issue_pieces(Stream& stream) {
-  make_current(*stream.context);
+  make_current(stream);
   CUresult result = CUDA_SUCCESS;
   while (result == CUDA_SUCCESS && stream.copying->issued_bytes < stream.copying->bytes) {
     // What runs in between may find the context dead, which ends the copy.
@@ -594,7 +597,7 @@ uint32_t Worker::devices_at_work(bool may_ask, bool* asked) {
       if (may_ask && stream->queue.empty() && stream->markers.empty()) {
         // Asking about the legacy stream would break a capture of a blocking one.
         if (capturing && stream->kind == StreamKind::legacy) continue;
-        make_current(context);
+        make_current(*stream);
         *asked = true;
         if (driver_.cuStreamQuery(stream->handle) != CUDA_ERROR_NOT_READY) continue;
       }

@@ -23,6 +23,7 @@
 #include "worker/driver.hpp"
 #include "worker/events.hpp"
 #include "worker/graphs.hpp"
+#include "worker/green_contexts.hpp"
 #include "worker/host_memory.hpp"
 #include "worker/memory.hpp"
 #include "worker/modules.hpp"
@@ -53,6 +54,7 @@ struct Device {
 
 struct Tables {
   ObjectTable<Context> contexts;
+  ObjectTable<GreenContext> greens;
   ObjectTable<Stream> streams;
   ObjectTable<Event> events;
   ObjectTable<Module> modules;
@@ -108,8 +110,10 @@ class Worker {
   /// The bytes of an async copy to the host will not come, or not all of them.
   void no_bytes(uint64_t copy, CUresult result);
 
-  /// Makes the driver's current context this one.
-  void make_current(const Context& context);
+  /// Makes the driver's current context this one, or what a command on this stream needs: handles
+  /// of default streams mean the current context's.
+  void make_current(const Context& context) { make_current(context.handle); }
+  void make_current(const Stream& stream);
   /// The current context is no longer known, as after another one was destroyed.
   void forget_current() { current_handle_ = nullptr; }
   /// The context that the command being executed names; null where there is none alive.
@@ -129,7 +133,8 @@ class Worker {
   void keep_mark(Stream& stream, Action action);
   /// A new stream of the context, or null with the driver's error.
   std::shared_ptr<Stream> make_stream(const std::shared_ptr<Context>& context, StreamKind kind,
-                                      unsigned flags, int priority, CUresult* result);
+                                      unsigned flags, int priority, CUresult* result,
+                                      const std::shared_ptr<GreenContext>& green = nullptr);
   /// Ends a stream once its work is done.
   void retire(const std::shared_ptr<Stream>& stream);
   /// Takes a stream out of everything; its context is going, or its work is done.
@@ -176,6 +181,7 @@ class Worker {
   Completion completion;
   Memory memory;
   VirtualMemory virtual_memory;
+  DeviceResources device_resources;
   HostMemory host_memory;
   Images images;
   SideThread side;
@@ -183,6 +189,7 @@ class Worker {
   DeviceText* text;  ///< null where nobody captures the worker's stdout
 
  private:
+  void make_current(CUcontext handle);
   uint32_t devices_at_work(bool may_ask, bool* asked);
   bool before_reply(const Request& request, CUresult* result);
   void ordered(const Request& request, const wire::CommandHeader& header,

@@ -56,6 +56,7 @@ DRIVER_PROGRAMS = [
     "olderGraphNames",
     "conditionalNodes",
     "tensorMaps",
+    "greenContexts",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {

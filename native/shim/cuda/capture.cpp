@@ -52,9 +52,10 @@ CUresult invalidate(Capture* capture, CUresult result) {
   return result;
 }
 
-// Whether the stream is another one that the legacy stream waits for.
-bool held_by_legacy(const Stream* stream) {
-  return !stream->legacy && (stream->flags & CU_STREAM_NON_BLOCKING) == 0;
+// Whether the stream is another one that this legacy stream waits for.
+bool held_by_legacy(const Stream* stream, const Stream* legacy) {
+  return stream->context == legacy->context && stream->green == legacy->green && !stream->legacy &&
+         (stream->flags & CU_STREAM_NON_BLOCKING) == 0;
 }
 
 }  // namespace
@@ -85,7 +86,7 @@ CUresult check_stream_unsafe_slow(Stream* stream) {
     if (stream->legacy) {
       for (Capture& capture : active()) {
         for (const Capture::Member& member : capture.members) {
-          if (member.stream->context == stream->context && held_by_legacy(member.stream)) {
+          if (held_by_legacy(member.stream, stream)) {
             return invalidate(&capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
           }
         }
@@ -95,13 +96,14 @@ CUresult check_stream_unsafe_slow(Stream* stream) {
   return CUDA_SUCCESS;
 }
 
-CUresult check_context_unsafe(Context* context) {
+CUresult check_context_unsafe(const Context* context, const GreenContext* green) {
   if (captures_active.load(std::memory_order_relaxed) == 0) return CUDA_SUCCESS;
   const std::lock_guard guard(mutex);
   CUresult result = CUDA_SUCCESS;
   for (Capture& capture : active()) {
     for (const Capture::Member& member : capture.members) {
-      if (member.stream->context == context) {
+      if (member.stream->context == context &&
+          (green == nullptr || member.stream->green == green)) {
         result = invalidate(&capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
       }
     }
@@ -124,7 +126,7 @@ CUresult note_work_slow(Stream* stream) {
   if (!stream->legacy) return CUDA_SUCCESS;
   for (Capture& capture : active()) {
     for (const Capture::Member& member : capture.members) {
-      if (member.stream->context == stream->context && held_by_legacy(member.stream)) {
+      if (held_by_legacy(member.stream, stream)) {
         return invalidate(&capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
       }
     }
@@ -294,7 +296,7 @@ CUresult capture_info(Stream* stream, CUstreamCaptureStatus* status, uint64_t* i
   if (!stream->legacy) return CUDA_SUCCESS;
   for (const Capture& capture : active()) {
     for (const Capture::Member& member : capture.members) {
-      if (member.stream->context == stream->context && held_by_legacy(member.stream)) {
+      if (held_by_legacy(member.stream, stream)) {
         return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
       }
     }

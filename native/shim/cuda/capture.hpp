@@ -59,8 +59,8 @@ inline CUresult check_stream_unsafe(Stream* stream) {
                                                               : check_stream_unsafe_slow(stream);
 }
 
-/// A call that waits for everything of a context.
-CUresult check_context_unsafe(Context* context);
+/// A call that waits for everything of a context, or of a part of it.
+CUresult check_context_unsafe(const Context* context, const GreenContext* green = nullptr);
 
 /// Work about to be put on a stream: counts it if the stream is captured, refuses it if its capture
 /// is invalid or if it would make a captured stream wait (work on the legacy stream).

@@ -6,6 +6,7 @@
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/array.hpp"
 #include "shim/cuda/device_view.hpp"
+#include "shim/cuda/green_context.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/loading.hpp"
 #include "shim/cuda/program.hpp"
@@ -23,17 +24,25 @@ bool scheduling_is_valid(unsigned flags) {
          mode == CU_CTX_SCHED_BLOCKING_SYNC;
 }
 
-CUresult push(Context* context) {
+CUresult push(Context* context, GreenContext* green = nullptr) {
   ThreadState& thread = thread_state;
   if (thread.depth == std::size(thread.below)) return CUDA_ERROR_OUT_OF_MEMORY;
-  thread.below[thread.depth++] = thread.current;
+  thread.below[thread.depth++] = {thread.current, thread.green};
   thread.current = context;
+  thread.green = green;
   return CUDA_SUCCESS;
 }
 
 void pop() {
   ThreadState& thread = thread_state;
-  thread.current = thread.depth != 0 ? thread.below[--thread.depth] : nullptr;
+  const CurrentContext below = thread.depth != 0 ? thread.below[--thread.depth] : CurrentContext{};
+  thread.current = below.context;
+  thread.green = below.green;
+}
+
+CUcontext current() {
+  const ThreadState& thread = thread_state;
+  return thread.green != nullptr ? converted(thread.green) : handle(thread.current);
 }
 
 template <typename Reply>
@@ -69,8 +78,11 @@ void forget_objects(Context* context) {
   events.for_each([context](Event* event) {
     if (event->context == context) events.give(event);
   });
+  forget_green_contexts(context);
   forget_graphs(context);
   context->side.store(nullptr);
+  context->whole.gather.store(nullptr);
+  context->whole.gate.store(nullptr);
   forget_modules(context);
   forget_arrays(context);
   addresses().forget(context);
@@ -135,8 +147,10 @@ CUresult close_context(Context* context, bool reset) {
   return answer.result == client::result::lost ? CUDA_ERROR_DEVICE_UNAVAILABLE : CUDA_SUCCESS;
 }
 
-CUresult primary_context(Device* device, Context** out) {
-  const std::lock_guard guard(device->mutex);
+namespace {
+
+// With the device's mutex held.
+CUresult make_primary(Device* device) {
   if (!device->active.load(std::memory_order_relaxed)) {
     Context* context = device->primary;
     if (context == nullptr) {
@@ -156,8 +170,31 @@ CUresult primary_context(Device* device, Context** out) {
     context->trouble.store(0);
     device->active.store(true, std::memory_order_release);
   }
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult primary_context(Device* device, Context** out) {
+  const std::lock_guard guard(device->mutex);
+  const CUresult result = make_primary(device);
+  if (result == CUDA_SUCCESS) *out = device->primary;
+  return result;
+}
+
+CUresult retain_primary(Device* device, Context** out) {
+  const std::lock_guard guard(device->mutex);
+  const CUresult result = make_primary(device);
+  if (result != CUDA_SUCCESS) return result;
+  ++device->retained;
   *out = device->primary;
   return CUDA_SUCCESS;
+}
+
+CUresult release_primary(Device* device) {
+  const std::lock_guard guard(device->mutex);
+  if (!device->active.load() || device->retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
+  return --device->retained == 0 ? end_primary(device) : CUDA_SUCCESS;
 }
 
 // ---- primary contexts
@@ -169,22 +206,15 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) {
   Device* device = find_device(dev);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   Context* context = nullptr;
-  if (const CUresult result = primary_context(device, &context); result != CUDA_SUCCESS) {
-    return result;
-  }
-  const std::lock_guard guard(device->mutex);
-  ++device->retained;
-  *pctx = handle(context);
-  return CUDA_SUCCESS;
+  const CUresult result = retain_primary(device, &context);
+  if (result == CUDA_SUCCESS) *pctx = handle(context);
+  return result;
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   Device* device = find_device(dev);
-  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  const std::lock_guard guard(device->mutex);
-  if (!device->active.load() || device->retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
-  return --device->retained == 0 ? end_primary(device) : CUDA_SUCCESS;
+  return device != nullptr ? release_primary(device) : CUDA_ERROR_INVALID_DEVICE;
 }
 
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev) {
@@ -255,7 +285,7 @@ CUresult cuCtxDestroy_v2(CUcontext ctx) {
 CUresult cuCtxGetCurrent(CUcontext* pctx) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   if (pctx == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *pctx = handle(thread_state.current);
+  *pctx = current();
   return CUDA_SUCCESS;
 }
 
@@ -274,6 +304,7 @@ CUresult cuCtxSetCurrent(CUcontext ctx) {
   }
   if (thread_state.in_callback != 0) return CUDA_ERROR_NOT_PERMITTED;
   thread_state.current = context;
+  thread_state.green = green_contexts.find(ctx);
   return CUDA_SUCCESS;
 }
 
@@ -283,13 +314,13 @@ CUresult cuCtxPushCurrent_v2(CUcontext ctx) {
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (context->destroyed.load()) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   if (thread_state.in_callback != 0) return CUDA_ERROR_NOT_PERMITTED;
-  return push(context);
+  return push(context, green_contexts.find(ctx));
 }
 
 CUresult cuCtxPopCurrent_v2(CUcontext* pctx) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   if (thread_state.current == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  if (pctx != nullptr) *pctx = handle(thread_state.current);
+  if (pctx != nullptr) *pctx = current();
   pop();
   return CUDA_SUCCESS;
 }
@@ -345,7 +376,8 @@ CUresult cuCtxGetId(CUcontext ctx, unsigned long long* ctxId) {
   if (ctxId == nullptr) return CUDA_ERROR_INVALID_VALUE;
   const Context* context = ctx != nullptr ? find(ctx) : thread_state.current;
   if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
-  *ctxId = context->head.index;
+  const GreenContext* green = ctx != nullptr ? green_contexts.find(ctx) : thread_state.green;
+  *ctxId = green != nullptr ? green->number : context->head.index;
   return CUDA_SUCCESS;
 }
 
@@ -389,6 +421,8 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
     if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
     if (const CUresult result = check(context); result != CUDA_SUCCESS) return result;
   }
+  GreenContext* green = ctx != nullptr ? green_contexts.find(ctx) : thread_state.green;
+  if (green != nullptr) return synchronize(green);
   if (const CUresult result = check_context_unsafe(context); result != CUDA_SUCCESS) return result;
   // What is issued now counts; other threads may go on meanwhile.
   std::vector<std::pair<Stream*, uint64_t>> waited;

@@ -1,5 +1,7 @@
 // Events: records by the stream's count, so that what is known complete is answered here.
 // SPDX-License-Identifier: Apache-2.0
+#include "shim/cuda/event.hpp"
+
 #include "generated/shim_api.hpp"
 #include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
@@ -30,14 +32,9 @@ bool known_complete(const Event* event) {
                                   event->count.load(std::memory_order_relaxed);
 }
 
-CUresult record(CUevent hEvent, CUstream hStream, unsigned flags) {
-  Context* context = nullptr;
-  Stream* stream = nullptr;
-  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
-    return result;
-  Event* event = find(hEvent);
-  if (event == nullptr || event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
-  if ((flags & ~CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
+}  // namespace
+
+CUresult record_event(Event* event, Stream* stream, unsigned flags) {
   if (flags == CU_EVENT_RECORD_EXTERNAL) {
     // A node that records the event at every launch.
     if (!is_captured(stream)) return CUDA_ERROR_INVALID_VALUE;
@@ -64,7 +61,23 @@ CUresult record(CUevent hEvent, CUstream hStream, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-}  // namespace
+CUresult follow(Stream* stream, Stream* other) {
+  Event* event = events.take();
+  if (event == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  const uint64_t id = event->head.id();
+  CUresult result = send(other->context,
+                         wire::command::EventCreate{.event = id, .flags = CU_EVENT_DISABLE_TIMING});
+  if (result == CUDA_SUCCESS) {
+    result = send(other, wire::command::EventRecord{.stream = other->head.id(), .event = id});
+  }
+  if (result == CUDA_SUCCESS) {
+    result = send(stream, wire::command::StreamWaitEvent{.stream = stream->head.id(), .event = id});
+  }
+  // Its record lives as long as somebody waits for it.
+  send(other->context, wire::command::EventDestroy{.event = id});
+  events.give(event);
+  return result;
+}
 
 CUresult cuEventCreate(CUevent* phEvent, unsigned int Flags) {
   Context* context = nullptr;
@@ -99,10 +112,19 @@ CUresult cuEventDestroy_v2(CUevent hEvent) {
 }
 
 CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags) {
-  return record(hEvent, hStream, flags);
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
+    return result;
+  Event* event = find(hEvent);
+  if (event == nullptr || event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
+  if ((flags & ~CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
+  return record_event(event, stream, flags);
 }
 
-CUresult cuEventRecord(CUevent hEvent, CUstream hStream) { return record(hEvent, hStream, 0); }
+CUresult cuEventRecord(CUevent hEvent, CUstream hStream) {
+  return shim::cuEventRecordWithFlags(hEvent, hStream, 0);
+}
 
 CUresult cuEventQuery(CUevent hEvent) {
   Event* event = nullptr;

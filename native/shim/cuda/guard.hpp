@@ -57,15 +57,15 @@ inline CUresult check(Context* context) {
 
 /// The stream that a program's handle means within `context`; null: no such stream.
 inline Stream* resolve(CUstream value, Context* context) {
-  if (value == nullptr) return context->legacy;
-  if (value == CU_STREAM_LEGACY) return context->legacy;
+  if (value == nullptr) return legacy_stream(context);
+  if (value == CU_STREAM_LEGACY) return legacy_stream(context);
   if (value == CU_STREAM_PER_THREAD) return per_thread_stream(context);
   return streams.find(value);
 }
 
 /// The stream of calls that name none.
 inline Stream* default_stream(Context* context) {
-  return per_thread_default_stream() ? per_thread_stream(context) : context->legacy;
+  return per_thread_default_stream() ? per_thread_stream(context) : legacy_stream(context);
 }
 
 /// Everything that a call with a stream begins with. The stream may belong to another context than

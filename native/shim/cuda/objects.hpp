@@ -24,10 +24,17 @@ namespace outboard::shim {
 struct Capture;
 struct Device;
 struct Function;
+struct GreenContext;
 struct Stream;
 
 inline constexpr int limit_count = CU_LIMIT_MAX;
 inline constexpr int function_attribute_count = CU_FUNC_ATTRIBUTE_MAX;
+
+/// Streams of ours, made when they are needed, for what concerns all streams of a context.
+struct WholeContext {
+  std::atomic<Stream*> gather{nullptr};  ///< comes after all of them where they are recorded
+  std::atomic<Stream*> gate{nullptr};    ///< waits for what those to come have to wait for
+};
 
 /// A CUcontext. Runtimes before CUDA 12 read through the handle: what it points at is zero for 4
 /// KiB.
@@ -55,11 +62,32 @@ struct Context {
   std::atomic<uint64_t> upload_count{0};
   /// A stream of ours, beside all of the program's; made when it is needed.
   std::atomic<Stream*> side{nullptr};
+  WholeContext whole;
+};
+
+/// A part of a device that streams run on. All else it has from its context, the device's primary
+/// one. The CUcontext points at the beginning, the CUgreenCtx at the head.
+struct GreenContext {
+  std::byte zeros[4096] = {};
+  client::SlotHead head;
+  Context* context = nullptr;
+  Stream* legacy = nullptr;
+  uint64_t number = 0;
+  std::atomic<bool> destroyed{false};
+  WholeContext whole;
+};
+
+/// A CUdevResourceDesc; the program has no way to end one.
+struct ResourceDescriptor {
+  client::SlotHead head;
+  Device* device = nullptr;
+  uint64_t number = 0;  ///< of the server's
 };
 
 struct Stream {
   client::SlotHead head;
   Context* context = nullptr;
+  GreenContext* green = nullptr;  ///< that it is of, a part of the context; null nearly always
   client::StreamProgress progress;
   /// The capture that the stream is part of; null nearly always. Changed under the captures' lock.
   std::atomic<Capture*> capture{nullptr};
@@ -172,6 +200,8 @@ struct MipmappedArray {
 };
 
 extern client::Slab<Context, 2048> contexts;
+extern client::Slab<GreenContext, 1u << 16> green_contexts;
+extern client::Slab<ResourceDescriptor, 1u << 16> resource_descriptors;
 extern client::Slab<Stream, 1u << 17> streams;
 extern client::Slab<Event, 1u << 20> events;
 extern client::Slab<Module, 1u << 17> modules;
@@ -182,11 +212,26 @@ extern client::Slab<Array, 1u << 20> arrays;
 extern client::Slab<MipmappedArray, 1u << 17> mipmapped_arrays;
 
 inline CUcontext handle(Context* object) { return reinterpret_cast<CUcontext>(object); }
+inline CUcontext converted(GreenContext* object) { return reinterpret_cast<CUcontext>(object); }
+inline CUgreenCtx handle(GreenContext* object) {
+  return reinterpret_cast<CUgreenCtx>(object == nullptr ? nullptr : &object->head);
+}
 inline CUstream handle(Stream* object) { return reinterpret_cast<CUstream>(object); }
 inline CUevent handle(Event* object) { return reinterpret_cast<CUevent>(object); }
 inline CUmemoryPool handle(Pool* object) { return reinterpret_cast<CUmemoryPool>(object); }
 
-inline Context* find(CUcontext value) { return contexts.find(value); }
+inline GreenContext* find(CUgreenCtx value) {
+  return green_contexts.find(reinterpret_cast<const std::byte*>(value) -
+                             offsetof(GreenContext, head));
+}
+/// Of a green context's CUcontext the context that it is a part of.
+inline Context* find(CUcontext value) {
+  Context* context = contexts.find(value);
+  if (context != nullptr) [[likely]]
+    return context;
+  const GreenContext* green = green_contexts.find(value);
+  return green != nullptr && !green->destroyed.load() ? green->context : nullptr;
+}
 inline Event* find(CUevent value) { return events.find(value); }
 inline Pool* find(CUmemoryPool value) {
   Pool* pool = pools.find(value);

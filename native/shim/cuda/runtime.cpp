@@ -25,6 +25,8 @@ constinit int advertised_version = 13000;
 thread_local constinit ThreadState thread_state;
 
 constinit client::Slab<Context, 2048> contexts;
+constinit client::Slab<GreenContext, 1u << 16> green_contexts;
+constinit client::Slab<ResourceDescriptor, 1u << 16> resource_descriptors;
 constinit client::Slab<Stream, 1u << 17> streams;
 constinit client::Slab<Event, 1u << 20> events;
 constinit client::Slab<Module, 1u << 17> modules;

@@ -28,6 +28,7 @@ struct Device {
   std::array<int, attribute_count> attributes{};
   std::mutex mutex;  ///< guards the rest: the primary context's state, the pool
   Context* primary = nullptr;
+  Context* ended = nullptr;  ///< for the streams that green contexts left behind
   unsigned retained = 0;
   std::atomic<bool> active{false};
   std::atomic<unsigned> primary_flags{0};
@@ -56,6 +57,8 @@ inline Device* find_device(CUdevice ordinal) {
 
 /// The device's primary context, made if need be; neither retained nor made current.
 CUresult primary_context(Device* device, Context** out);
+CUresult retain_primary(Device* device, Context** out);
+CUresult release_primary(Device* device);
 /// A fresh context's shared parts: the server's answer, its legacy stream.
 CUresult open_context(Context* context, Device* device, unsigned flags);
 /// Ends it on the server and everything that belongs to it here.
@@ -66,14 +69,21 @@ CUresult close_context(Context* context, bool reset);
 
 struct PerThreadStream {
   uint64_t context = 0;  ///< id
+  uint64_t green = 0;    ///< id
   Stream* stream = nullptr;
+};
+
+struct CurrentContext {
+  Context* context = nullptr;
+  GreenContext* green = nullptr;
 };
 
 /// What each thread has of its own. Constant-initialised, nothing to destroy: it is also read at
 /// exit.
 struct ThreadState {
   Context* current = nullptr;
-  Context* below[31] = {};  ///< what cuCtxPopCurrent returns to
+  GreenContext* green = nullptr;  ///< the part of it that is current; null nearly always
+  CurrentContext below[31] = {};  ///< what cuCtxPopCurrent returns to
   uint32_t depth = 0;
   CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
   uint32_t in_callback = 0;  ///< host functions may not call CUDA
@@ -106,6 +116,11 @@ inline Function* find(CUfunction value) {
 inline Module* find(CUlibrary value) { return find(reinterpret_cast<CUmodule>(value)); }
 inline Function* find(CUkernel value) { return find(reinterpret_cast<CUfunction>(value)); }
 
+/// The default stream where the context, or a part of it, is current; else the context's own.
+inline Stream* legacy_stream(Context* context) {
+  const GreenContext* green = thread_state.green;
+  return green != nullptr && green->context == context ? green->legacy : context->legacy;
+}
 /// The stream that CU_STREAM_PER_THREAD means for this thread in this context; null: no room.
 Stream* per_thread_stream(Context* context);
 /// A stream of ours that no work of the program's is ordered with; null: no room.

@@ -1,5 +1,7 @@
 // Streams: creation, waiting, questions, waits for events and memory words, host functions.
 // SPDX-License-Identifier: Apache-2.0
+#include "shim/cuda/stream.hpp"
+
 #include <pthread.h>
 
 #include <algorithm>
@@ -8,31 +10,13 @@
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
+#include "shim/cuda/event.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/host_functions.hpp"
 #include "shim/cuda/waiting.hpp"
 
 namespace outboard::shim {
 namespace {
-
-CUresult create(Context* context, unsigned flags, int priority, Stream** out) {
-  Stream* stream = streams.take();
-  if (stream == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  stream->context = context;
-  stream->flags = flags;
-  // Priorities beyond the range mean its ends, as natively.
-  stream->priority =
-      std::max(std::min(priority, context->least_priority), context->greatest_priority);
-  const CUresult result =
-      send(context, wire::command::StreamCreate{
-                        .stream = stream->head.id(), .flags = flags, .priority = stream->priority});
-  if (result != CUDA_SUCCESS) {
-    streams.give(stream);
-    return result;
-  }
-  *out = stream;
-  return CUDA_SUCCESS;
-}
 
 void destroy(Stream* stream) {
   Context* context = stream->context;
@@ -44,11 +28,14 @@ void destroy(Stream* stream) {
   streams.give(stream);
 }
 
+bool is_of_living(const PerThreadStream& entry) {
+  return contexts.find_id(entry.context) != nullptr && !entry.stream->context->destroyed.load();
+}
+
 // Runs when a thread ends: its default streams end with it.
 void retire_thread(void*) {
   for (PerThreadStream& entry : thread_state.per_thread) {
-    if (entry.stream != nullptr && client::running() &&
-        contexts.find_id(entry.context) != nullptr && !entry.stream->context->destroyed.load()) {
+    if (entry.stream != nullptr && client::running() && is_of_living(entry)) {
       destroy(entry.stream);
     }
     entry = {};
@@ -68,7 +55,8 @@ CUresult enter_local(CUstream value, Stream** stream) {
   Context* context = nullptr;
   if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
   *stream = resolve(value, context);
-  return *stream != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+  if (*stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  return (*stream)->context->destroyed.load() ? CUDA_ERROR_CONTEXT_IS_DESTROYED : CUDA_SUCCESS;
 }
 
 CUresult wait_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsigned flags,
@@ -133,34 +121,71 @@ bool is_valid(const CUstreamBatchMemOpParams& operation) {
 
 }  // namespace
 
+CUresult make_stream(Context* context, GreenContext* green, unsigned flags, int priority,
+                     Stream** out) {
+  Stream* stream = streams.take();
+  if (stream == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  stream->context = context;
+  stream->green = green;
+  stream->flags = flags;
+  // Priorities beyond the range mean its ends, as natively.
+  stream->priority =
+      std::max(std::min(priority, context->least_priority), context->greatest_priority);
+  CUresult result =
+      send(context, wire::command::StreamCreate{.stream = stream->head.id(),
+                                                .flags = flags,
+                                                .priority = stream->priority,
+                                                .green = green != nullptr ? green->head.id() : 0});
+  if (result != CUDA_SUCCESS) {
+    streams.give(stream);
+    return result;
+  }
+  // What all work of the context waits for, this stream's does too.
+  for (const WholeContext* whole : {&context->whole, green != nullptr ? &green->whole : nullptr}) {
+    Stream* gate = whole != nullptr ? whole->gate.load() : nullptr;
+    if (gate == nullptr || gate->progress.idle()) continue;
+    if (result = follow(stream, gate); result != CUDA_SUCCESS) return result;
+  }
+  *out = stream;
+  return CUDA_SUCCESS;
+}
+
 Stream* per_thread_stream(Context* context) {
+  GreenContext* green = thread_state.green;
+  if (green != nullptr && green->context != context) green = nullptr;
   const uint64_t id = context->head.id();
+  const uint64_t part = green != nullptr ? green->head.id() : 0;
   PerThreadStream* free = nullptr;
   for (PerThreadStream& entry : thread_state.per_thread) {
-    if (entry.stream != nullptr && entry.context == id) return entry.stream;
+    if (entry.stream != nullptr && entry.context == id && entry.green == part) return entry.stream;
     // A place whose context is gone may be used again: its stream went with it.
-    if (entry.stream == nullptr || contexts.find_id(entry.context) == nullptr) free = &entry;
+    if (entry.stream == nullptr || !is_of_living(entry)) free = &entry;
   }
   Stream* stream = nullptr;
-  if (free == nullptr || create(context, CU_STREAM_DEFAULT, 0, &stream) != CUDA_SUCCESS) {
+  if (free == nullptr ||
+      make_stream(context, green, CU_STREAM_DEFAULT, 0, &stream) != CUDA_SUCCESS) {
     return nullptr;
   }
   stream->per_thread = true;
-  *free = {id, stream};
+  *free = {id, part, stream};
   ::pthread_setspecific(retire_key(), &thread_state);
   return stream;
 }
 
-Stream* side_stream(Context* context) {
+Stream* own_stream(std::atomic<Stream*>* place, Context* context, GreenContext* green) {
   static constinit std::mutex mutex;
   const std::lock_guard guard(mutex);
-  Stream* stream = context->side.load();
+  Stream* stream = place->load();
   if (stream != nullptr) return stream;
-  if (create(context, CU_STREAM_NON_BLOCKING, 0, &stream) != CUDA_SUCCESS) return nullptr;
+  if (make_stream(context, green, CU_STREAM_NON_BLOCKING, 0, &stream) != CUDA_SUCCESS) {
+    return nullptr;
+  }
   stream->per_thread = true;  // not the program's to destroy
-  context->side.store(stream);
+  place->store(stream);
   return stream;
 }
+
+Stream* side_stream(Context* context) { return own_stream(&context->side, context, nullptr); }
 
 CUresult cuStreamCreateWithPriority(CUstream* phStream, unsigned int flags, int priority) {
   Context* context = nullptr;
@@ -168,7 +193,7 @@ CUresult cuStreamCreateWithPriority(CUstream* phStream, unsigned int flags, int 
   if (phStream == nullptr || (flags & ~CU_STREAM_NON_BLOCKING) != 0)
     return CUDA_ERROR_INVALID_VALUE;
   Stream* stream = nullptr;
-  const CUresult result = create(context, flags, priority, &stream);
+  const CUresult result = make_stream(context, thread_state.green, flags, priority, &stream);
   if (result == CUDA_SUCCESS) *phStream = handle(stream);
   return result;
 }
@@ -182,6 +207,7 @@ CUresult cuStreamDestroy_v2(CUstream hStream) {
   Stream* stream = streams.find(hStream);
   if (stream == nullptr || stream->legacy || stream->per_thread) return CUDA_ERROR_INVALID_HANDLE;
   Context* context = stream->context;
+  if (context->destroyed.load()) return CUDA_ERROR_CONTEXT_IS_DESTROYED;  // left by a green context
   destroy(stream);
   return check(context);
 }
@@ -223,21 +249,26 @@ CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
   Event* event = find(hEvent);
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if ((Flags & ~CU_EVENT_WAIT_EXTERNAL) != 0) return CUDA_ERROR_INVALID_VALUE;
-  if (Flags == CU_EVENT_WAIT_EXTERNAL) {
+  return await_event(stream, event, Flags);
+}
+
+CUresult await_event(Stream* stream, Event* event, unsigned flags) {
+  if (flags == CU_EVENT_WAIT_EXTERNAL) {
     // A node that waits for the event at every launch.
     if (!is_captured(stream)) return CUDA_ERROR_INVALID_VALUE;
     if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
     return send(stream,
                 wire::command::StreamWaitEvent{
-                    .stream = stream->head.id(), .event = event->head.id(), .flags = Flags});
+                    .stream = stream->head.id(), .event = event->head.id(), .flags = flags});
   }
   if (const CUresult result = note_wait(stream, event); result != CUDA_SUCCESS) return result;
   if (!event->recorded.load(std::memory_order_acquire)) return CUDA_SUCCESS;
-  if (event->context->server != context->server) {
-    return shim::cuEventSynchronize(hEvent);  // nothing on one server waits for another: we do
+  if (event->context->server != stream->context->server) {
+    return shim::cuEventSynchronize(
+        handle(event));  // nothing on one server waits for another: we do
   }
   return send(stream, wire::command::StreamWaitEvent{
-                          .stream = stream->head.id(), .event = event->head.id(), .flags = Flags});
+                          .stream = stream->head.id(), .event = event->head.id(), .flags = flags});
 }
 
 CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void* userData) {
@@ -276,13 +307,21 @@ CUresult cuStreamGetCtx(CUstream hStream, CUcontext* pctx) {
   Stream* stream = nullptr;
   if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
   if (pctx == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *pctx = handle(stream->context);
+  *pctx = stream->green != nullptr ? converted(stream->green) : handle(stream->context);
   return CUDA_SUCCESS;
 }
 
 CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext* pCtx, CUgreenCtx* pGreenCtx) {
-  if (pGreenCtx != nullptr) *pGreenCtx = nullptr;
-  return shim::cuStreamGetCtx(hStream, pCtx);
+  // As CUDA says, whose green contexts have no default streams for threads.
+  if (hStream == CU_STREAM_PER_THREAD && thread_state.green != nullptr) {
+    return CUDA_ERROR_INVALID_HANDLE;
+  }
+  Stream* stream = nullptr;
+  if (const CUresult result = enter_local(hStream, &stream); result != CUDA_SUCCESS) return result;
+  if (pCtx == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *pCtx = handle(stream->context);
+  if (pGreenCtx != nullptr) *pGreenCtx = handle(stream->green);
+  return CUDA_SUCCESS;
 }
 
 CUresult cuStreamGetDevice(CUstream hStream, CUdevice* device) {

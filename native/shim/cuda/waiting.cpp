@@ -10,6 +10,7 @@ namespace outboard::shim {
 namespace {
 
 bool ordered_by_legacy(const Stream* one, const Stream* other) {
+  if (one->green != other->green) return false;
   if ((one->flags & CU_STREAM_NON_BLOCKING) != 0 || (other->flags & CU_STREAM_NON_BLOCKING) != 0) {
     return false;
   }

@@ -151,15 +151,16 @@ CUresult capture_allocation(Stream& stream, MemoryPool& pool, size_t bytes, CUde
   return capture_operation(stream, std::move(content));
 }
 
-CUresult refuse_legacy(Context& context) {
+CUresult refuse_legacy(const Stream& legacy) {
   if (active_captures.load() == 0) return CUDA_SUCCESS;
   std::lock_guard lock(capture_mutex());
+  std::shared_ptr<Context> context = legacy.context.lock();
   CUresult result = CUDA_SUCCESS;
   for (auto& capture : captures()) {
     for (auto& weak : capture->streams) {
       auto stream = weak.lock();
       if (!stream || !stream->blocking() || stream->capture != capture) continue;
-      if (stream->context.lock().get() != &context) continue;
+      if (stream->context.lock() != context || stream->green != legacy.green) continue;
       capture->invalidated = true;
       result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
     }

@@ -31,9 +31,9 @@ class Capture {
 
 /// Appends a node to what the stream captures.
 CUresult capture_operation(Stream& stream, NodeContent content);
-/// Whether an operation on the legacy stream would wait for a capturing stream (then the capture
+/// Whether an operation on this legacy stream would wait for a capturing stream (then the capture
 /// is spoilt), which is an error.
-CUresult refuse_legacy(Context& context);
+CUresult refuse_legacy(const Stream& legacy);
 /// Marks the stream's capture as spoilt; returns `error`.
 CUresult spoil_capture(Stream& stream, CUresult error);
 /// Joins the stream into the capture that the event was recorded in, or does nothing.

@@ -10,6 +10,7 @@
 
 #include "../../tables/tables.hpp"
 #include "function.hpp"
+#include "green_context.hpp"
 #include "handles.hpp"
 #include "memory_map.hpp"
 #include "printf_text.hpp"
@@ -28,6 +29,7 @@ struct Slots {
   char* base = nullptr;
   size_t next = 0;
   std::shared_ptr<Context> context[kSlots];
+  std::shared_ptr<GreenContext> green[kSlots];  ///< the context's part that has this handle
   bool kept[kSlots] = {};
 };
 
@@ -55,6 +57,8 @@ CUcontext take_slot(bool keep) {
   }
   return nullptr;
 }
+
+std::atomic<size_t> green_count{0};  // that live, in all contexts
 
 /// The slot of a handle, or kSlots.
 size_t slot_of(CUcontext handle) {
@@ -142,6 +146,7 @@ void Context::destroy() {
   outboard::tables::context_destroyed(handle);
   cancelled_.store(true, std::memory_order_release);
   synchronize();
+  for (auto greens = greens_; auto& green : greens) end_green_context(*green);
   auto own = streams();
   PrintfText::flush();
   std::vector<std::weak_ptr<LoadedModule>> modules;
@@ -174,16 +179,55 @@ void Context::fail(CUresult error) {
   fault_.compare_exchange_strong(none, error);
 }
 
+bool Context::add_green(const std::shared_ptr<GreenContext>& green) {
+  green->current = take_slot(false);
+  if (green->current == nullptr) return false;
+  green->context = weak_from_this();
+  green->id = next_context_id.fetch_add(1);
+  green_count.fetch_add(1);
+  {
+    std::lock_guard lock(owned_mutex_);
+    greens_.push_back(green);
+  }
+  std::lock_guard lock(slots().mutex);
+  slots().context[slot_of(green->current)] = shared_from_this();
+  slots().green[slot_of(green->current)] = green;
+  return true;
+}
+
+void Context::remove_green(const GreenContext& green) {
+  std::shared_ptr<GreenContext> gone;  // outlives the locks
+  {
+    std::lock_guard lock(slots().mutex);
+    slots().context[slot_of(green.current)].reset();
+    gone = std::move(slots().green[slot_of(green.current)]);
+  }
+  std::lock_guard lock(owned_mutex_);
+  green_count.fetch_sub(std::erase(greens_, gone));
+}
+
+std::shared_ptr<Record> Context::gate() const {
+  std::lock_guard lock(owned_mutex_);
+  return gate_;
+}
+
+void Context::set_gate(std::shared_ptr<Record> record) {
+  std::lock_guard lock(owned_mutex_);
+  gate_ = std::move(record);
+}
+
 std::shared_ptr<Stream> Context::per_thread_stream() {
   auto& state = thread_state().per_thread;
-  auto found = state.find(id);
+  std::shared_ptr<GreenContext> green = current_green_context();
+  const uint64_t key = green ? green->id : id;
+  auto found = state.find(key);
   if (found == state.end()) {
     std::erase_if(state, [](const auto& entry) { return entry.second->context.expired(); });
     retire_streams();
-    auto stream = std::make_shared<Stream>(*this, 0, 0);
+    auto stream = std::make_shared<Stream>(*this, 0, 0, green);
     stream->per_thread = true;
     add_stream(stream);
-    state[id] = stream;
+    state[key] = stream;
     return stream;
   }
   return found->second;
@@ -240,6 +284,14 @@ std::shared_ptr<Context> find_context(CUcontext handle) {
   if (slot >= kSlots) return nullptr;
   std::lock_guard lock(slots().mutex);
   return slots().context[slot];
+}
+
+std::shared_ptr<GreenContext> find_green_context(CUcontext handle) {
+  if (green_count.load() == 0) return nullptr;
+  size_t slot = slot_of(handle);
+  if (slot >= kSlots) return nullptr;
+  std::lock_guard lock(slots().mutex);
+  return slots().green[slot];
 }
 
 CUcontext ContextStack::current() {

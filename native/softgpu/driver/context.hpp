@@ -15,6 +15,8 @@ namespace softgpu {
 
 class LoadedModule;
 class Stream;
+struct GreenContext;
+struct Record;
 
 class Context : public std::enable_shared_from_this<Context> {
  public:
@@ -38,6 +40,12 @@ class Context : public std::enable_shared_from_this<Context> {
   std::shared_ptr<Stream> per_thread_stream();
   void add_stream(std::shared_ptr<Stream> stream);
   void remove_stream(const Stream* stream);
+  /// Gives it its id and its name as a CUcontext; false where there is none left.
+  bool add_green(const std::shared_ptr<GreenContext>& green);
+  void remove_green(const GreenContext& green);
+  /// What streams to come wait for.
+  std::shared_ptr<Record> gate() const;
+  void set_gate(std::shared_ptr<Record> record);
   /// The module's handles become invalid when the context ends.
   void add_module(const std::shared_ptr<LoadedModule>& module);
   void retire_streams();  ///< forgets destroyed ones that have nothing left to do
@@ -74,9 +82,11 @@ class Context : public std::enable_shared_from_this<Context> {
   mutable std::mutex streams_mutex_;
   std::vector<std::shared_ptr<Stream>> streams_;
   std::shared_ptr<Stream> legacy_;
-  std::mutex owned_mutex_;
+  mutable std::mutex owned_mutex_;
   std::vector<std::weak_ptr<LoadedModule>> modules_;
   std::vector<Device*> peers_;
+  std::vector<std::shared_ptr<GreenContext>> greens_;
+  std::shared_ptr<Record> gate_;
 };
 
 /// The context that a handle names, or null.

@@ -1,6 +1,7 @@
 // Entry points about contexts, primary ones included.
 // SPDX-License-Identifier: Apache-2.0
 #include "capture.hpp"
+#include "green_context.hpp"
 #include "guard.hpp"
 #include "printf_text.hpp"
 #include "stream.hpp"
@@ -74,15 +75,19 @@ bool is_primary_handle(CUcontext handle) {
   return false;
 }
 
-CUresult synchronize(Context& context) {
+/// Of `green`, where it is given, alone.
+CUresult synchronize(Context& context, std::shared_ptr<GreenContext> green) {
   std::shared_ptr<Context> keep = context.shared_from_this();
   if (CUresult r = refuse_in_capture(); r != CUDA_SUCCESS) return r;
-  for (auto& stream : context.streams()) {
+  auto streams = context.streams();
+  if (green) std::erase_if(streams, [&](auto& stream) { return stream->green != green; });
+  for (auto& stream : streams) {
     if (stream->capturing.load()) {
       return spoil_capture(*stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     }
   }
-  CUresult r = context.synchronize();
+  for (auto& stream : streams) stream->wait_for(stream->issued());
+  CUresult r = context.fault();
   PrintfText::flush();
   return r;
 }
@@ -191,16 +196,21 @@ extern "C" CUresult cuCtxSetFlags(unsigned int flags) {
 extern "C" CUresult cuCtxGetId(CUcontext handle, unsigned long long* out) {
   return with_given_context(handle, [&](Context& context) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    *out = context.id;
+    std::shared_ptr<GreenContext> green =
+        handle == nullptr ? current_green_context() : find_green_context(handle);
+    *out = green ? green->id : context.id;
     return CUDA_SUCCESS;
   });
 }
 
 extern "C" CUresult cuCtxSynchronize() {
-  return with_context([](Context& context) { return synchronize(context); });
+  return with_context(
+      [](Context& context) { return synchronize(context, current_green_context()); });
 }
 extern "C" CUresult cuCtxSynchronize_v2(CUcontext handle) {
-  return with_given_context(handle, [](Context& context) { return synchronize(context); });
+  if (handle == nullptr) return cuCtxSynchronize();
+  return with_given_context(
+      handle, [&](Context& context) { return synchronize(context, find_green_context(handle)); });
 }
 
 extern "C" CUresult cuCtxSetLimit(CUlimit limit, size_t value) {

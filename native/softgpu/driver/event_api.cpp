@@ -46,7 +46,7 @@ CUresult record(Context& context, std::shared_ptr<Event>& event, CUstream handle
     return capture_record(*stream, *event);
   }
   if (stream->legacy) {
-    if (CUresult r = refuse_legacy(context); r != CUDA_SUCCESS) return r;
+    if (CUresult r = refuse_legacy(*stream); r != CUDA_SUCCESS) return r;
   }
   {
     std::lock_guard lock(capture_mutex());
@@ -146,36 +146,9 @@ extern "C" CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, uns
       return r;
     }
     if (stream->legacy) {
-      if (CUresult r = refuse_legacy(context); r != CUDA_SUCCESS) return r;
+      if (CUresult r = refuse_legacy(*stream); r != CUDA_SUCCESS) return r;
     }
     if (auto record = event->latest()) stream->submit(WaitOperation{std::move(record)});
-    return CUDA_SUCCESS;
-  });
-}
-
-extern "C" CUresult cuCtxRecordEvent(CUcontext handle, CUevent event) {
-  return with_event(event, [&](Context&, std::shared_ptr<Event>& e) {
-    std::shared_ptr<Context> target = find_context(handle);
-    if (!target) return CUDA_ERROR_INVALID_CONTEXT;
-    // Complete when everything that the context was given before is.
-    std::vector<FollowOperation> before;
-    target->each_stream([&](Stream& stream) {
-      if (!stream.idle()) before.push_back({stream.shared_from_this(), stream.issued()});
-    });
-    auto marker = std::make_shared<Stream>(*target, CU_STREAM_NON_BLOCKING, 0);
-    for (auto& follow : before) marker->submit(std::move(follow));
-    marker->submit(RecordOperation{e->renew()});
-    return CUDA_SUCCESS;
-  });
-}
-
-extern "C" CUresult cuCtxWaitEvent(CUcontext handle, CUevent event) {
-  return with_event(event, [&](Context&, std::shared_ptr<Event>& e) {
-    std::shared_ptr<Context> target = find_context(handle);
-    if (!target) return CUDA_ERROR_INVALID_CONTEXT;
-    if (auto record = e->latest()) {
-      for (auto& stream : target->streams()) stream->submit(WaitOperation{record});
-    }
     return CUDA_SUCCESS;
   });
 }

@@ -4,10 +4,12 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "context.hpp"
 #include "executor.hpp"
+#include "green_context.hpp"
 #include "per_thread.hpp"
 
 namespace softgpu {
@@ -35,8 +37,10 @@ HandleTable<Stream, CUstream, 2>& streams() {
   return table;
 }
 
-Stream::Stream(Context& owner, unsigned stream_flags, int stream_priority)
+Stream::Stream(Context& owner, unsigned stream_flags, int stream_priority,
+               std::shared_ptr<GreenContext> part)
     : context(owner.weak_from_this()),
+      green(std::move(part)),
       flags(stream_flags),
       priority(stream_priority),
       id(next_id.fetch_add(1)) {}
@@ -45,22 +49,32 @@ bool Stream::nothing_before(Context& owner) const {
   if (!idle()) return false;
   if (legacy) {
     bool idle_all = true;
-    owner.each_stream(
-        [&](Stream& other) { idle_all = idle_all && (!other.blocking() || other.idle()); });
+    owner.each_stream([&](Stream& other) {
+      idle_all = idle_all && (!other.blocking() || other.green != green || other.idle());
+    });
     return idle_all;
   }
-  return !blocking() || owner.legacy().idle();
+  return !blocking() || its_legacy(owner)->idle();
+}
+
+bool Stream::orphaned() const { return green && green->destroyed.load(); }
+
+std::shared_ptr<Stream> Stream::its_legacy(Context& owner) const {
+  return green && green->legacy ? green->legacy : owner.legacy_stream();
 }
 
 void Stream::add_legacy_order(Context& owner) {
   if (legacy) {
     owner.each_stream([&](Stream& other) {
-      if (&other != this && other.blocking() && !other.idle()) {
+      if (&other != this && other.blocking() && other.green == green && !other.idle()) {
         push(FollowOperation{other.shared_from_this(), other.issued()});
       }
     });
-  } else if (blocking() && !owner.legacy().idle()) {
-    push(FollowOperation{owner.legacy_stream(), owner.legacy().issued()});
+  } else if (blocking()) {
+    std::shared_ptr<Stream> legacy_stream = its_legacy(owner);
+    if (legacy_stream->idle()) return;
+    const uint64_t issued = legacy_stream->issued();
+    push(FollowOperation{std::move(legacy_stream), issued});
   }
 }
 
@@ -135,11 +149,28 @@ CUresult Stream::synchronize() {
   return owner ? owner->fault() : CUDA_ERROR_CONTEXT_IS_DESTROYED;
 }
 
+std::shared_ptr<Stream> make_stream(Context& context, std::shared_ptr<GreenContext> green,
+                                    unsigned flags, int priority) {
+  auto stream = std::make_shared<Stream>(context, flags, std::clamp(priority, -5, 0), green);
+  stream->handle = streams().insert(stream);
+  context.retire_streams();
+  context.add_stream(stream);
+  std::shared_ptr<Record> gates[] = {context.gate(), nullptr};
+  if (green) {
+    std::lock_guard lock(green->mutex);
+    gates[1] = green->gate;
+  }
+  for (auto& gate : gates) {
+    if (gate && gate->done.load() == 0) stream->submit(WaitOperation{std::move(gate)});
+  }
+  return stream;
+}
+
 std::shared_ptr<Stream> find_stream(CUstream handle, Context& context) {
   if (handle == nullptr) {
-    return per_thread_depth > 0 ? context.per_thread_stream() : context.legacy_stream();
+    return per_thread_depth > 0 ? context.per_thread_stream() : default_stream(context);
   }
-  if (handle == CU_STREAM_LEGACY) return context.legacy_stream();
+  if (handle == CU_STREAM_LEGACY) return default_stream(context);
   if (handle == CU_STREAM_PER_THREAD) return context.per_thread_stream();
   return streams().find(handle);
 }

@@ -17,10 +17,12 @@ namespace softgpu {
 
 class Capture;
 struct GraphNode;
+struct GreenContext;
 
 class Stream : public std::enable_shared_from_this<Stream> {
  public:
-  Stream(Context& context, unsigned flags, int priority);
+  Stream(Context& context, unsigned flags, int priority,
+         std::shared_ptr<GreenContext> green = nullptr);
 
   /// Appends the operation; done at once on the caller's thread where nothing is before it and it
   /// is trivial (or `inline_any`: then whatever its length).
@@ -36,9 +38,12 @@ class Stream : public std::enable_shared_from_this<Stream> {
   /// Works off the queue until it is empty; called on an executor thread.
   void drain();
 
+  /// Whether it is left over from a green context.
+  bool orphaned() const;
   bool blocking() const { return (flags & CU_STREAM_NON_BLOCKING) == 0; }
 
   const std::weak_ptr<Context> context;
+  const std::shared_ptr<GreenContext> green;  ///< that it is of; mostly null
   const unsigned flags;
   const int priority;
   CUsynchronizationPolicy policy = CU_SYNC_POLICY_AUTO;
@@ -60,6 +65,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   void push(Operation operation);
   void complete_one();
   bool nothing_before(Context& owner) const;
+  /// The default stream that it may have to wait for.
+  std::shared_ptr<Stream> its_legacy(Context& owner) const;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -71,6 +78,10 @@ class Stream : public std::enable_shared_from_this<Stream> {
 };
 
 extern HandleTable<Stream, CUstream, 2>& streams();
+
+/// A new stream with a handle.
+std::shared_ptr<Stream> make_stream(Context& context, std::shared_ptr<GreenContext> green,
+                                    unsigned flags, int priority);
 
 /// The stream that a handle names in this context: 0, the legacy and per-thread handles included.
 std::shared_ptr<Stream> find_stream(CUstream handle, Context& context);

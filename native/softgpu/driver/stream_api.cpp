@@ -1,8 +1,7 @@
 // Entry points about streams and host functions.
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-
 #include "capture.hpp"
+#include "green_context.hpp"
 #include "guard.hpp"
 #include "printf_text.hpp"
 #include "submit.hpp"
@@ -14,11 +13,7 @@ namespace {
 CUresult create(CUstream* out, unsigned flags, int priority) {
   return with_context([&](Context& context) {
     if (out == nullptr || (flags & ~1u) != 0) return CUDA_ERROR_INVALID_VALUE;
-    auto stream = std::make_shared<Stream>(context, flags, std::clamp(priority, -5, 0));
-    stream->handle = streams().insert(stream);
-    context.retire_streams();
-    context.add_stream(stream);
-    *out = stream->handle;
+    *out = make_stream(context, current_green_context(), flags, priority)->handle;
     return CUDA_SUCCESS;
   });
 }
@@ -36,7 +31,7 @@ CUresult with_stream(CUstream handle, Call&& call) noexcept {
 /// Waiting for a stream that captures, or asking about it, spoils the capture.
 CUresult refuse_capturing(Context& context, Stream& stream) {
   if (stream.capturing.load()) return spoil_capture(stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-  return stream.legacy ? refuse_legacy(context) : CUDA_SUCCESS;
+  return stream.legacy ? refuse_legacy(stream) : CUDA_SUCCESS;
 }
 
 }  // namespace
@@ -52,6 +47,7 @@ extern "C" CUresult cuStreamDestroy_v2(CUstream handle) {
   return with_context([&](Context&) {
     std::shared_ptr<Stream> stream = streams().find(handle);
     if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+    if (stream->orphaned()) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     if (stream->capturing.load()) {
       spoil_capture(*stream, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
     }
@@ -119,13 +115,23 @@ extern "C" CUresult cuStreamGetCtx(CUstream handle, CUcontext* out) {
   return with_stream(handle, [&](Context& context, Stream& stream) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     auto owner = stream.context.lock();
-    *out = (owner ? owner.get() : &context)->handle;
+    *out = stream.green ? stream.green->current : (owner ? owner.get() : &context)->handle;
     return CUDA_SUCCESS;
   });
 }
 extern "C" CUresult cuStreamGetCtx_v2(CUstream handle, CUcontext* out, CUgreenCtx* green) {
-  if (green != nullptr) *green = nullptr;
-  return cuStreamGetCtx(handle, out);
+  if (handle == CU_STREAM_PER_THREAD && current_green_context()) return CUDA_ERROR_INVALID_HANDLE;
+  return with_stream(handle, [&](Context& context, Stream& stream) {
+    if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    auto owner = stream.context.lock();
+    *out = (owner ? owner.get() : &context)->handle;
+    if (green != nullptr) *green = stream.green ? stream.green->handle : nullptr;
+    return CUDA_SUCCESS;
+  });
+}
+extern "C" CUresult cuStreamGetGreenCtx(CUstream handle, CUgreenCtx* out) {
+  CUcontext context = nullptr;
+  return cuStreamGetCtx_v2(handle, &context, out);
 }
 
 extern "C" CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* data) {

@@ -3,6 +3,7 @@
 #include "submit.hpp"
 
 #include "capture.hpp"
+#include "green_context.hpp"
 
 namespace softgpu {
 namespace {
@@ -27,19 +28,23 @@ bool capturable(const Operation& operation) {
 
 CUresult stream_of(Context& context, CUstream handle, std::shared_ptr<Stream>* out) {
   *out = find_stream(handle, context);
-  return *out ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+  if (!*out) return CUDA_ERROR_INVALID_HANDLE;
+  return (*out)->orphaned() ? CUDA_ERROR_CONTEXT_IS_DESTROYED : CUDA_SUCCESS;
 }
 
 CUresult submit(Context& context, CUstream handle, Operation operation) {
   std::shared_ptr<Stream> stream;
   if (CUresult r = stream_of(context, handle, &stream); r != CUDA_SUCCESS) return r;
+  if (auto* kernel = std::get_if<KernelOperation>(&operation); kernel && stream->green) {
+    kernel->launch.multiprocessors = stream->green->multiprocessors;
+  }
   if (stream->capturing.load()) {
     if (!capturable(operation))
       return spoil_capture(*stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     return capture_operation(*stream, node_content(std::move(operation)));
   }
   if (stream->legacy) {
-    if (CUresult r = refuse_legacy(context); r != CUDA_SUCCESS) return r;
+    if (CUresult r = refuse_legacy(*stream); r != CUDA_SUCCESS) return r;
   }
   stream->submit(std::move(operation));
   return CUDA_SUCCESS;
@@ -52,7 +57,7 @@ CUresult submit_and_wait(Context& context, CUstream handle, Operation operation)
     return spoil_capture(*stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
   }
   if (stream->legacy) {
-    if (CUresult r = refuse_legacy(context); r != CUDA_SUCCESS) return r;
+    if (CUresult r = refuse_legacy(*stream); r != CUDA_SUCCESS) return r;
   }
   stream->submit(std::move(operation), /*inline_any=*/true);
   return stream->synchronize();

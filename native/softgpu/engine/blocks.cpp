@@ -120,7 +120,7 @@ void Executor::fill_block_specials(Block& b) {
   same(Special::ctaid_x, b.ctaid[0]);
   same(Special::ctaid_y, b.ctaid[1]);
   same(Special::ctaid_z, b.ctaid[2]);
-  same(Special::smid, static_cast<uint32_t>(b.index % launch_->sm_count));
+  same(Special::smid, launch_->sms[b.index % launch_->sms.size()]);
 }
 
 }  // namespace softgpu::simt

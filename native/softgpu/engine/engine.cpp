@@ -141,6 +141,11 @@ Outcome PoolEngine::run(const Kernel& kernel, const Launch& launch) {
   state.shared_bytes = kernel.program.shared_bytes + launch.dynamic_shared_bytes;
   state.blocks = uint64_t{launch.grid[0]} * launch.grid[1] * launch.grid[2];
   state.sm_count = options_.sm_count;
+  for (uint32_t sm = 0; sm < state.sm_count; ++sm) {
+    if (launch.multiprocessors == 0 || (launch.multiprocessors >> sm & 1) != 0) {
+      state.sms.push_back(sm);
+    }
+  }
   state.heap = &heap_;
   state.printf = &printf_;
   state.cancelled = &cancelled_;
@@ -153,6 +158,9 @@ Outcome PoolEngine::run(const Kernel& kernel, const Launch& launch) {
   if (launch.cooperative) grid_workspace(state);
   auto workers =
       static_cast<unsigned>(std::min<uint64_t>(static_cast<uint64_t>(threads_), state.blocks));
+  if (launch.multiprocessors != 0) {
+    workers = std::min(workers, static_cast<unsigned>(state.sms.size()));
+  }
   if (workers > 1) {
     start_threads();
     std::lock_guard lock(mutex_);

@@ -100,6 +100,7 @@ struct Launch {
   uint32_t grid[3] = {1, 1, 1};
   uint32_t block[3] = {1, 1, 1};
   uint32_t dynamic_shared_bytes = 0;
+  uint64_t multiprocessors = 0;  ///< a bit for each that the blocks may run on; 0: all
   bool cooperative = false;      ///< grid-wide barriers: all blocks stay resident
   const void* params = nullptr;  ///< `param_bytes` of the kernel's KernelInfo; copied by run()
 };

@@ -42,6 +42,7 @@ struct LaunchState {
   uint64_t blocks = 0;
   uint64_t workspace = 0;  ///< of grid-wide barriers
   uint32_t sm_count = 8;
+  std::vector<uint32_t> sms;  ///< those that the blocks run on
   DeviceHeap* heap = nullptr;
   PrintfSink* printf = nullptr;
   std::atomic<uint64_t> next_block{0};
