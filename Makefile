@@ -26,7 +26,7 @@ endef
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build-all ## build everything and run matrixMul through Outboard
@@ -74,6 +74,7 @@ soak: package ## for hours: a million operations on the ledger, controllers kill
 	 OUTBOARD_HAMMER_SECONDS=$${OUTBOARD_HAMMER_SECONDS:-60} \
 	 $(BIN)/python -m pytest -q -s tests/unit/ledger/test_model.py tests/unit/controller/test_hammer.py
 	@tools/machines.sh --boots $${OUTBOARD_TEST_BOOTS:-20}
+	@tools/machines.sh --real-times
 
 .PHONY: bench
 bench: setup-build build-all ## measure calls, bandwidth and whole programs beside native
@@ -87,6 +88,11 @@ package: setup-test build-all ## build the packages for Debian and for Fedora an
 machines: package ## boot machines with a real systemd and use the package there (root)
 	@tools/machines.sh --setup
 	@tools/machines.sh
+
+.PHONY: machine-qemu
+machine-qemu: package ## the same story in a full virtual machine with a kernel of its own (root, QEMU)
+	@tools/machines.sh --setup
+	@tools/machines.sh --vm
 
 .PHONY: docs
 docs: setup-test build-all ## write the generated pages (coverage of the driver API)

@@ -2,8 +2,11 @@
 # Boots machines with a real systemd, installs the package there and uses the client service.
 # SPDX-License-Identifier: Apache-2.0
 #
-# usage: tools/machines.sh --setup | --boots N | [PYTEST OPTIONS]
+# usage: tools/machines.sh --setup | --boots N | --real-times | --vm | [PYTEST OPTIONS]
 # --boots: so many power cuts and boots in a row, and nothing else.
+# --real-times: leases of three minutes, as users get, in place of a twentieth of that.
+# --vm: the client machine has a kernel of its own, in QEMU; the first time it is made from Debian's
+# archive. That needs qemu-system-x86 and mmdebstrap.
 # Needs root, systemd-nspawn and overlay mounts, and the shells and servers that the machines run.
 # Where they are not to be had it says so and passes. Only --setup installs what is missing: among it
 # is an ssh server, which is no test's to put on somebody's machine.
@@ -47,5 +50,26 @@ if [ "${1:-}" = --boots ]; then
   export OUTBOARD_TEST_BOOTS=${2:?usage: tools/machines.sh --boots N}
   shift 2
   set -- -k test_boots_in_a_row -s "$@"
+fi
+if [ "${1:-}" = --real-times ]; then
+  export OUTBOARD_TEST_TIMES=real
+  shift
+fi
+if [ "${1:-}" = --vm ]; then
+  shift
+  for name in qemu-system-x86_64 mmdebstrap mke2fs; do
+    command -v $name >/dev/null || skip "$name is missing (Debian: qemu-system-x86, mmdebstrap)"
+  done
+  export OUTBOARD_TEST_VM=$PWD/build/machine-qemu/debian.tar
+  if [ ! -f "$OUTBOARD_TEST_VM" ]; then
+    echo "machines: making a Debian with its cloud kernel in $OUTBOARD_TEST_VM"
+    mkdir -p "${OUTBOARD_TEST_VM%/*}"
+    mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
+      --include=systemd-sysv,udev,dbus,dbus-user-session,libpam-systemd,polkitd,procps,iproute2 \
+      --include=openssh-server,sudo,cron,zsh,fish,python3,linux-image-cloud-amd64,initramfs-tools \
+      bookworm "$OUTBOARD_TEST_VM.new.tar"
+    mv "$OUTBOARD_TEST_VM.new.tar" "$OUTBOARD_TEST_VM"
+  fi
+  set -- -k test_two_machines "$@" --deselect tests/machines/test_two_machines_rules.py
 fi
 exec .venv/bin/python -m pytest -q -p no:cacheprovider tests/machines "$@"

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.guest import ROOT, Guest
-from tests.machines.site import Site, equip, plan_site, the_package
+from tests.machines.guest import ROOT, TIMES, Guest
+from tests.machines.nspawn import Container
+from tests.machines.site import LEASE_S, Site, equip, plan_site, the_package
 
-_POOL_UNIT = """\
+_POOL_UNIT = f"""\
 [Unit]
 Description=The pool under test
 [Service]
 User=outboard
 RuntimeDirectory=testpool
-Environment=PYTHONPATH=/usr/lib/outboard/python OUTBOARD_DRIVER=software OUTBOARD_LEASE=9s
+Environment=PYTHONPATH=/usr/lib/outboard/python OUTBOARD_DRIVER=software OUTBOARD_LEASE={LEASE_S}s
 Environment=OUTBOARD_POOL_IDLE=1h HOME=/run/testpool
 ExecStart=/usr/bin/python3 -s -m outboard.pool --runtime /run/testpool
 Restart=no
@@ -37,17 +38,13 @@ def guest() -> Iterator[Guest]:
     _require_machines()
     package = the_package()
     folder = Path(tempfile.mkdtemp(prefix="outboard-machines-", dir="/dev/shm"))
-    made = Guest(folder, "client1")
+    made = Container(folder, "client1")
     try:
         made.prepare(package, ROOT / "build/programs/static")
-        unit = made.root / "etc/systemd/system/testpool.service"
-        unit.write_text(_POOL_UNIT, encoding="utf-8")
         made.boot()
-        done = made.call(["dpkg", "-i", "/var/outboard.deb"])
-        assert done.code == 0, done
-        configuration = made.root / "etc/outboard/config.toml"
-        configuration.parent.mkdir()
-        configuration.write_text('pool = "unix:/run/testpool/pool.sock"\n', encoding="utf-8")
+        made.write("/etc/systemd/system/testpool.service", _POOL_UNIT)
+        made.install()
+        made.write("/etc/outboard/config.toml", 'pool = "unix:/run/testpool/pool.sock"\n')
         yield made
     finally:
         made.discard()
@@ -68,6 +65,15 @@ def site() -> Iterator[Site]:
         made.server.discard()
         made.network.close()
         folder.rmdir()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures of this run: they are read, and never asserted."""
+    if not TIMES:
+        return
+    terminalreporter.section("times")
+    for what, seconds in TIMES:
+        terminalreporter.write_line(f"{seconds:9.2f} s  {what}")
 
 
 def _require_machines() -> None:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.machines.guest import Guest, eventually
-from tests.machines.running import Running
+from tests.machines.guest import GUARD_S, PROGRAMS, USER, eventually
+from tests.machines.nspawn import Container
 from tests.machines.site import URL, Site
 
-SESSION_S = 6
+LOOP = f"{PROGRAMS}/longLoop"
+# Long enough that a quarter of it, in which programs are told, is noticed by a busy machine.
+SESSION_S = 16
 JOURNAL = "journalctl -b --no-pager -u outboard@default"
 # Only a stop ends the session: a restart would take it over.
 ANEW = "systemctl stop outboard@default; systemctl start outboard@default"
@@ -45,14 +47,15 @@ def test_a_session_that_nobody_uses_is_exchanged_before_its_time_is_up(limited: 
     assert "lost the GPUs" not in limited.client.sh(JOURNAL).out.rpartition(before)[2]
 
 
-def test_a_program_that_outlives_its_session_is_warned_of_and_the_next_has_gpus(
-    limited: Site,
-) -> None:
-    limited.client.state("active")
-    with Running(limited.client) as program:
-        eventually("the device is gone", lambda: program.add().startswith("ERROR "))
-    journal = limited.client.sh(JOURNAL).out
-    assert "programs that run then lose their GPUs: 1 GPU: " in journal
+def test_a_program_that_outlives_its_session_is_told_at_its_terminal(limited: Site) -> None:
+    status = limited.client.state("active")
+    assert 0 <= status["ends_in_s"] <= SESSION_S
+    command = f"script -qfc '{LOOP} --rounds 1000000000' /dev/null"
+    program = limited.client.start(["su", "-l", USER, "-c", command])
+    shown, _ = program.communicate("", GUARD_S)
+    told = "the GPU session ends in "
+    assert f"outboard: {told}" in shown
+    assert told in limited.client.sh(JOURNAL).out
     eventually("a login shell computes", limited.computes)
 
 
@@ -89,10 +92,11 @@ def test_a_user_who_may_not_ask_directly_computes_by_the_service(site: Site) -> 
 
 def test_machines_made_from_one_image_are_two_clients(site: Site) -> None:
     client = site.client
+    assert isinstance(client, Container)
     token = site.join_token("host", uses=2)
     assert client.sh(f"outboard join {token} {URL} --image").code == 0
     client.power_off()
-    twin = Guest(client.folder.parent, "client3", site.network.namespaces["client3"])
+    twin = Container(client.folder.parent, "client3", site.network.namespaces["client3"])
     try:
         twin.copy(client)
         for guest in (client, twin):
@@ -114,9 +118,10 @@ def test_machines_made_from_one_image_are_two_clients(site: Site) -> None:
 
 def test_a_copy_without_a_join_token_does_not_use_the_token_of_its_original(site: Site) -> None:
     client = site.client
+    assert isinstance(client, Container)
     client.sh("rm /etc/outboard/join.toml")
     client.power_off()
-    twin = Guest(client.folder.parent, "client3", site.network.namespaces["client3"])
+    twin = Container(client.folder.parent, "client3", site.network.namespaces["client3"])
     try:
         twin.copy(client)
         twin.boot()

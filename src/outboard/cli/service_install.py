@@ -73,7 +73,10 @@ def install(words: list[str]) -> int:
     if LOADER_FILE in made.files:
         refresh()
     _systemctl(folders, "daemon-reload")
-    _systemctl(folders, "enable", *(() if options.no_start else ("--now",)), folders.unit)
+    _systemctl(folders, "enable", folders.unit)
+    if not options.no_start:
+        # One that runs already takes its GPUs along, and programs that use them notice nothing.
+        _systemctl(folders, "restart", folders.unit)
     if not known and _has_software(folders):
         write(planned(software=True))  # what only the GPUs that came could tell
     for path in made.paths:

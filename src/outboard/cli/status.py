@@ -86,6 +86,11 @@ def _print_service(service: dict[str, object]) -> None:
         _row("", str(service["reason"]))
         return
     _row("", str(service["line"]))
+    if service["ends_in_s"] is not None:
+        left = format_duration(float(str(service["ends_in_s"])))
+        _row("ends in", f"{left}: the pool limits how long a session lives")
+    if service["notice"]:
+        _row("warning", str(service["notice"]))
     processes = service["processes"]
     assert isinstance(processes, list)
     for process in processes:

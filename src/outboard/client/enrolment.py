@@ -3,11 +3,11 @@
 SPDX-License-Identifier: Apache-2.0
 
     /etc/outboard/config.toml    the pool and this machine's token for it
-    /etc/outboard/machine        whose token that is: a hash of machine-id
+    /etc/outboard/machine        whose token that is: a hash of machine-id and the hardware's uuid
     /etc/outboard/join.toml      in an image: the join token, of many uses, and the pool
 
-A copy of a machine has another machine-id, by which it knows that the token is not its own: it
-joins anew if it was made from an image, and uses no token otherwise.
+A copy of a machine has another of the two at least, by which it knows that the token is not its
+own: it joins anew if it was made from an image, and uses no token otherwise.
 """
 
 from __future__ import annotations

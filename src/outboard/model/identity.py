@@ -43,8 +43,12 @@ def write_identity(folder: str, identity: Identity) -> None:
     os.rename(f"{path}.new", path)
 
 
-def machine_mark(path: str = "/etc/machine-id") -> str:
-    """What tells this machine from its clones: a hash, since machine-id itself is to stay here."""
+def machine_mark(
+    path: str = "/etc/machine-id", hardware: str = "/sys/class/dmi/id/product_uuid"
+) -> str:
+    """What tells this machine from its clones, also from those that keep its machine-id, as a
+    hypervisor makes them; a hash, since machine-id itself is to stay here. Root's to ask: nobody
+    else may read what the hypervisor says."""
     try:
         with open(path, "rb") as file:
             identity = file.read().strip()
@@ -54,6 +58,11 @@ def machine_mark(path: str = "/etc/machine-id") -> str:
         ) from error
     if not identity:
         raise ConfigurationError(f"{path} is empty", "make one: systemd-machine-id-setup")
+    try:
+        with open(hardware, "rb") as file:
+            identity += b"\n" + file.read().strip()
+    except OSError:
+        pass  # a container, or a machine without firmware tables
     return hashlib.sha256(b"outboard machine 1\n" + identity).hexdigest()
 
 

@@ -14,12 +14,14 @@ from outboard.directories import runtime_directory, sessions_directory
 from outboard.errors import OutboardError, PoolBusy, PoolUnreachable, SessionFileUnreadable
 from outboard.model.session_file import write_session_file
 from outboard.settings import load_settings
+from outboard.units import format_duration
 
 # Memory that a program just freed comes back within moments: not worth a message.
 _QUIET_WAIT_S = 1.0
 _LONGEST_PROGRAM_TEXT = 200
 _TICK_S = 30.0
 _RETRY_S = 5.0
+_LONGEST_WARNING_S = 300.0
 
 Say = Callable[[str], None]
 
@@ -76,6 +78,11 @@ class HeldSession:
         self._told_silence = False
         self._told_notice = False
         self._renew_at_unix = 0.0
+        self._ends_unix: float | None = None
+        # A fifth of its time before its end, five minutes at most, its user is told of that.
+        self._warn_s = min(_LONGEST_WARNING_S, (granted.ends_s or 0.0) / 5)
+        self._told_end = False
+        self._note_end(granted)
 
     def write(self, granted: Granted) -> None:
         """Put the session's file in place, with the grant that is fresh now."""
@@ -103,7 +110,11 @@ class HeldSession:
             )
         elif time.time() >= self._renew_at_unix:
             self._renew()
-        return min(_TICK_S, max(0.1, self._renew_at_unix - time.time()))
+        self._tell_end()
+        next_unix = self._renew_at_unix
+        if self._ends_unix is not None and not self._told_end:
+            next_unix = min(next_unix, self._ends_unix - self._warn_s)
+        return min(_TICK_S, max(0.1, next_unix - time.time()))
 
     def release(self) -> None:
         """Give everything back; a failure here must not hide a program's exit code."""
@@ -123,6 +134,19 @@ class HeldSession:
                 self._say(f"session {self.session} was not released: {error.message}")
         self._pool.close()
 
+    def _note_end(self, granted: Granted) -> None:
+        self._ends_unix = None if granted.ends_s is None else time.time() + granted.ends_s
+
+    def _tell_end(self) -> None:
+        left_s = None if self._ends_unix is None else self._ends_unix - time.time()
+        if self.over or self._told_end or left_s is None or left_s > self._warn_s:
+            return
+        self._told_end = True
+        self._say(
+            f"session {self.session} ends in {format_duration(max(0.0, left_s))}, as the pool"
+            " limits its time; programs that run then lose their GPUs"
+        )
+
     def _renew(self) -> None:
         try:
             granted = self._pool.renew(self.session)
@@ -139,6 +163,7 @@ class HeldSession:
             self._say(f"session {self.session} was not renewed: {error.message}")
         else:
             self._told_silence = False
+            self._note_end(granted)
             # Its figures change with each renewal; that it is warned is told once.
             if granted.notice and not self._told_notice:
                 self._say(granted.notice)

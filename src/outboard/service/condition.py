@@ -37,12 +37,15 @@ class Condition:
     unused_since_unix: float = 0.0
     lease_until_unix: float = 0.0
     ends_unix: float | None = None  # when the pool ends the session, whoever uses it
+    ends_soon: bool = False  # so soon that those who use it are told
+    notice: str = ""  # what the pool says to who holds it: that it is idle, and for how long yet
     pending: str = ""  # an option that was changed and is not in force yet
 
     def become(self, state: State, reason: str = "") -> None:
         """Change the state; the reason is what the last sentence of the status line says."""
         if state is not self.state:
             self.since_unix = time.time()
+            self.ends_soon, self.notice = False, ""
         self.state = state
         self.reason = reason
         self.next_try_unix = 0.0
@@ -60,7 +63,7 @@ class Condition:
                     self._use(now_unix),
                     f"lease until {_clock(self.lease_until_unix)}",
                     *self._end(),
-                    *([self.reason] if self.reason else []),
+                    *(text for text in (self.notice, self.reason) if text),
                 ]
             )
         if self.state is State.STANDBY:
@@ -72,6 +75,16 @@ class Condition:
         if self.next_try_unix > now_unix:
             text += f"; next try in {format_duration(self.next_try_unix - now_unix + 0.999)}"
         return text
+
+    def ending(self, now_unix: float) -> str:
+        """What those who use the GPUs are told when the session's time is nearly up; else empty."""
+        if not self.ends_soon or self.ends_unix is None:
+            return ""
+        left = format_duration(max(0.0, self.ends_unix - now_unix))
+        return (
+            f"the GPU session ends in {left}, as the pool limits its time;"
+            " programs that run then lose their GPUs"
+        )
 
     def devices(self) -> str:
         """The GPUs in words: `2 GPUs: NAME, 1024 MiB each, on gpu1, gpu2`."""
@@ -87,6 +100,7 @@ class Condition:
     def to_json(self, now_unix: float) -> dict[str, object]:
         """For programs, and for `outboard status`."""
         session = self.session
+        ends_unix = self.ends_unix if self.state is State.ACTIVE else None
         return {
             "state": self.state.value,
             "reason": self.reason,
@@ -105,9 +119,9 @@ class Condition:
             if self.state is State.ACTIVE and not self.programs
             else None,
             "lease_until": _iso(self.lease_until_unix) if self.state is State.ACTIVE else None,
-            "ends": None
-            if self.ends_unix is None or self.state is not State.ACTIVE
-            else _iso(self.ends_unix),
+            "ends": _iso(ends_unix) if ends_unix is not None else None,
+            "ends_in_s": max(0, int(ends_unix - now_unix)) if ends_unix is not None else None,
+            "notice": self.notice or None,
             "pending": self.pending or None,
         }
 

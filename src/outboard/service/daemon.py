@@ -101,7 +101,6 @@ class Service:
         self._changed = asyncio.Event()
         self._granted: Granted | None = None
         self._exchange_s = 0.0
-        self._warned = False
         self._stopping: asyncio.Future[int]
 
     @property
@@ -200,7 +199,6 @@ class Service:
         condition.software = granted.software or condition.software
         condition.unused_since_unix = now_unix
         self._exchange_s = _exchange_s(granted)
-        self._warned = False
         self._note(granted, now_unix)
         self._become(State.ACTIVE)
         log.info("session %s: %s", granted.session.session, condition.devices())
@@ -273,11 +271,14 @@ class Service:
             self._become(State.WAITING, "the pool's longest time for a session is nearly up")
             await self._release()
             return True
-        if not self._warned:
-            self._warned = True
-            line = self.condition.line(time.time())
-            log.warning("programs that run then lose their GPUs: %s", line)
+        if not self.condition.ends_soon:
+            self.condition.ends_soon = True
+            self._warn(self.condition.ending(time.time()))
         return False
+
+    def _warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self._reception.announce(text)
 
     async def _release(self) -> None:
         try:
@@ -294,6 +295,9 @@ class Service:
         condition.programs = granted.programs
         condition.lease_until_unix = now_unix + granted.lease_s
         condition.ends_unix = None if granted.ends_s is None else now_unix + granted.ends_s
+        if granted.notice and not condition.notice:
+            self._warn(granted.notice)  # once: its figures change with every renewal
+        condition.notice = granted.notice
 
     def _next_look_s(self, granted: Granted) -> float:
         """Renew at a sixth of the lease and half of the grant; look often enough for idleness."""

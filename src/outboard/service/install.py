@@ -32,10 +32,14 @@ _BEGIN, _END = "# >>> outboard service >>>", "# <<< outboard service <<<"
 
 @dataclass(slots=True)
 class Plan:
-    """What an installation writes: whole files, and blocks in files that belong to others."""
+    """What an installation writes: whole files, and blocks in files that belong to others.
+
+    `unwanted` are files of an earlier installation of the same service that would contradict it.
+    """
 
     files: dict[str, str] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
+    unwanted: list[str] = field(default_factory=list)
 
     @property
     def paths(self) -> list[str]:
@@ -59,9 +63,8 @@ def plan(
     if units is None:
         raise ConfigurationError("HOME is not set", "set it, or install for the machine as root")
     _plan_units(made, folders, options, words, command, units)
-    if operators:
-        rules = f"/etc/polkit-1/rules.d/60-outboard-{folders.name}.rules"
-        made.files[rules] = f"// {_MARK}\n{operators_rule(operators, folders.name)}"
+    if folders.system:
+        _plan_permissions(made, folders, options, operators)
     if folders.name == DEFAULT_NAME:
         found = gains(folders, native.shim_folder, software=software)
         if folders.system:
@@ -73,7 +76,10 @@ def plan(
 
 
 def write(made: Plan) -> None:
-    """Write the files, each in one step, and the blocks."""
+    """Write the files, each in one step, and the blocks; take away what is not wanted any more."""
+    for path in made.unwanted:
+        if _MARK in _read(path):
+            os.unlink(path)
     for path, text in made.files.items():
         _write_file(path, text)
     for path, text in made.blocks.items():
@@ -92,7 +98,7 @@ def remove(folders: ServiceFolders) -> list[str]:
         if os.path.isdir(folder):
             shutil.rmtree(folder)
             removed.append(folder)
-    candidates = [f"/etc/polkit-1/rules.d/60-outboard-{folders.name}.rules"]
+    candidates = [_rules_file(folders)] if folders.system else []
     if folders.name == DEFAULT_NAME:
         candidates += _system_hooks() if folders.system else _user_hooks()
     if not _others_installed(units):
@@ -127,10 +133,25 @@ def _plan_units(
     made.files[os.path.join(folder, "10-request.conf")] = f"# {_MARK}\n" + drop_in(
         folders, options, words, command
     )
+
+
+def _plan_permissions(
+    made: Plan, folders: ServiceFolders, options: ServiceOptions, operators: str
+) -> None:
+    """Who may use the socket, who may stop the service; what an earlier installation said of it is
+    not to stay."""
+    access = os.path.join(SYSTEM_UNITS, f"outboard@{folders.name}.socket.d", "10-access.conf")
     text = socket_drop_in(options)
-    if folders.system and text:
-        folder = os.path.join(units, f"outboard@{folders.name}.socket.d")
-        made.files[os.path.join(folder, "10-access.conf")] = f"# {_MARK}\n{text}"
+    if text:
+        made.files[access] = f"# {_MARK}\n{text}"
+    rules = _rules_file(folders)
+    if operators:
+        made.files[rules] = f"// {_MARK}\n{operators_rule(operators, folders.name)}"
+    made.unwanted = [path for path in (access, rules) if path not in made.files]
+
+
+def _rules_file(folders: ServiceFolders) -> str:
+    return f"/etc/polkit-1/rules.d/60-outboard-{folders.name}.rules"
 
 
 def _plan_system_hooks(made: Plan, found: list[Gain]) -> None:

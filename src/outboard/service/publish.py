@@ -31,6 +31,7 @@ def publish_session(folders: ServiceFolders, options: ServiceOptions) -> None:
     os.makedirs(folders.folder, mode=0o755, exist_ok=True)
     content = SessionFile(f"service-{folders.name}", socket=folders.socket)
     write_session_file(folders.session_file, content)
+    _set_access(folders, options)
     if options.for_user and os.geteuid() == 0:
         entry = pwd.getpwnam(options.for_user)
         os.chmod(folders.session_file, 0o400)
@@ -76,10 +77,7 @@ def publish(folders: ServiceFolders, options: ServiceOptions) -> Iterator[socket
             listener.bind(folders.socket)
         finally:
             os.umask(mask)
-        uid, gid, mode = socket_access(options)
-        if os.geteuid() == 0:
-            os.chown(folders.socket, uid, gid)
-        os.chmod(folders.socket, mode if folders.system else 0o600)
+        _set_access(folders, options)
         listener.listen(_BACKLOG)
         try:
             publish_session(folders, options)
@@ -88,7 +86,18 @@ def publish(folders: ServiceFolders, options: ServiceOptions) -> Iterator[socket
             unpublish(folders, socket_too=True)
 
 
-def socket_access(options: ServiceOptions) -> tuple[int, int, int]:
+def _set_access(folders: ServiceFolders, options: ServiceOptions) -> None:
+    """Make the socket the right people's; systemd's own is as it was when it began to listen, which
+    may be before an installation that said otherwise."""
+    if not os.path.exists(folders.socket):
+        return
+    uid, gid, mode = _socket_access(options)
+    if os.geteuid() == 0:
+        os.chown(folders.socket, uid, gid)
+    os.chmod(folders.socket, mode if folders.system else 0o600)
+
+
+def _socket_access(options: ServiceOptions) -> tuple[int, int, int]:
     """(uid, gid, mode) of the socket: everybody's, one group's, or one user's."""
     if options.for_user:
         entry = pwd.getpwnam(options.for_user)

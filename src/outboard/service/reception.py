@@ -18,6 +18,7 @@ from outboard.service.access import Access, Asker
 from outboard.service.condition import Condition, State
 from outboard.service.door import Notice, unknown_want
 from outboard.service.options import ServiceOptions, options_from_json
+from outboard.service.terminals import tell
 from outboard.service.users import Users
 
 # Memory that was just freed, or a pool that answers, comes within moments: not worth a line.
@@ -63,6 +64,10 @@ class Reception:
             return False
         return any(use.since_unix > now_unix - LIFETIME_S for use in self._users.living())
 
+    def announce(self, text: str) -> None:
+        """Tell something to who has a program that uses the GPUs, at his terminal."""
+        tell(self._users.living(), text)
+
     async def answer(
         self, asker: Asker, request: dict[str, object], notice: Notice
     ) -> dict[str, object]:
@@ -84,6 +89,9 @@ class Reception:
 
     async def _ticket(self, asker: Asker, notice: Notice) -> dict[str, object]:
         granted = self._service.granted or await self._wake(notice)
+        ending = self._service.condition.ending(time.time())
+        if ending:
+            await notice(ending, 0)
         use = self._users.add(asker)
         self._last_ticket_unix = use.since_unix
         return self._ticket_of(granted, asker)

@@ -26,11 +26,10 @@ SESSION = SessionFile(
 def active(**fields: object) -> Condition:
     return Condition(
         State.ACTIVE,
-        "",
         session=SESSION,
         unused_since_unix=NOW - 192,
         lease_until_unix=NOW + 60,
-        **fields,  # type: ignore[arg-type]
+        **{"reason": "", **fields},  # type: ignore[arg-type]
     )
 
 
@@ -70,3 +69,19 @@ def test_the_line_says_when_the_pool_ends_the_session() -> None:
     clock = time.strftime("%H:%M:%S", time.localtime(0))
     assert f"; the pool ends the session at {clock}" in condition.line(0.0)
     assert condition.to_json(0.0)["ends"] == "1970-01-01T00:00:00Z"
+
+
+def test_who_uses_a_session_that_is_nearly_over_is_told_how_long_it_lives() -> None:
+    condition = active(ends_unix=NOW + 90)
+    assert condition.ending(NOW) == ""
+    condition.ends_soon = True
+    assert condition.ending(NOW).startswith("the GPU session ends in 1m30s, as the pool limits")
+    assert condition.to_json(NOW)["ends_in_s"] == 90
+    condition.become(State.LOST, "the session is over")
+    assert condition.ending(NOW) == ""
+
+
+def test_the_line_has_what_the_pool_says_of_idleness() -> None:
+    assert "; session s-1 has called nothing for 8m; " in active(
+        notice="session s-1 has called nothing for 8m", reason="r"
+    ).line(NOW)

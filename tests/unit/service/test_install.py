@@ -100,6 +100,14 @@ def test_the_machines_service_is_installed_as_a_driver_is() -> None:
     assert "/etc/polkit-1/rules.d/60-outboard-default.rules" in made.files
 
 
+def test_who_may_use_and_stop_it_is_what_was_said_last() -> None:
+    folders = ServiceFolders("default", system=True)
+    restricted = plan(folders, *parse("--for-user", "ada"), NATIVE, COMMAND, "ml-admins")
+    assert restricted.unwanted == []
+    for_all = plan(folders, *parse(), NATIVE, COMMAND)
+    assert set(for_all.unwanted) == set(restricted.paths) - set(for_all.paths)
+
+
 def test_another_service_of_the_machine_is_in_nobodys_way() -> None:
     options, words = parse()
     made = plan(ServiceFolders("team", system=True), options, words, NATIVE, COMMAND)

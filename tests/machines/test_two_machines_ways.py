@@ -1,0 +1,95 @@
+"""Every way in which a program starts has the GPUs, with no word of Outboard typed.
+
+SPDX-License-Identifier: Apache-2.0
+
+On the client machine of two on a network, or one with a kernel of its own (`make machine-qemu`).
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.machines.guest import USER, Guest, eventually, measured
+from tests.machines.site import MATRIX, PASS, REQUEST, Site
+
+SSH = "ssh -o StrictHostKeyChecking=no"
+# The bar for units of the machine.
+MOST_EXPOSURE = 3.0
+
+
+@pytest.fixture
+def client(site: Site) -> Guest:
+    site.client.state("active")
+    return site.client
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(f"su -l {USER} -c {MATRIX}", id="login shell"),
+        pytest.param(f"su {USER} -c 'sudo {MATRIX}'", id="plain sudo"),
+        pytest.param(f"su {USER} -c 'sudo -i {MATRIX}'", id="sudo -i"),
+        pytest.param(f"su -l {USER} -c '{SSH} localhost {MATRIX}'", id="ssh host command"),
+        pytest.param(
+            f"su -l {USER} -c '(echo {MATRIX}; echo exit) | {SSH} -tt localhost'",
+            id="interactive ssh",
+        ),
+        pytest.param(f"systemd-run --quiet --wait --pipe {MATRIX}", id="system service"),
+        pytest.param(
+            f"systemd-run --quiet --wait --pipe -p DynamicUser=yes {MATRIX}", id="dynamic user"
+        ),
+        pytest.param(f"su -l {USER} -c 'zsh -lc {MATRIX}'", id="zsh"),
+        pytest.param(f"su -l {USER} -c 'fish -lc {MATRIX}'", id="fish"),
+        pytest.param(f"su -l {USER} -c 'sh -c {MATRIX}'", id="plain sh"),
+        pytest.param(f"env -i {MATRIX}", id="no environment at all"),
+    ],
+)
+def test_programs_have_gpus_without_a_word_of_outboard(
+    client: Guest, command: str, request: pytest.FixtureRequest
+) -> None:
+    started = time.monotonic()
+    done = client.sh(command)
+    assert PASS in done.out, done
+    assert "outboard" not in done.err
+    measured(f"matrixMul by {request.node.callspec.id}", time.monotonic() - started)
+
+
+def test_a_user_service_has_gpus(client: Guest) -> None:
+    client.sh(f"loginctl enable-linger {USER}")
+    uid = client.sh(f"id -u {USER}").out.strip()
+    run = f"XDG_RUNTIME_DIR=/run/user/{uid} systemd-run --user --quiet --wait --pipe {MATRIX}"
+
+    def computes() -> bool:
+        return PASS in client.call(["su", USER, "-c", run]).out
+
+    eventually("the user's manager runs a unit", computes)
+    client.sh(f"loginctl disable-linger {USER}")
+
+
+def test_a_cron_job_has_gpus(client: Guest) -> None:
+    client.sh(f"echo '* * * * * {MATRIX} > /tmp/cron.out 2>&1' | crontab -u {USER} -")
+    eventually("cron has run it", lambda: PASS in client.sh("cat /tmp/cron.out").out)
+    client.sh(f"crontab -r -u {USER}")
+
+
+def test_the_units_of_the_machine_are_hardened(client: Guest) -> None:
+    for unit in ("outboard@default", "outboard-ready@default", "outboard-join"):
+        overall = client.sh(f"systemd-analyze security --no-pager {unit}.service | tail -1").out
+        assert float(overall.rpartition(": ")[2].split()[0]) < MOST_EXPOSURE, overall
+
+
+def test_a_private_service_is_its_users_alone(client: Guest) -> None:
+    assert client.sh(f"outboard service install {REQUEST} --for-user {USER}").code == 0
+    client.state("active")
+    assert PASS in client.call(["su", "-l", USER, "-c", MATRIX]).out
+    other = client.call(["su", "-l", "user2", "-c", MATRIX])
+    assert other.code != 0
+    assert "the GPU service here is for another user" in other.err, other
+    files = "find /run/outboard -type f -readable -o -type s -writable"
+    assert client.call(["su", "-l", "user2", "-c", files]).out == ""
+    assert client.sh("systemctl restart outboard-ready@default").code == 0
+    assert client.sh(f"outboard service install {REQUEST}").code == 0
+    client.state("active")
+    assert PASS in client.call(["su", "-l", "user2", "-c", MATRIX]).out
