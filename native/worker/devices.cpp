@@ -31,13 +31,6 @@ std::string uuid_hex(const Driver& driver, CUdevice device) {
   return hex({reinterpret_cast<const uint8_t*>(uuid.bytes), sizeof uuid.bytes});
 }
 
-// GPU-8-4-4-4-12, as nvidia-smi writes it.
-std::string uuid_text(const Driver& driver, CUdevice device) {
-  std::string text = uuid_hex(driver, device);
-  for (const size_t at : {20, 16, 12, 8}) text.insert(at, 1, '-');
-  return "GPU-" + text;
-}
-
 std::string luid_hex(const Driver& driver, CUdevice device) {
   char luid[8] = {};
   unsigned mask = 0;
@@ -79,6 +72,12 @@ json peers(const Driver& driver, const std::vector<Device>& devices, size_t inde
 }
 
 }  // namespace
+
+std::string uuid_text(const Driver& driver, CUdevice device) {
+  std::string text = uuid_hex(driver, device);
+  for (const size_t at : {20, 16, 12, 8}) text.insert(at, 1, '-');
+  return "GPU-" + text;
+}
 
 uint64_t measure_context_bytes(const Driver& driver, CUdevice device) {
   CUcontext first = nullptr;

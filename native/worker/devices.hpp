@@ -13,6 +13,9 @@
 
 namespace outboard::worker {
 
+/// GPU-8-4-4-4-12, as nvidia-smi writes it.
+std::string uuid_text(const Driver& driver, CUdevice device);
+
 /// What a context takes of a device's memory: the difference that a second one makes.
 uint64_t measure_context_bytes(const Driver& driver, CUdevice device);
 

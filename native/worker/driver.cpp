@@ -35,7 +35,7 @@ bool names_outboard(const char* note, size_t bytes) {
   return false;
 }
 
-bool is_shim(const char* file, size_t bytes) {
+bool has_note(const char* file, size_t bytes) {
   Elf64_Ehdr header;
   if (bytes < sizeof header) return false;
   std::memcpy(&header, file, sizeof header);
@@ -52,26 +52,26 @@ bool is_shim(const char* file, size_t bytes) {
   return false;
 }
 
-bool file_is_shim(const std::string& path) {
+}  // namespace
+
+bool is_shim(const std::string& path) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status = {};
   if (!fd || ::fstat(fd.get(), &status) != 0 || status.st_size <= 0) return false;
   const auto bytes = static_cast<size_t>(status.st_size);
   void* file = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd.get(), 0);
   if (file == MAP_FAILED) return false;
-  const bool shim = is_shim(static_cast<const char*>(file), bytes);
+  const bool shim = has_note(static_cast<const char*>(file), bytes);
   ::munmap(file, bytes);
   return shim;
 }
-
-}  // namespace
 
 std::unique_ptr<Driver> open_driver(const std::string& path, std::string* error) {
   if (path.empty() || path[0] != '/') {
     *error = "the driver must be named by an absolute path, not '" + path + "'";
     return nullptr;
   }
-  if (file_is_shim(path)) {
+  if (is_shim(path)) {
     *error = path + " is Outboard's own shim, not a driver; name the real libcuda.so.1";
     return nullptr;
   }

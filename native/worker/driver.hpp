@@ -16,6 +16,9 @@ namespace outboard::worker {
 /// library stays loaded for as long as the process lives.
 std::unique_ptr<Driver> open_driver(const std::string& path, std::string* error);
 
+/// Whether a library carries that note.
+bool is_shim(const std::string& path);
+
 /// Errors that kill a context: every later call of it gives the same one.
 bool kills_context(CUresult result);
 

@@ -37,8 +37,10 @@ bool works_in_dead_context(wire::Op op) {
          op == Op::GraphRelease || op == Op::GraphExecutableDestroy || op == Op::ModuleUnload;
 }
 
-// Asking how much memory is free uses nothing: it is what monitors do, through NVML, for ever.
-bool uses_device(wire::Op op) { return op != wire::Op::MemoryGetInfo; }
+// What monitors ask, through NVML and for ever, uses nothing.
+bool uses_device(wire::Op op) {
+  return op != wire::Op::MemoryGetInfo && op != wire::Op::ManagementNumber;
+}
 
 // Commands that add no work to the stream which a marker would have to cover.
 bool adds_work(wire::Op op) {

@@ -7,6 +7,7 @@
 #include "shim/nvml/api.hpp"
 
 using namespace outboard::nvml;
+using outboard::wire::ManagementQuestion;
 
 namespace {
 
@@ -23,6 +24,12 @@ nvmlReturn_t clock_of(nvmlDevice_t device, nvmlClockType_t type, unsigned int* o
     return found.attribute(type == NVML_CLOCK_MEM ? CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE
                                                   : CU_DEVICE_ATTRIBUTE_CLOCK_RATE) /
            1000;  // kHz to MHz
+  });
+}
+
+nvmlReturn_t ask_server(nvmlDevice_t device, ManagementQuestion question, unsigned int* out) {
+  return with_device(device, [&](const Device& found) {
+    return out != nullptr ? ask(found, question, out) : NVML_ERROR_INVALID_ARGUMENT;
   });
 }
 
@@ -78,6 +85,29 @@ nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t* pci) {
 }
 nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t* pci) {
   return nvmlDeviceGetPciInfo_v3(device, pci);
+}
+
+nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
+  return ask_server(device, ManagementQuestion::max_pcie_generation, generation);
+}
+nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned int* width) {
+  return ask_server(device, ManagementQuestion::max_pcie_width, width);
+}
+nvmlReturn_t nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device, unsigned int* generation) {
+  return ask_server(device, ManagementQuestion::pcie_generation, generation);
+}
+nvmlReturn_t nvmlDeviceGetCurrPcieLinkWidth(nvmlDevice_t device, unsigned int* width) {
+  return ask_server(device, ManagementQuestion::pcie_width, width);
+}
+nvmlReturn_t nvmlDeviceGetPcieThroughput(nvmlDevice_t device, nvmlPcieUtilCounter_t counter,
+                                         unsigned int* value) {
+  if (counter != NVML_PCIE_UTIL_TX_BYTES && counter != NVML_PCIE_UTIL_RX_BYTES) {
+    return NVML_ERROR_INVALID_ARGUMENT;
+  }
+  return ask_server(device,
+                    counter == NVML_PCIE_UTIL_TX_BYTES ? ManagementQuestion::pcie_sent
+                                                       : ManagementQuestion::pcie_received,
+                    value);
 }
 
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t* out) {

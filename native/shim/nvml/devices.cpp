@@ -172,6 +172,16 @@ nvmlReturn_t memory(const Device& device, uint64_t* used_bytes, uint64_t* total_
   return NVML_SUCCESS;
 }
 
+nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned* out) {
+  client::Answer<wire::command::ManagementNumber> answer;
+  const wire::command::ManagementNumber command{.device = device.index,
+                                                .question = static_cast<uint32_t>(question)};
+  device.server->connection().call(command, 0, &answer);
+  if (answer.result != client::result::success) return result_of(answer.result);
+  if (answer.reply.status == NVML_SUCCESS) *out = answer.reply.value;
+  return static_cast<nvmlReturn_t>(answer.reply.status);
+}
+
 nvmlReturn_t cuda_version(int* version) {
   const std::lock_guard guard(mutex);
   *version = newest_version;

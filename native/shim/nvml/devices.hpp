@@ -10,6 +10,7 @@
 #include <string>
 
 #include "client/server.hpp"
+#include "wire/management.hpp"
 
 namespace outboard::nvml {
 
@@ -36,6 +37,8 @@ nvmlDevice_t handle_of(unsigned index);
 int index_of(nvmlDevice_t handle);
 /// Used and total bytes of the device's share, now.
 nvmlReturn_t memory(const Device& device, uint64_t* used_bytes, uint64_t* total_bytes);
+/// What the NVML of the device's server says, now.
+nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned* out);
 /// The lesser of 13.0 and the servers' versions.
 nvmlReturn_t cuda_version(int* version);
 
