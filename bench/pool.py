@@ -2,8 +2,8 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-    python -m bench.pool --nodes 1000 --rate 200 --seconds 60 --database sqlite
-    python -m bench.pool --database postgresql:///bench?host=/run/postgresql
+    python -m bench.pool                          # 1000 nodes of 8, 200/s for 60 s, SQLite
+    python -m bench.pool --database postgresql    # the same, on a server of its own with fsync on
     python -m bench.pool --growth --rate 50 --seconds 20
 
 One controller process as `outboard controller` starts it; this process is all the agents (a report
@@ -39,6 +39,7 @@ from outboard.ledger import enrolment, nodes, subjects, tokens
 from outboard.ledger.database import Database
 from outboard.ledger.transaction import Transaction
 from outboard.model.node import Device, Node
+from tests.unit.ledger.postgres import private_postgres
 
 MIB = 1 << 20
 CAPACITY_BYTES = 80_000 * MIB
@@ -337,10 +338,9 @@ def list_gpus(folder: Path, port: int, load: Load, expected: int) -> float:
     return taken_s
 
 
-def run(given: argparse.Namespace, count: int) -> Result:
+def run(given: argparse.Namespace, count: int, url: str) -> Result:
     """One controller with so many nodes, under load."""
     folder = Path(tempfile.mkdtemp(prefix="ob-bench-"))
-    url = given.database
     if url == "sqlite":
         url = f"sqlite:///{folder}/ledger.sqlite"
     try:
@@ -379,12 +379,21 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=8, help="of each node")
     parser.add_argument("--rate", type=float, default=200.0, help="allocate + release a second")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--database", default="sqlite", help="sqlite, or postgresql://… (empty)")
-    parser.add_argument("--growth", action="store_true", help="100 to 10,000 devices, on SQLite")
+    parser.add_argument(
+        "--database",
+        default="sqlite",
+        help="sqlite, postgresql (a server of its own, with fsync), or postgresql://… (empty)",
+    )
+    parser.add_argument("--growth", action="store_true", help="100 to 10,000 devices")
     given = parser.parse_args()
-    print(Result.HEAD, flush=True)
-    for count in (13, 125, 375, 1250) if given.growth else (given.nodes,):
-        print(run(given, count).line(), flush=True)
+    with contextlib.ExitStack() as kept:
+        server = None
+        if given.database == "postgresql":
+            server = kept.enter_context(private_postgres(durable=True))
+        print(Result.HEAD, flush=True)
+        for count in (13, 125, 375, 1250) if given.growth else (given.nodes,):
+            url = server.url() if server else given.database
+            print(run(given, count, url).line(), flush=True)
 
 
 def _wait_listening(port: int, controller: subprocess.Popen[bytes]) -> None:

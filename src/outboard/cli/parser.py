@@ -36,8 +36,8 @@ class Parser(argparse.ArgumentParser):
 
 def print_json(document: object) -> None:
     """Write a document for programs to read."""
-    json.dump(document, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    # Not json.dump: it writes a text as every comma and every word.
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:

@@ -13,7 +13,7 @@ import socket
 from outboard.errors import PoolUnreachable, error_from_problem
 
 ANSWER_TIMEOUT_S = 30.0
-_LARGEST_ANSWER_BYTES = 8 << 20
+_LARGEST_ANSWER_BYTES = 32 << 20
 
 
 class PoolConnection:
@@ -98,21 +98,30 @@ class PoolConnection:
             name, _, value = line.partition(":")
             if name.lower() == "content-length":
                 size = int(value)
-        while len(self._buffer) < size:
-            self._read_more()
-        body, self._buffer = self._buffer[:size], self._buffer[size:]
+        # In pieces: of megabytes, adding to one text copies it again and again.
+        pieces, have = [self._buffer], len(self._buffer)
+        while have < min(size, _LARGEST_ANSWER_BYTES):
+            pieces.append(self._receive_some())
+            have += len(pieces[-1])
+        whole = b"".join(pieces)
+        if len(whole) > _LARGEST_ANSWER_BYTES:
+            raise ValueError("the answer is too large")
+        body, self._buffer = whole[:size], whole[size:]
         answer = json.loads(body) if body else {}
         if not isinstance(answer, dict):
             raise ValueError("the answer is not an object")
         return int(first.split(" ")[1]), answer
 
     def _read_more(self) -> None:
-        more = self._socket.recv(65536)
-        if not more:
-            raise ConnectionResetError("closed by the pool")
-        self._buffer += more
+        self._buffer += self._receive_some()
         if len(self._buffer) > _LARGEST_ANSWER_BYTES:
             raise ValueError("the answer is too large")
+
+    def _receive_some(self) -> bytes:
+        more = self._socket.recv(1 << 18)
+        if not more:
+            raise ConnectionResetError("closed by the pool")
+        return more
 
 
 def _would_block(error: OSError) -> bool:

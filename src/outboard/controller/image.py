@@ -34,7 +34,8 @@ _MOST_AT_ONCE = 512
 
 @dataclass(slots=True)
 class Picture:
-    """What one reading of the ledger found; `complete` replaces all that was known of devices.
+    """What one reading of the ledger found; `complete` replaces all that was known of devices, and
+    a picture of some servers (`closed`) what was known of theirs.
 
     `closed` says by server why it takes nothing new, if it does not. `granted` is the bytes that
     are granted of devices of which nothing else has changed; what waits, or runs, no more is None.
@@ -66,6 +67,7 @@ class Image:
         self._pending: dict[Key, int] = {}
         self._current: dict[Key, DeviceState] = {}
         self._shortlist = Shortlist()
+        self._of_server: dict[str, set[Key]] = {}
 
     def take_in(self, picture: Picture) -> None:
         """Know what the picture shows."""
@@ -74,11 +76,9 @@ class Image:
             self.closed = picture.closed
             self._current = {key: self._with_pending(key) for key in self.devices}
             self._shortlist = Shortlist(self._current.values())
+            self._of_server = _by_server(self.devices)
         else:
-            self.devices.update(picture.devices)
-            self.closed.update(picture.closed)
-            for key in picture.devices:
-                self._refresh(key)
+            self._take_servers(picture)
         for key, granted_bytes in picture.granted.items():
             if key in self.devices and key not in picture.devices:
                 self.devices[key] = replace(self.devices[key], granted_bytes=granted_bytes)
@@ -94,6 +94,20 @@ class Image:
             self._take_running(name, running, picture.now_us)
         if picture.weights:
             self.fair.weights = picture.weights
+
+    def _take_servers(self, picture: Picture) -> None:
+        """Know what the picture shows of some servers, and no more of what they have no more."""
+        self.closed.update(picture.closed)
+        shown = _by_server(picture.devices)
+        for server in picture.closed:
+            for key in self._of_server.pop(server, set()) - picture.devices.keys():
+                del self.devices[key], self._current[key]
+                self._shortlist.drop(key)
+        self._of_server.update(shown)
+        for key, device in picture.devices.items():
+            if self.devices.get(key) != device:
+                self.devices[key] = device
+                self._refresh(key)
 
     def states(self) -> list[DeviceState]:
         """Every device, with what is being granted counted as granted."""
@@ -152,6 +166,13 @@ class Image:
             self.fair.begin(user, self.gpus(one.devices), now_us)
 
 
+def _by_server(keys: Iterable[Key]) -> dict[str, set[Key]]:
+    found: dict[str, set[Key]] = {}
+    for key in keys:
+        found.setdefault(key[0], set()).add(key)
+    return found
+
+
 def read_all(tx: Transaction, terms: Terms) -> Picture:
     """Everything, for a controller that starts."""
     picture = Picture(complete=True, now_us=tx.now_us)
@@ -178,10 +199,12 @@ def read_closed(tx: Transaction, terms: Terms) -> dict[str, str]:
     return {row.name: _closed(row, tx.now_us, base, terms) for row in tx.rows(_SERVERS)}
 
 
-def read_changed(tx: Transaction, terms: Terms, changed: Sequence[Change]) -> Picture:
-    """What the changes are about."""
+def read_changed(
+    tx: Transaction, terms: Terms, changed: Sequence[Change], servers: Collection[str] = ()
+) -> Picture:
+    """What the changes are about, and these servers."""
     picture = Picture(complete=False, now_us=tx.now_us)
-    subjects: dict[str, set[str]] = {}
+    subjects: dict[str, set[str]] = {"node": set(servers)} if servers else {}
     for change in changed:
         subjects.setdefault(change.kind, set()).add(change.subject)
     if "ledger" in subjects:

@@ -55,7 +55,8 @@ _LEAST_PAUSE_S = 0.02
 _FEED_BACKLOG = 1000
 _MOST_FIRST_REASONS = 1000
 _MOST_GRANTS = 100
-_RELOADS_OF_ALL = 6
+_SLICES_OF_RELOAD = 10
+_SLICES_OF_ALL = 60
 
 
 class SessionMaker(Protocol):
@@ -108,6 +109,8 @@ class Service:
         self._reader = ChangeReader()
         self._reserved: dict[str, tuple[tuple[str, int], ...]] = {}
         self._done: list[tuple[GrantedDevice, ...]] = []
+        self._doubted: set[str] = set()
+        self._slices: list[list[str]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._poked = asyncio.Event()
         self._news = asyncio.Condition()
@@ -348,14 +351,18 @@ class Service:
     async def _feed(self) -> None:
         """Take in what has changed, grant what can be, wake who waits for it."""
         done, self._done = self._done, []
+        doubted, self._doubted = self._doubted, set()
         try:
-            changed, picture = await self.read(self._read_feed)
+            changed, picture = await self.read(lambda tx: self._read_feed(tx, doubted))
             self.image.take_in(picture)
+        except BaseException:
+            self._doubted |= doubted
+            raise
         finally:
             # What was being granted when this began is in the picture by now, or was not granted.
             for chosen in done:
                 self.image.hold(chosen, -1)
-        if self.image.waiting and (changed or done):
+        if self.image.waiting and (changed or done or doubted):
             await self._plan()
         if changed:
             async with self._news:
@@ -363,9 +370,9 @@ class Service:
             for queue in list(self._listeners):
                 self._tell(queue, changed)
 
-    def _read_feed(self, tx: Transaction) -> tuple[list[Change], Picture]:
+    def _read_feed(self, tx: Transaction, doubted: Collection[str]) -> tuple[list[Change], Picture]:
         changed = self._reader.read(tx)
-        return changed, read_changed(tx, self.terms, changed)
+        return changed, read_changed(tx, self.terms, changed, doubted)
 
     def _tell(self, queue: asyncio.Queue[Change | None], changed: list[Change]) -> None:
         try:
@@ -456,18 +463,29 @@ class Service:
 
     async def _reload_for_ever(self) -> None:
         for number in itertools.count(1):
-            await asyncio.sleep(self._pace.reload_s)
-            await self._guarded(self._reload(number % _RELOADS_OF_ALL == 0))
+            await asyncio.sleep(self._pace.reload_s / _SLICES_OF_RELOAD)
+            self._begin_slice()
+            if number % _SLICES_OF_RELOAD == 0:
+                await self._guarded(self._reload())
 
-    async def _reload(self, everything: bool) -> None:
-        if everything:
-            await self._read_devices()
-        else:
-            closed = await self.read(lambda tx: read_closed(tx, self.terms))
-            known = self.image.closed
-            names = [name for name, why in closed.items() if known.get(name) != why]
-            if names:
-                await self._read_devices(names)
+    def _begin_slice(self) -> None:
+        """Have some servers read anew, and every server in so many slices: nobody waits for long
+        while the image is put right, should it ever have missed a change."""
+        if not self._slices:
+            names = sorted(self.image.closed)
+            size = -(-len(names) // _SLICES_OF_ALL)
+            self._slices = [names[at : at + size] for at in range(0, len(names), size or 1)]
+        if self._slices:
+            self._doubted.update(self._slices.pop())
+            self._poked.set()
+
+    async def _reload(self) -> None:
+        """Read what has fallen silent, or speaks again, which leaves no change."""
+        closed = await self.read(lambda tx: read_closed(tx, self.terms))
+        known = self.image.closed
+        self._doubted.update(name for name, why in closed.items() if known.get(name) != why)
+        if self._doubted:
+            self._poked.set()
         if self.image.waiting:
             await self._plan()
 

@@ -46,27 +46,15 @@ def iso(at_us: int | None) -> str | None:
 def list_devices(tx: Transaction) -> list[Row]:
     """Every device with what is granted of it; without the driver's details of its node."""
     users_of: dict[tuple[str, int], list[str]] = {}
-    live = (
-        sa.select(grants.c.node, grants.c.idx, sessions.c.id)
-        .join(sessions, sessions.c.allocation == grants.c.allocation)
-        .where(grants.c.ended_us.is_(None))
-    )
-    for row in tx.connection.execute(live):
+    for row in tx.rows(_SESSIONS_OF_DEVICES):
         users_of.setdefault((row.node, row.idx), []).append(row.id)
-    software = nodes.c.software.label("software")
-    statement = (
-        sa.select(devices, software, nodes.c.state.label("node_state"))
-        .join(nodes, nodes.c.name == devices.c.node)
-        .where(devices.c.state != "removed")
-        .order_by(devices.c.node, devices.c.idx)
-    )
     return [
         {
             "node": row.node,
             "index": row.idx,
             "uuid": row.uuid,
             "name": row.name,
-            "software": row.software,
+            "software": bool(row.software),
             "total_bytes": row.total_bytes,
             "capacity_bytes": row.capacity_bytes,
             "granted_bytes": row.granted_bytes,
@@ -76,12 +64,25 @@ def list_devices(tx: Transaction) -> list[Row]:
             "pci": row.pci,
             "multiprocessors": row.multiprocessors,
             "state": row.state if row.node_state == "ready" else row.node_state,
-            "healthy": row.healthy,
+            "healthy": bool(row.healthy),
             "reason": row.health_reason or row.state_reason,
             "sessions": users_of.get((row.node, row.idx), []),
         }
-        for row in tx.connection.execute(statement)
+        for row in tx.rows(_DEVICES)
     ]
+
+
+_SESSIONS_OF_DEVICES = Statement(
+    sa.select(grants.c.node, grants.c.idx, sessions.c.id)
+    .join(sessions, sessions.c.allocation == grants.c.allocation)
+    .where(grants.c.ended_us.is_(None))
+)
+_DEVICES = Statement(
+    sa.select(devices, nodes.c.software.label("software"), nodes.c.state.label("node_state"))
+    .join(nodes, nodes.c.name == devices.c.node)
+    .where(devices.c.state != "removed")
+    .order_by(devices.c.node, devices.c.idx)
+)
 
 
 def list_nodes(tx: Transaction) -> list[Row]:

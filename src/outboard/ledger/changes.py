@@ -88,8 +88,10 @@ def changes_after(tx: Transaction, after: int, most: int = 500) -> list[Change]:
     return [Change(row.id, row.at_us, row.kind, row.subject) for row in rows]
 
 
-def forget_changes(tx: Transaction, older_than_us: int) -> int:
-    """Delete what no reader can be behind by any more."""
+def forget_changes(tx: Transaction, older_than_us: int, most: int = 1000) -> int:
+    """Delete some of what no reader can be behind by any more, the oldest first; how many rows."""
+    oldest = sa.select(changes.c.id, changes.c.at_us).order_by(changes.c.id).limit(most).subquery()
+    last = sa.select(sa.func.max(oldest.c.id)).where(oldest.c.at_us < tx.now_us - older_than_us)
     return tx.connection.execute(
-        changes.delete().where(changes.c.at_us < tx.now_us - older_than_us)
+        changes.delete().where(changes.c.id <= last.scalar_subquery())
     ).rowcount

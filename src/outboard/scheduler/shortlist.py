@@ -20,7 +20,8 @@ _Entry = tuple[int, str, int]
 
 
 class Shortlist:
-    """An index over devices; `put` is told of each, and again when it changes."""
+    """An index over devices; `put` is told of each, and again when it changes; `drop`, that it has
+    gone."""
 
     def __init__(self, devices: Iterable[DeviceState] = ()) -> None:
         self._devices: dict[Key, DeviceState] = {}
@@ -33,12 +34,16 @@ class Shortlist:
         for kind, entries in ordered.items():
             self._lists[kind] = sorted(entries)
 
-    def put(self, device: DeviceState) -> None:
-        """Know the device as it is now."""
-        before = self._devices.get(device.key)
+    def drop(self, key: Key) -> None:
+        """Know the device no more."""
+        before = self._devices.pop(key, None)
         if before is not None and not before.closed:
             entries = self._lists[_kind(before)]
             del entries[bisect_left(entries, _entry(before))]
+
+    def put(self, device: DeviceState) -> None:
+        """Know the device as it is now."""
+        self.drop(device.key)
         self._devices[device.key] = device
         if not device.closed:
             insort(self._lists.setdefault(_kind(device), []), _entry(device))

@@ -24,8 +24,9 @@ HANG_GUARD_S = 60.0
 class Postgres:
     """A running server. `url` makes a new, empty database every time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self.folder = folder
+        self._durable = durable
         self._databases = 0
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -33,8 +34,10 @@ class Postgres:
         """Start the server on its folder and wait until it takes connections."""
         command = [str(_program("postgres")), "-D", str(self.folder / "data")]
         command += ["-k", str(self.folder), "-c", "listen_addresses="]
-        # What is tested is what concurrent transactions see, not what a power cut leaves.
-        command += ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200"]
+        command += ["-c", "max_connections=200"]
+        if not self._durable:
+            # What is tested is what concurrent transactions see, not what a power cut leaves.
+            command += ["-c", "fsync=off", "-c", "full_page_writes=off"]
         with open(self.folder / "log", "ab") as log:
             self._server = subprocess.Popen(command, stdout=log, stderr=log, **_unprivileged())
         deadline = time.monotonic() + HANG_GUARD_S
@@ -68,8 +71,8 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def private_postgres() -> Iterator[Postgres]:
-    """A server for the time of the context."""
+def private_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """A server for the time of the context; a durable one keeps what it has over a power cut."""
     folder = Path(tempfile.mkdtemp(prefix="ob-pg-"))
     try:
         if os.geteuid() == 0:
@@ -84,7 +87,7 @@ def private_postgres() -> Iterator[Postgres]:
             cwd=folder,
             **_unprivileged(),
         )
-        server = Postgres(folder)
+        server = Postgres(folder, durable=durable)
         server.start()
         try:
             yield server
