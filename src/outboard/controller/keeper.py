@@ -17,6 +17,7 @@ from outboard.ledger.requests import Terms
 log = logging.getLogger("outboard.controller.keeper")
 
 _CHANGES_KEPT_US = 3_600_000_000
+_FORGET_EVERY_S = 60.0
 _FORGOTTEN_AT_ONCE = 500
 
 
@@ -32,6 +33,7 @@ class Keeper:
         self._database = database
         self._terms = terms
         self._not_before = time.monotonic() + grace_s
+        self._forget_at = time.monotonic() + _FORGET_EVERY_S
         self._lock = threading.Lock()
         self._renewed: set[str] = set()
         self._signs: set[str] = set()
@@ -63,15 +65,18 @@ class Keeper:
                 )
             )
         ended += self._end_idle()
-        # A portion at a time: who waits for the writer comes between.
-        while (
-            self._database.write(
+        if time.monotonic() > self._forget_at:
+            self._forget()
+            self._forget_at = time.monotonic() + _FORGET_EVERY_S
+        return ended
+
+    def _forget(self) -> None:
+        """A portion at a time: who waits for the writer comes between."""
+        forgotten = _FORGOTTEN_AT_ONCE
+        while forgotten == _FORGOTTEN_AT_ONCE:
+            forgotten = self._database.write(
                 lambda tx: changes.forget_changes(tx, _CHANGES_KEPT_US, _FORGOTTEN_AT_ONCE)
             )
-            == _FORGOTTEN_AT_ONCE
-        ):
-            pass
-        return ended
 
     def _end_idle(self) -> int:
         """Warn the holders of what is idle, and end what stayed so."""

@@ -2,10 +2,8 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-On SQLite, whose one writer commits for all, everything that came while a turn was taken is the next
-turn's: one hand-over to a thread, one commit. On PostgreSQL changes go side by side, each in a
-transaction of its own: rows that one holds for another's sake would make controllers lock each
-other.
+Everything that came while a turn was taken is the next turn's: one hand-over to a thread, one
+commit.
 """
 
 from __future__ import annotations
@@ -27,18 +25,13 @@ class Turns:
     """Takes changes and short reads to one ledger. Methods belong to the event loop."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        threads = 2 if database.sqlite else 10
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="turns")
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix="turns")
         self._changes = _Queue(self._executor, database.write_all)
         self._reads = _Queue(self._executor, database.read_all)
 
     async def write(self, work: Callable[..., Result]) -> Result:
         """Change the ledger: all of it or nothing, as `Database.write` does."""
-        if self._database.sqlite:
-            return await self._changes.put(work)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._database.write, work)
+        return await self._changes.put(work)
 
     async def glance(self, work: Callable[..., Result]) -> Result:
         """Read a few rows, in one snapshot with what else is looked at just now."""

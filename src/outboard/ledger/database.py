@@ -1,11 +1,12 @@
-"""The ledger's database: one writer at a time on SQLite, row locks and retries on PostgreSQL.
+"""The ledger's database: one writer at a time, and what waits for the turn is committed together.
 
 SPDX-License-Identifier: Apache-2.0
 
-Every change is all or nothing. On SQLite a transaction begins with BEGIN IMMEDIATE (one that starts
-by reading cannot wait for another writer), changes that wait for the writer's turn are committed
-together, each in a savepoint of its own, and a lock file keeps a second controller out. On
-PostgreSQL it is READ COMMITTED with explicit row locks, run again after a deadlock.
+Every change is all or nothing; those that go together have a savepoint each. On SQLite a
+transaction begins with BEGIN IMMEDIATE (one that starts by reading cannot wait for another writer),
+and a lock file keeps a second controller out. On PostgreSQL it is READ COMMITTED and begins with
+the writer's lock, which all controllers share: rows are locked as well, and a transaction that was
+chosen to end a deadlock, with something that is no controller, is run again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import random
 import sqlite3
@@ -23,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from outboard.errors import DatabaseUnavailable, LedgerLocked
 from outboard.ledger import versions
@@ -35,8 +37,12 @@ Result = TypeVar("Result")
 
 _ATTEMPTS = 10
 _FIRST_PAUSE_S = 0.002
+_MOST_TOGETHER = 64  # bounds how long the first waits for the last
+_FRESH_S = 1.0
 _STATEMENT_TIMEOUT_S = 10  # also bounds how long a hole in the ids of `changes` may last
+_STALLED_S = 5  # a controller that stopped inside of a transaction keeps others so long
 _RETRIED = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+_WRITER_LOCK = 0x6F75747772697465  # "outwrite"
 
 
 class Clock(Protocol):
@@ -50,8 +56,10 @@ def database_clock(connection: sa.Connection) -> int:
     """The database's own time: the same for every controller. SQLite's is this process's."""
     if connection.dialect.name != "postgresql":
         return time.time_ns() // 1000
-    statement = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-    return int(connection.execute(statement).scalar_one())
+    return int(connection.exec_driver_sql(f"SELECT {_NOW}").scalar_one())
+
+
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
 Work = Callable[[Transaction], Result]
@@ -105,17 +113,8 @@ class Database:
     def write(self, work: Work[Result]) -> Result:
         """Run `work` in one transaction that commits if it returns, and runs again after a
         deadlock; so it changes nothing but the database. Raises `DatabaseUnavailable`."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._explained():
-                    return self._write_once(work)
-            except OperationalError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise DatabaseUnavailable(
-                        f"the ledger is too busy: {_reason(error)}", "try again in a moment"
-                    ) from error
-                time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)
-        raise AssertionError("unreachable")
+        result: Result = self.write_all([work])[0].result()
+        return result
 
     def read(self, work: Work[Result]) -> Result:
         """Run `work` on one snapshot of the ledger; nothing that it does is kept."""
@@ -126,11 +125,12 @@ class Database:
             return work(Transaction(connection, self._clock))
 
     def write_all(self, works: Sequence[Work[Any]]) -> list[Outcome[Any]]:
-        """Run several changes on SQLite: those that succeed are committed together, a failed one
-        is undone alone; for each what `write` would return or raise."""
+        """Run several changes: those that succeed are committed together, a failed one is undone
+        alone; for each what `write` would return or raise."""
         outcomes = [Outcome(work) for work in works]
         self._queue.extend(outcomes)
         with self._writer:
+            # Who gets the turn writes what others have queued meanwhile, too.
             while not all(one.over for one in outcomes):
                 self._write_queued()
         return [self._explained_outcome(one) for one in outcomes]
@@ -163,38 +163,11 @@ class Database:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
 
-    def _write_once(self, work: Work[Result]) -> Result:
-        if not self.sqlite:
-            with self.engine.connect() as connection:
-                _begin_writing(connection)
-                result = self._change(connection, work)
-                self._commit(connection)
-                return result
-        # Who gets the turn writes what others have queued meanwhile, too: a commit costs an fsync.
-        item: Outcome[Result] = Outcome(work)
-        self._queue.append(item)
-        with self._writer:
-            if not item.over:
-                self._write_queued()
-        return item.result()
-
-    def _change(self, connection: sa.Connection, work: Work[Result]) -> Result:
-        transaction = Transaction(connection, self._clock)
-        result = work(transaction)
-        transaction.flush()
-        return result
-
     def _write_queued(self) -> None:
         """Everything that is queued, in one commit; what fails by itself undoes itself alone."""
-        batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_TOGETHER))]
         try:
-            with self.engine.connect() as connection:
-                _begin_writing(connection)
-                for item in batch:
-                    self._write_one(connection, item, alone=len(batch) == 1)
-                if all(item.error is not None for item in batch):
-                    return  # nothing to keep
-                self._commit(connection)
+            self._write_together(batch)
         except BaseException as error:
             # The transaction is gone, and with it all that was done in it.
             for item in batch:
@@ -203,17 +176,44 @@ class Database:
             for item in batch:
                 item.over = True
 
-    def _write_one(self, connection: sa.Connection, item: Outcome[Any], *, alone: bool) -> None:
+    def _write_together(self, batch: Sequence[Outcome[Any]]) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self.engine.connect() as connection:
+                    now_us = _begin_writing(connection)
+                    clock = self._clock
+                    if clock is database_clock and now_us is not None:
+                        clock = lambda _connection, at=now_us: at  # noqa: E731
+                    for item in batch:
+                        item.error = None
+                        self._write_one(connection, item, clock, alone=len(batch) == 1)
+                    if any(item.error is None for item in batch):
+                        self._commit(connection)
+                return
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) not in _RETRIED:
+                    raise
+                if attempt == _ATTEMPTS - 1:
+                    raise DatabaseUnavailable(
+                        f"the ledger is too busy: {_reason(error)}", "try again in a moment"
+                    ) from error
+                time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)
+
+    def _write_one(
+        self, connection: sa.Connection, item: Outcome[Any], clock: Clock, *, alone: bool
+    ) -> None:
         if alone:
-            item.value = self._change(connection, item.work)
+            item.value = _change(connection, item.work, clock)
             return
         # By hand: SQLAlchemy's nested transactions cost as much as five statements of the work.
         connection.exec_driver_sql("SAVEPOINT alone")
         try:
-            item.value = self._change(connection, item.work)
+            item.value = _change(connection, item.work, clock)
         except Exception as error:
-            if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
-                raise  # SQLite may have undone the whole transaction: a full disk
+            if isinstance(error, OperationalError) or getattr(
+                error, "connection_invalidated", False
+            ):
+                raise  # the whole transaction may be undone: a full disk, a deadlock
             connection.exec_driver_sql("ROLLBACK TO alone")
             item.error = error
         connection.exec_driver_sql("RELEASE alone")
@@ -231,12 +231,10 @@ class Database:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn a database that cannot be used into `DatabaseUnavailable`; let a deadlock pass."""
+        """Turn a database that cannot be used into `DatabaseUnavailable`."""
         try:
             yield
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) in _RETRIED:
-                raise
             raise _unavailable(error) from error
         except DBAPIError as error:
             if error.connection_invalidated or isinstance(error, sa.exc.InterfaceError):
@@ -246,10 +244,26 @@ class Database:
             raise _unavailable(error) from error
 
 
-def _begin_writing(connection: sa.Connection) -> None:
+def _change(connection: sa.Connection, work: Work[Result], clock: Clock) -> Result:
+    transaction = Transaction(connection, clock)
+    result = work(transaction)
+    transaction.flush()
+    return result
+
+
+def _begin_writing(connection: sa.Connection) -> int | None:
+    """This is the writer from here on; PostgreSQL's time then, read after the wait for it.
+
+    Without the writer's lock two controllers whose transactions change the rows of many requests
+    would lock each other, and for one request at a time there are too many round trips.
+    """
     if connection.dialect.name == "sqlite":
         connection.execution_options(begin="IMMEDIATE")
+        connection.begin()
+        return None
     connection.begin()
+    lock = f"SELECT {_NOW} FROM (SELECT pg_advisory_xact_lock({_WRITER_LOCK}) OFFSET 0) AS locked"
+    return int(connection.exec_driver_sql(lock).scalar_one())
 
 
 def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
@@ -278,7 +292,6 @@ def _postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
-        pool_pre_ping=True,
         pool_use_lifo=True,
         pool_timeout=_STATEMENT_TIMEOUT_S,
         isolation_level="READ COMMITTED",
@@ -288,10 +301,27 @@ def _postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
         cursor = connection.cursor()
-        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-            cursor.execute(f"SET {name} = '{_STATEMENT_TIMEOUT_S}s'")
+        cursor.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_STALLED_S}s'")
         cursor.close()
         connection.commit()
+
+    # Instead of the pool's own ping, which is a round trip for every transaction.
+    @sa.event.listens_for(engine, "checkin")
+    def note(_connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info["used_s"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def ping(
+        connection: sa.engine.interfaces.DBAPIConnection,
+        record: sa.pool.ConnectionPoolEntry,
+        _proxy: object,
+    ) -> None:
+        if time.monotonic() - record.info.get("used_s", math.inf) > _FRESH_S:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise sa.exc.DisconnectionError from error
 
     return engine
 

@@ -137,29 +137,58 @@ def test_transactions_that_lock_each_other_are_run_again(postgres: Postgres) -> 
     meeting = threading.Barrier(2, timeout=30)
     runs: list[str] = []
 
-    def lock(first: str, second: str) -> Callable[[Transaction], None]:
-        def work(tx: Transaction) -> None:
-            runs.append(first)
-            for name in (first, second):
-                raised = controllers.update().values(seen_us=controllers.c.seen_us + 1)
-                tx.connection.execute(raised.where(controllers.c.name == name))
-                if name == first and len(runs) <= 2:
-                    meeting.wait()
+    def lock(connection: sa.Connection, names: str) -> None:
+        runs.append(names)
+        for name in names:
+            raised = controllers.update().values(seen_us=controllers.c.seen_us + 1)
+            connection.execute(raised.where(controllers.c.name == name))
+            if name == names[0] and len(runs) <= 2:
+                meeting.wait()
 
-        return work
+    def stranger() -> None:
+        """Something that is no controller, and never gives way."""
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL deadlock_timeout = '1h'")
+            lock(connection, "ba")
 
-    threads = [
-        threading.Thread(target=database.write, args=(lock(*names),)) for names in ("ab", "ba")
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    other = threading.Thread(target=stranger)
+    other.start()
+    outcomes = database.write_all([_add("c"), lambda tx: lock(tx.connection, "ab")])
+    other.join()
+    assert [one.error for one in outcomes] == [None, None]
     seen = database.read(
         lambda tx: tx.connection.execute(sa.select(controllers.c.seen_us)).scalars()
     )
-    assert (len(runs), list(seen)) == (3, [2, 2])
+    assert (len(runs), sorted(seen)) == (3, [0, 2, 2])
     database.close()
+
+
+def test_one_controller_writes_at_a_time(postgres: Postgres) -> None:
+    url = postgres.url()
+    here, there = Database(url), Database(url)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> int:
+        begun.set()
+        assert go_on.wait(30)
+        return tx.now_us
+
+    done: list[int] = []
+    first = threading.Thread(target=lambda: done.append(here.write(slow)))
+    first.start()
+    assert begun.wait(30)
+    second = threading.Thread(target=lambda: done.append(there.write(lambda tx: tx.now_us)))
+    second.start()
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    while not here.read(lambda tx: tx.connection.scalar(waiting)):
+        assert second.is_alive()
+    assert there.read(lambda tx: tx.now_us)  # who reads does not wait
+    go_on.set()
+    for thread in (first, second):
+        thread.join()
+    assert done == sorted(done)  # the time is read after the wait
+    here.close()
+    there.close()
 
 
 def test_a_stopped_database_is_said_and_comes_back(postgres: Postgres) -> None:
