@@ -95,6 +95,9 @@ CUresult Completion::query(const Record& record) {
   if (result != CUDA_SUCCESS) return worker_.checked(*record.context, result);
   if (const auto stream = record.stream.lock(); stream && !record.capture) {
     poll(*stream);  // what was copied to the host before the record goes first
+    if (record.interprocess) {
+      return stream->completed < record.position ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
+    }
     if (record.position > stream->completed) advance(*stream, record.position);
   }
   return result;

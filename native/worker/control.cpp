@@ -65,6 +65,11 @@ void interpret(std::string_view packet, Order& order) {
       order.kind = Order::Kind::unknown;
     }
   }
+  if (type == "neighbour" && order.descriptors.size() <= 1) {
+    order.kind = Order::Kind::neighbour;
+    const auto worker = document.find("worker");
+    if (worker != document.end() && worker->is_string()) order.worker = worker->get<std::string>();
+  }
   if (type == "end") {
     order.kind = Order::Kind::end;
     const auto reason = document.find("reason");
@@ -85,6 +90,10 @@ void Control::send_ready(const std::string& protocol, int driver_version) {
 void Control::send_failed(const std::string& message) {
   send(json{{"type", "failed"}, {"message", message}}.dump(-1, ' ', false,
                                                            json::error_handler_t::replace));
+}
+
+void Control::send_reach(const std::string& worker) {
+  send(json{{"type", "reach"}, {"worker", worker}}.dump());
 }
 
 void Control::call() {

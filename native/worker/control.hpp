@@ -14,7 +14,7 @@ namespace outboard::worker {
 
 /// What the agent says (docs/internals/session.md §4).
 struct Order {
-  enum class Kind { none, closed, claim, bulk, end, unknown };
+  enum class Kind { none, closed, claim, bulk, neighbour, end, unknown };
   struct ClaimedDevice {
     int index = 0;  ///< of the driver's devices
     uint64_t share_bytes = 0;
@@ -26,6 +26,7 @@ struct Order {
   unsigned slot = 0;
   std::optional<std::array<uint8_t, 32>> key;  ///< with one, its socket speaks TLS
   std::string reason;
+  std::string worker;  ///< of `neighbour`: the one that was asked for
   std::vector<UniqueFd> descriptors;
 };
 
@@ -42,6 +43,8 @@ class Control {
   void call();
   void send_ready(const std::string& protocol, int driver_version);
   void send_failed(const std::string& message);
+  /// Asks for a socket to another worker of the session.
+  void send_reach(const std::string& worker);
   /// The next packet; `none` where there is none yet.
   Order receive();
   void close() { socket_.reset(); }

@@ -15,6 +15,24 @@ DriverEvent::~DriverEvent() {
   if (handle && context->alive) context->driver.cuEventDestroy_v2(handle);
 }
 
+std::shared_ptr<Event> make_event(std::shared_ptr<Context> context, uint64_t id, unsigned flags,
+                                  std::shared_ptr<DriverEvent> made) {
+  auto event = std::make_shared<Event>();
+  event->id = id;
+  event->flags = flags;
+  if (event->interprocess()) {
+    // There is something to ask about from the start: another process may record it first.
+    event->latest = std::make_shared<Record>();
+    event->latest->context = context;
+    event->latest->event = event->pinned = std::move(made);
+    event->latest->issued = event->latest->interprocess = true;
+  } else {
+    event->spare = std::move(made);
+  }
+  event->context = std::move(context);
+  return event;
+}
+
 std::shared_ptr<Record> next_record(Worker& worker, Event& event) {
   if (event.latest && event.latest.use_count() == 1 && event.latest->issued) {
     event.latest->issued = false;
@@ -23,6 +41,7 @@ std::shared_ptr<Record> next_record(Worker& worker, Event& event) {
   }
   auto record = std::make_shared<Record>();
   record->context = event.context;
+  record->interprocess = event.interprocess();
   record->event = event.pinned ? event.pinned : std::exchange(event.spare, nullptr);
   if (!record->event) {
     worker.make_current(*event.context);
@@ -46,14 +65,11 @@ CUresult execute(Worker& worker, const wire::command::EventCreate& command) {
   if (!worker.accept_create(worker.tables.events.may_insert(command.event)) || !worker.current()) {
     return CUDA_ERROR_INVALID_CONTEXT;
   }
-  if ((command.flags & CU_EVENT_INTERPROCESS) != 0) return CUDA_ERROR_NOT_SUPPORTED;
-  auto event = std::make_shared<Event>();
-  event->context = worker.tables.contexts.share(worker.current()->id);
-  event->id = command.event;
-  event->flags = command.flags;
-  event->spare = std::make_shared<DriverEvent>(event->context, command.flags);
-  if (!event->spare->handle) return CUDA_ERROR_OUT_OF_MEMORY;
-  worker.tables.events.insert(command.event, std::move(event));
+  const auto context = worker.tables.contexts.share(worker.current()->id);
+  auto made = std::make_shared<DriverEvent>(context, command.flags);
+  if (!made->handle) return CUDA_ERROR_OUT_OF_MEMORY;
+  worker.tables.events.insert(command.event,
+                              make_event(context, command.event, command.flags, std::move(made)));
   return CUDA_SUCCESS;
 }
 
@@ -96,6 +112,8 @@ CUresult execute(Worker& worker, const wire::command::EventRecord& command) {
   record->stream = stream.weak_from_this();
   record->position = stream.position();
   record->capture = stream.capture;
+  // How far the stream is, the event cannot say for sure: another process may record it again.
+  if (record->interprocess && !stream.capture) worker.completion.mark(stream);
   return result;
 }
 

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "wire/interprocess.hpp"
+
 namespace outboard::worker {
 
 struct Context;
@@ -24,6 +26,8 @@ struct Capture {
 struct DriverEvent {
   /// `handle` is null where the driver has no more events.
   DriverEvent(std::shared_ptr<Context> owner, unsigned flags);
+  DriverEvent(std::shared_ptr<Context> owner, CUevent made)
+      : context(std::move(owner)), handle(made) {}
   ~DriverEvent();
   DriverEvent(const DriverEvent&) = delete;
   DriverEvent& operator=(const DriverEvent&) = delete;
@@ -42,6 +46,7 @@ struct Record {
   std::weak_ptr<Stream> stream;  ///< where, and
   uint64_t position = 0;  ///< how many of that stream's commands are done once it is complete
   std::shared_ptr<Capture> capture;
+  bool interprocess = false;  ///< another process may have recorded the event since
 
   CUevent handle() const { return event->handle; }
 };
@@ -52,9 +57,17 @@ struct Event {
   unsigned flags = 0;
   std::shared_ptr<DriverEvent> spare;  ///< made at creation, for the first record
   std::shared_ptr<Record> latest;      ///< null: never recorded
-  /// Named by a node of a graph, which the driver knows by one handle: all records use this one.
+  /// Named by a node of a graph, or known to other processes, which the driver knows by one handle:
+  /// all records use this one.
   std::shared_ptr<DriverEvent> pinned;
+  wire::Token token{};  ///< by which other workers may ask for it; zeros: none yet
+
+  bool interprocess() const { return (flags & CU_EVENT_INTERPROCESS) != 0; }
 };
+
+/// An event that `made` will be its first record's; of one between processes, all records'.
+std::shared_ptr<Event> make_event(std::shared_ptr<Context> context, uint64_t id, unsigned flags,
+                                  std::shared_ptr<DriverEvent> made);
 
 class Worker;
 

@@ -48,6 +48,13 @@ Loop::Loop(const Driver& driver, std::vector<Device> devices, Share& share,
           driver, std::move(devices), share, settings_.text,
           [this](std::span<const std::byte> batch) { seal(batch); }, wake_.get()) {
   transport::set_options(command_.get());
+  worker_.interprocess.begin(settings_.id);
+  worker_.interprocess.neighbours.set_ask([this](const std::string& worker) {
+    if (!control_ || (control_->fd() < 0 && !control_->lost())) return Neighbours::Asked::never;
+    if (control_->fd() < 0) return Neighbours::Asked::later;
+    control_->send_reach(worker);
+    return Neighbours::Asked::yes;
+  });
   ::prctl(PR_SET_TIMERSLACK, 1000UL);  // ns; sleeps of 10 µs would otherwise last 60
 }
 
@@ -191,11 +198,15 @@ void Loop::obey() {
       transport::set_options(order.descriptors[0].get());
       worker_.bulk.add_connection(std::move(order.descriptors[0]), order.key);
       return;
+    case Order::Kind::neighbour:
+      return worker_.interprocess.neighbours.introduce(
+          order.worker, order.descriptors.empty() ? UniqueFd() : std::move(order.descriptors[0]));
     case Order::Kind::end:
       return end(exit_ended, order.reason.empty() ? "the session was ended" : order.reason);
     case Order::Kind::closed:
       // The agent's death does not end a running program.
       control_->close();
+      worker_.interprocess.neighbours.ask_again();
       return;
     default:
       return;
@@ -206,12 +217,13 @@ void Loop::call_agent(Clock::time_point now) {
   if (!control_ || !control_->lost() || now - last_call_ < agent_call_every) return;
   last_call_ = now;
   control_->call();
+  if (control_->fd() >= 0) worker_.interprocess.neighbours.ask_again();
 }
 
 // ---- waiting ------------------------------------------------------------------------------------
 
 void Loop::sleep(std::chrono::nanoseconds longest) {
-  pollfd fds[4] = {};
+  pollfd fds[5] = {};
   nfds_t count = 0;
   const auto add = [&](int fd, short events) {
     if (fd < 0) return;
@@ -223,6 +235,7 @@ void Loop::sleep(std::chrono::nanoseconds longest) {
   add(wake_.get(), POLLIN);
   add(client_.get(), POLLIN);
   add(control_ ? control_->fd() : -1, POLLIN);
+  add(worker_.interprocess.neighbours.fd(), POLLIN);
   timespec limit{};
   limit.tv_nsec = longest.count();
   ::ppoll(fds, count, longest < 0ns ? nullptr : &limit, nullptr);
@@ -234,6 +247,7 @@ void Loop::sleep(std::chrono::nanoseconds longest) {
       [[maybe_unused]] const ssize_t read = ::read(wake_.get(), &ignored, sizeof ignored);
     }
     if (control_ && fds[i].fd == control_->fd()) obey();
+    if (fds[i].fd == worker_.interprocess.neighbours.fd()) worker_.interprocess.neighbours.serve();
     // While paused a hang-up would otherwise be reported without end and never read.
     if (fds[i].fd == command_.get() && in == 0 && (fds[i].revents & (POLLHUP | POLLERR)) != 0) {
       end(exit_ended);

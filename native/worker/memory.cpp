@@ -58,30 +58,34 @@ CUresult Memory::create(CUdevice device, uint64_t bytes,
   return driver_.cuMemCreate(handle, bytes, &properties, 0);
 }
 
-CUresult Memory::map_chunk(unsigned device, uint64_t bytes, uint64_t* address) {
-  DeviceMemory& memory = devices_[device];
+CUresult Memory::make_chunk(unsigned device, uint64_t bytes, uint64_t* address) {
   if (!share_.reserve(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
-  Chunk chunk{0, bytes};
+  Chunk chunk{0, bytes, std::make_shared<Claim>(share_, device, bytes, true)};
+  const CUresult result = create(devices_[device].device, bytes, &chunk.handle);
+  return result == CUDA_SUCCESS ? map_chunk(device, std::move(chunk), address) : result;
+}
+
+// The chunk's handle goes where it cannot be mapped.
+CUresult Memory::map_chunk(unsigned device, Chunk chunk, uint64_t* address) {
+  DeviceMemory& memory = devices_[device];
   CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
-  const auto place = memory.free_window.allocate(bytes);
-  if (place) result = create(memory.device, bytes, &chunk.handle);
-  if (result == CUDA_SUCCESS) {
-    result = driver_.cuMemMap(place->base, bytes, 0, chunk.handle, 0);
+  const auto place = memory.free_window.allocate(chunk.bytes);
+  if (place) {
+    result = driver_.cuMemMap(place->base, chunk.bytes, 0, chunk.handle, 0);
     if (result == CUDA_SUCCESS) {
       CUmemAccessDesc access = {};
       access.location = {CU_MEM_LOCATION_TYPE_DEVICE, memory.device};
       access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-      result = driver_.cuMemSetAccess(place->base, bytes, &access, 1);
-      if (result != CUDA_SUCCESS) driver_.cuMemUnmap(place->base, bytes);
+      result = driver_.cuMemSetAccess(place->base, chunk.bytes, &access, 1);
+      if (result != CUDA_SUCCESS) driver_.cuMemUnmap(place->base, chunk.bytes);
     }
-    if (result != CUDA_SUCCESS) driver_.cuMemRelease(chunk.handle);
+    if (result != CUDA_SUCCESS) memory.free_window.release(*place);
   }
   if (result != CUDA_SUCCESS) {
-    if (place) memory.free_window.release(*place);
-    share_.release(device, bytes);
+    driver_.cuMemRelease(chunk.handle);
     return result;
   }
-  memory.chunks.emplace(place->base, chunk);
+  memory.chunks.emplace(place->base, std::move(chunk));
   *address = place->base;
   return CUDA_SUCCESS;
 }
@@ -92,7 +96,6 @@ void Memory::unmap_chunk(unsigned device, uint64_t address) {
   driver_.cuMemUnmap(address, chunk->second.bytes);
   driver_.cuMemRelease(chunk->second.handle);
   memory.free_window.release({address, chunk->second.bytes});
-  share_.release(device, chunk->second.bytes);
   memory.chunks.erase(chunk);
 }
 
@@ -108,7 +111,7 @@ CUresult Memory::allocate(const Context& context, unsigned device, uint64_t byte
     auto block = memory.small.allocate(bytes);
     if (!block) {
       uint64_t chunk = 0;
-      if (const CUresult result = map_chunk(device, granule_bytes, &chunk);
+      if (const CUresult result = make_chunk(device, granule_bytes, &chunk);
           result != CUDA_SUCCESS) {
         return result;
       }
@@ -119,7 +122,7 @@ CUresult Memory::allocate(const Context& context, unsigned device, uint64_t byte
     allocation.block_bytes = block->bytes;
   } else {
     allocation.block_bytes = memory.free_window.rounded(bytes);
-    if (const CUresult result = map_chunk(device, allocation.block_bytes, &allocation.range.base);
+    if (const CUresult result = make_chunk(device, allocation.block_bytes, &allocation.range.base);
         result != CUDA_SUCCESS) {
       return result;
     }
@@ -144,11 +147,48 @@ void Memory::release(CUdeviceptr address) {
   table_.erase(found);
   if (allocation.module) return;
   DeviceMemory& memory = devices_[allocation.device];
+  if (allocation.imported) return unmap_chunk(allocation.device, address & ~(granule_bytes - 1));
   if (allocation.range.bytes > small_bytes) return unmap_chunk(allocation.device, address);
   if (const auto region = memory.small.release({address, allocation.block_bytes})) {
     memory.small.remove_region(*region);
     unmap_chunk(allocation.device, region->base);
   }
+}
+
+CUresult Memory::export_chunk(const Allocation& allocation, Exported* exported) const {
+  const auto& chunks = devices_[allocation.device].chunks;
+  auto chunk = chunks.upper_bound(allocation.range.base);
+  if (allocation.module || !allocation.context || chunk == chunks.begin()) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  --chunk;
+  int fd = -1;
+  const CUresult result = driver_.cuMemExportToShareableHandle(
+      &fd, chunk->second.handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+  if (result != CUDA_SUCCESS) return result;
+  *exported = {UniqueFd(fd), chunk->second.bytes, allocation.range.base - chunk->first,
+               chunk->second.claim};
+  return CUDA_SUCCESS;
+}
+
+CUresult Memory::import_chunk(const Context& context, unsigned device, Exported exported,
+                              uint64_t bytes, CUdeviceptr* address) {
+  Chunk chunk{0, exported.chunk_bytes, std::move(exported.claim)};
+  const auto fd = static_cast<intptr_t>(exported.chunk.get());
+  CUresult result = driver_.cuMemImportFromShareableHandle(
+      &chunk.handle, reinterpret_cast<void*>(fd), CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+  uint64_t base = 0;
+  if (result == CUDA_SUCCESS) result = map_chunk(device, std::move(chunk), &base);
+  if (result != CUDA_SUCCESS) return result;
+  Allocation allocation;
+  allocation.range = {base + exported.offset, bytes};
+  allocation.block_bytes = bytes;
+  allocation.device = device;
+  allocation.context = &context;
+  allocation.imported = true;
+  *address = allocation.range.base;
+  table_.emplace(*address, allocation);
+  return CUDA_SUCCESS;
 }
 
 void Memory::add_global(const Context& context, const Module& module, unsigned device,

@@ -10,6 +10,8 @@
 #include <optional>
 #include <vector>
 
+#include "base/fds.hpp"
+#include "wire/interprocess.hpp"
 #include "worker/blocks.hpp"
 #include "worker/driver.hpp"
 #include "worker/share.hpp"
@@ -27,6 +29,8 @@ struct Allocation {
   const Context* context = nullptr;  ///< null: a mapping of the program's own, of no context
   const Module* module = nullptr;    ///< a module's global: placed by the driver
   bool freed = false;                ///< its free came; it goes when its context's work is done
+  bool imported = false;             ///< of another worker's chunk, which is mapped for it alone
+  wire::Token token{};               ///< by which other workers may ask for it; zeros: none yet
 };
 
 class Memory {
@@ -48,6 +52,17 @@ class Memory {
   /// The allocation that begins here and is not freed.
   Allocation* begins_at(CUdeviceptr address);
   void release(CUdeviceptr address);
+  /// The chunk that an allocation lies in, for another process, and where it lies there.
+  struct Exported {
+    UniqueFd chunk;
+    uint64_t chunk_bytes = 0;
+    uint64_t offset = 0;
+    std::shared_ptr<Claim> claim;
+  };
+  CUresult export_chunk(const Allocation& allocation, Exported* exported) const;
+  /// Maps another worker's chunk, with an allocation of `bytes` at `offset`.
+  CUresult import_chunk(const Context& context, unsigned device, Exported exported, uint64_t bytes,
+                        CUdeviceptr* address);
   /// Takes a module's global into the table.
   void add_global(const Context& context, const Module& module, unsigned device, Range range);
   void remove_globals(const Module& module);
@@ -67,6 +82,7 @@ class Memory {
   struct Chunk {
     CUmemGenericAllocationHandle handle = 0;
     uint64_t bytes = 0;
+    std::shared_ptr<Claim> claim;
   };
   struct DeviceMemory {
     CUdevice device = 0;
@@ -76,7 +92,8 @@ class Memory {
     std::map<uint64_t, Chunk> chunks;  ///< by address
   };
 
-  CUresult map_chunk(unsigned device, uint64_t bytes, uint64_t* address);
+  CUresult make_chunk(unsigned device, uint64_t bytes, uint64_t* address);
+  CUresult map_chunk(unsigned device, Chunk chunk, uint64_t* address);
   CUresult create(CUdevice device, uint64_t bytes, CUmemGenericAllocationHandle* handle) const;
   void unmap_chunk(unsigned device, uint64_t address);
 

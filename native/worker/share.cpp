@@ -114,10 +114,21 @@ bool Share::reserve(unsigned device, uint64_t bytes) {
   const uint64_t held = sum(device);
   const uint64_t most = limit(device);
   if (held > most || bytes > most - held) return false;
+  add(device, bytes);
+  return true;
+}
+
+void Share::count(unsigned device, uint64_t bytes) {
+  if (device >= devices_) return;
+  const PageLock lock(fd_.get());
+  add(device, bytes);
+}
+
+// With the lock held.
+void Share::add(unsigned device, uint64_t bytes) {
   store(field(slot_, device), own(device) + bytes);
   uint64_t* peak = usage() + UsageLayout::peak + device;
   if (own(device) > load(peak)) store(peak, own(device));
-  return true;
 }
 
 void Share::release(unsigned device, uint64_t bytes) {

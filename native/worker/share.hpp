@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/fds.hpp"
@@ -52,6 +53,8 @@ class Share {
   /// Takes bytes for this worker; false where the share does not have them.
   bool reserve(unsigned device, uint64_t bytes);
   void release(unsigned device, uint64_t bytes);
+  /// Counts what this worker holds already, within the limit or not.
+  void count(unsigned device, uint64_t bytes);
 
   /// Lays an empty page of that many devices into a descriptor; the agent's part, for tests.
   static UniqueFd make(const uint64_t* limits, unsigned devices);
@@ -59,11 +62,35 @@ class Share {
  private:
   uint64_t* field(unsigned slot, unsigned device) const;
   uint64_t sum(unsigned device) const;
+  void add(unsigned device, uint64_t bytes);
 
   UniqueFd fd_;
   uint64_t* page_ = nullptr;
   unsigned slot_ = 0;
   unsigned devices_ = 0;
+};
+
+/// Bytes of memory that several may hold: released with the last of them. What was imported counts
+/// once its owner is gone.
+struct Claim {
+  Claim(Share& page, unsigned of, uint64_t amount, bool counts)
+      : share(page), device(of), bytes(amount), counted(counts) {}
+  ~Claim() {
+    if (counted) share.release(device, bytes);
+    if (ended) ended();
+  }
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
+  void count() {
+    if (!counted) share.count(device, bytes);
+    counted = true;
+  }
+
+  Share& share;
+  unsigned device;
+  uint64_t bytes;
+  bool counted;
+  std::function<void()> ended;
 };
 
 }  // namespace outboard::worker

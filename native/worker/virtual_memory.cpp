@@ -17,10 +17,7 @@ bool overflows(Range range) { return range.base + range.bytes < range.base; }
 
 VirtualMemory::~VirtualMemory() {
   while (!mappings_.empty()) unmap_at(mappings_.begin());
-  physical_.each([&](const PhysicalMemory& memory) {
-    driver_.cuMemRelease(memory.handle);
-    share_.release(memory.device, memory.bytes);
-  });
+  physical_.each([&](const PhysicalMemory& memory) { driver_.cuMemRelease(memory.handle); });
   for (const auto& [base, bytes] : reservations_) driver_.cuMemAddressFree(base, bytes);
 }
 
@@ -55,13 +52,30 @@ CUresult VirtualMemory::create(uint64_t id, unsigned device, const CUmemAllocati
   auto memory = std::make_shared<PhysicalMemory>();
   memory->bytes = bytes;
   memory->device = device;
+  memory->claim = std::make_shared<Claim>(share_, device, bytes, true);
   const CUresult result = driver_.cuMemCreate(&memory->handle, bytes, &properties, 0);
-  if (result != CUDA_SUCCESS) {
-    share_.release(device, bytes);
-    return result;
-  }
-  physical_.insert(id, std::move(memory));
-  return CUDA_SUCCESS;
+  if (result == CUDA_SUCCESS) physical_.insert(id, std::move(memory));
+  return result;
+}
+
+UniqueFd VirtualMemory::export_memory(const PhysicalMemory& memory) const {
+  int fd = -1;
+  const CUresult result = driver_.cuMemExportToShareableHandle(
+      &fd, memory.handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+  return UniqueFd(result == CUDA_SUCCESS ? fd : -1);
+}
+
+CUresult VirtualMemory::import_memory(uint64_t id, UniqueFd fd, std::shared_ptr<Claim> claim) {
+  auto memory = std::make_shared<PhysicalMemory>();
+  memory->bytes = claim->bytes;
+  memory->device = claim->device;
+  memory->imported = true;
+  memory->claim = std::move(claim);
+  const auto handle = static_cast<intptr_t>(fd.get());
+  const CUresult result = driver_.cuMemImportFromShareableHandle(
+      &memory->handle, reinterpret_cast<void*>(handle), CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+  if (result == CUDA_SUCCESS) physical_.insert(id, std::move(memory));
+  return result;
 }
 
 CUresult VirtualMemory::release(uint64_t id) {
@@ -69,7 +83,6 @@ CUresult VirtualMemory::release(uint64_t id) {
   if (!memory) return CUDA_ERROR_INVALID_HANDLE;
   if (memory->mappings != 0) return CUDA_ERROR_INVALID_VALUE;
   const CUresult result = driver_.cuMemRelease(memory->handle);
-  share_.release(memory->device, memory->bytes);
   physical_.remove(id);
   return result;
 }
@@ -195,6 +208,9 @@ CUresult execute(Worker& worker, const wire::command::PhysicalCreate& command,
   CUmemAllocationProp properties = device_memory(device);
   properties.allocFlags.compressionType = static_cast<unsigned char>(command.compression);
   properties.allocFlags.usage = static_cast<unsigned short>(command.usage);
+  if (command.shareable != 0) {
+    properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  }
   return worker.virtual_memory.create(command.memory, command.device, properties, command.bytes);
 }
 

@@ -22,6 +22,9 @@ struct PhysicalMemory {
   uint64_t bytes = 0;
   unsigned device = 0;
   unsigned mappings = 0;
+  bool imported = false;
+  std::shared_ptr<Claim> claim;
+  wire::Token token{};  ///< by which other workers may ask for it; zeros: none yet
 };
 
 class VirtualMemory {
@@ -39,6 +42,10 @@ class VirtualMemory {
   CUresult create(uint64_t id, unsigned device, const CUmemAllocationProp& properties,
                   uint64_t bytes);
   Insert may_create(uint64_t id) const { return physical_.may_insert(id); }
+  PhysicalMemory* find(uint64_t id) const { return physical_.find(id); }
+  /// For another process; empty where the driver refuses.
+  UniqueFd export_memory(const PhysicalMemory& memory) const;
+  CUresult import_memory(uint64_t id, UniqueFd fd, std::shared_ptr<Claim> claim);
   CUresult release(uint64_t id);
   CUresult map(uint64_t id, Range range, uint64_t offset);
   CUresult unmap(Range range);

@@ -62,6 +62,7 @@ Worker::Worker(const Driver& driver, std::vector<Device> session_devices, Share&
       outbox(std::move(seal)),
       host_calls(outbox, wake_fd),
       completion(*this),
+      interprocess(*this),
       memory(driver, session_share, handles(devices)),
       virtual_memory(driver, session_share, memory),
       host_memory(driver, memory),

@@ -25,6 +25,7 @@
 #include "worker/graphs.hpp"
 #include "worker/green_contexts.hpp"
 #include "worker/host_memory.hpp"
+#include "worker/ipc.hpp"
 #include "worker/memory.hpp"
 #include "worker/modules.hpp"
 #include "worker/objects.hpp"
@@ -179,6 +180,7 @@ class Worker {
   Tables tables;
   GraphNames graph_names;
   Completion completion;
+  Interprocess interprocess;  ///< hears of the end of memory, and so outlives it
   Memory memory;
   VirtualMemory virtual_memory;
   DeviceResources device_resources;
