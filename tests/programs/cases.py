@@ -57,6 +57,9 @@ DRIVER_PROGRAMS = [
     "conditionalNodes",
     "tensorMaps",
     "greenContexts",
+    "sharedMemory",
+    "sharedEvents",
+    "sharedDescriptors",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {

@@ -19,6 +19,7 @@ enum class MemoryKind : uint8_t {
   pool,        ///< stream-ordered
   graph,       ///< allocated by a graph
   global,      ///< a module's variable
+  imported,    ///< another process's, opened by an IPC handle
   mapped,      ///< physical memory that the program mapped; of no context
   pinned,      ///< host memory that we allocated
   registered,  ///< the program's own host memory
@@ -32,7 +33,7 @@ struct Range {
   Context* context = nullptr;
   Device* device = nullptr;
   Pool* pool = nullptr;  ///< of stream-ordered memory
-  unsigned flags = 0;    ///< of host memory
+  unsigned flags = 0;    ///< of host memory; of a device's, what it may be exported as
   MemoryKind kind = MemoryKind::device;
   uint64_t partner = 0;  ///< of registered memory its alias, or 0; of an alias the memory
 

@@ -26,6 +26,7 @@ Stream* stream_of(const Event* event) {
 }
 
 bool known_complete(const Event* event) {
+  if (event->interprocess()) return false;
   if (!event->recorded.load(std::memory_order_acquire)) return true;
   const Stream* stream = stream_of(event);
   return stream != nullptr && stream->progress.complete.load(std::memory_order_acquire) >=
@@ -45,11 +46,16 @@ CUresult record_event(Event* event, Stream* stream, unsigned flags) {
   }
   if (const CUresult result = note_record(stream, event); result != CUDA_SUCCESS) return result;
   uint64_t count = 0;
-  const CUresult result =
+  CUresult result =
       send(stream,
            wire::command::EventRecord{
                .stream = stream->head.id(), .event = event->head.id(), .flags = flags},
            &count);
+  if (result == CUDA_SUCCESS && event->interprocess() && !is_captured(stream)) {
+    // Whoever hears of the record next may be another process: by then it is in the stream.
+    client::Answer<wire::command::EventIssued> answer;
+    result = call(stream->context, wire::command::EventIssued{.event = event->head.id()}, &answer);
+  }
   if (result != CUDA_SUCCESS || event->capture.load(std::memory_order_relaxed) != 0) {
     event->recorded.store(true, std::memory_order_release);
     return result;
@@ -83,14 +89,14 @@ CUresult cuEventCreate(CUevent* phEvent, unsigned int Flags) {
   Context* context = nullptr;
   if (const CUresult result = shim::enter(&context); result != CUDA_SUCCESS) return result;
   if (phEvent == nullptr || (Flags & ~known_flags) != 0) return CUDA_ERROR_INVALID_VALUE;
-  if ((Flags & CU_EVENT_INTERPROCESS) != 0) {
-    return (Flags & CU_EVENT_DISABLE_TIMING) == 0 ? CUDA_ERROR_INVALID_VALUE
-                                                  : CUDA_ERROR_NOT_SUPPORTED;
+  if ((Flags & CU_EVENT_INTERPROCESS) != 0 && (Flags & CU_EVENT_DISABLE_TIMING) == 0) {
+    return CUDA_ERROR_INVALID_VALUE;
   }
   Event* event = events.take();
   if (event == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   event->context = context;
   event->flags = Flags;
+  event->recorded.store(event->interprocess());  // maybe by another process
   const CUresult result =
       send(context, wire::command::EventCreate{.event = event->head.id(), .flags = Flags});
   if (result != CUDA_SUCCESS) {

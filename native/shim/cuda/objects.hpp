@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "client/server.hpp"
 #include "client/slab.hpp"
 #include "shim/cuda/graphs.hpp"
+#include "wire/interprocess.hpp"
 
 namespace outboard::shim {
 
@@ -115,6 +117,9 @@ struct Event {
   /// lock.
   std::atomic<uint64_t> capture{0};
   std::vector<uint64_t> clock;
+
+  /// Other processes may record it too: only the driver knows what it says.
+  bool interprocess() const { return (flags & CU_EVENT_INTERPROCESS) != 0; }
 };
 
 /// A CUmodule or a CUlibrary; the module that cuLibraryGetModule gives is the library itself, or
@@ -166,6 +171,9 @@ struct Pool {
   Device* device = nullptr;
   uint64_t max_bytes = 0;  ///< 0: as much as there is
   bool is_default = false;
+  bool shareable = false;
+  /// Of a pool of another process: the handle that it was imported by.
+  std::optional<wire::InterprocessHandle> origin;
   std::atomic<bool> destroyed{false};  ///< goes when the last of its memory does
   std::atomic<uint64_t> release_threshold{0};
   std::atomic<int> reuse_follow_event{1}, reuse_opportunistic{1}, reuse_internal{1};

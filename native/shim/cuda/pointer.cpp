@@ -45,7 +45,7 @@ CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, cons
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
       return put<int>(out, range.device->ordinal);
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
-      return put<unsigned>(out, 0);
+      return put<unsigned>(out, range.kind == MemoryKind::device ? 1 : 0);
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
       return put<CUdeviceptr>(out, range.base);
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
@@ -53,7 +53,7 @@ CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, cons
     case CU_POINTER_ATTRIBUTE_MAPPED:
       return put<unsigned>(out, 1);
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
-      return put<uint64_t>(out, 0);
+      return put<uint64_t>(out, device ? range.flags : 0);
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
       return put<unsigned>(out, 0);
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:

@@ -3,12 +3,15 @@
 #include "shim/cuda/pool.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <mutex>
 
 #include "base/log.hpp"
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/ipc.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -88,6 +91,7 @@ CUresult allocate_now(Stream* stream, Pool* pool, size_t bytes, CUdeviceptr* out
   range.device = stream->context->device;
   range.pool = pool;
   range.kind = MemoryKind::pool;
+  range.flags = pool->shareable ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : 0;
   addresses().add(range);
   *out = answer.reply.address;
   return CUDA_SUCCESS;
@@ -119,7 +123,7 @@ CUresult allocate(CUdeviceptr* out, size_t bytes, CUmemoryPool from, CUstream hS
     if (found != CUDA_SUCCESS) return found;
   }
   Pool* pool = find(from);
-  if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (pool == nullptr || pool->origin) return CUDA_ERROR_INVALID_VALUE;
   if (pool->device != context->device) return CUDA_ERROR_INVALID_DEVICE;
   if (bytes == 0) {
     *out = 0;
@@ -177,7 +181,9 @@ CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool pool) {
   Device* device = find_device(dev);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   Pool* found = find(pool);
-  if (found == nullptr || found->device != device) return CUDA_ERROR_INVALID_VALUE;
+  if (found == nullptr || found->device != device || found->origin) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   const std::lock_guard guard(device->mutex);
   device->current_pool = found;
   return CUDA_SUCCESS;
@@ -208,14 +214,93 @@ CUresult cuMemPoolCreate(CUmemoryPool* pool_out, const CUmemPoolProps* poolProps
   CUdevice ordinal = 0;
   const CUresult result = device_at(&poolProps->location, poolProps->allocType, &ordinal);
   if (result != CUDA_SUCCESS) return result;
-  if (poolProps->handleTypes != CU_MEM_HANDLE_TYPE_NONE) return CUDA_ERROR_NOT_SUPPORTED;
+  constexpr unsigned known = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  if ((poolProps->handleTypes & ~known) != 0) return CUDA_ERROR_NOT_SUPPORTED;
   Device* device = find_device(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   Pool* pool = pools.take();
   if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   pool->device = device;
   pool->max_bytes = poolProps->maxSize;
+  pool->shareable = poolProps->handleTypes != CU_MEM_HANDLE_TYPE_NONE;
   *pool_out = handle(pool);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolExportToShareableHandle(void* handle_out, CUmemoryPool pool,
+                                          CUmemAllocationHandleType handleType,
+                                          unsigned long long flags) {
+  Pool* found = nullptr;
+  const CUresult result = find_pool(pool, handle_out, &found);
+  if (result != CUDA_SUCCESS) return result;
+  if (flags != 0 || !found->shareable) return CUDA_ERROR_INVALID_VALUE;
+  if (handleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) return CUDA_ERROR_NOT_SUPPORTED;
+  wire::InterprocessHandle handle =
+      make_handle(wire::Shared::pool, found->device, own_name(found->device));
+  handle.pool = found->head.id();
+  return export_descriptor(handle, handle_out);
+}
+
+// The pool itself is nothing that a server knows: only what is allocated from it is shared.
+CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle,
+                                            CUmemAllocationHandleType handleType,
+                                            unsigned long long flags) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (pool_out == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (handleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) return CUDA_ERROR_NOT_SUPPORTED;
+  wire::InterprocessHandle shared;
+  Device* device = nullptr;
+  CUresult result = import_descriptor(handle, wire::Shared::pool, &shared);
+  if (result == CUDA_SUCCESS) result = device_of(shared, &device);
+  if (result != CUDA_SUCCESS) return result;
+  Pool* pool = pools.take();
+  if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  pool->device = device;
+  pool->origin = shared;
+  *pool_out = shim::handle(pool);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolExportPointer(CUmemPoolPtrExportData* shareData_out, CUdeviceptr ptr) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  Range range;
+  if (shareData_out == nullptr || !addresses().find(ptr, &range) || range.base != ptr ||
+      range.kind != MemoryKind::pool || !range.pool->shareable) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  SharedName name;
+  const CUresult result = export_memory(range, &name);
+  if (result != CUDA_SUCCESS) return result;
+  wire::InterprocessHandle handle = make_handle(wire::Shared::pool_memory, range.device, name);
+  handle.pool = range.pool->head.id();
+  std::memcpy(shareData_out, &handle, sizeof handle);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolImportPointer(CUdeviceptr* ptr_out, CUmemoryPool pool,
+                                CUmemPoolPtrExportData* shareData) {
+  Pool* found = nullptr;
+  CUresult result = find_pool(pool, shareData, &found);
+  if (result != CUDA_SUCCESS) return result;
+  if (ptr_out == nullptr || !found->origin) return CUDA_ERROR_INVALID_VALUE;
+  const auto handle = std::bit_cast<wire::InterprocessHandle>(*shareData);
+  if (handle.magic != found->origin->magic || handle.kind != wire::Shared::pool_memory ||
+      handle.device != found->origin->device || handle.worker != found->origin->worker ||
+      handle.pool != found->origin->pool) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  Context* context = thread_state.current;
+  if (context == nullptr || context->device != found->device) {
+    result = primary_context(found->device, &context);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  Range range;
+  range.kind = MemoryKind::pool;
+  range.pool = found;
+  result = import_memory(context, handle, &range);
+  if (result != CUDA_SUCCESS) return result;
+  found->used.fetch_add(range.bytes);
+  *ptr_out = range.base;
   return CUDA_SUCCESS;
 }
 

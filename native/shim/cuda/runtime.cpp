@@ -74,6 +74,9 @@ Device* make_device(client::Server* server, uint32_t index) {
       device->attributes[attribute] = 0;
     }
   }
+  // Descriptors are all that is shared by.
+  device->attributes[CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES] &=
+      CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
   for (const CUdevice_attribute attribute : absent) device->attributes[attribute] = 0;
   device->primary_flags = device->snapshot->primary_flags;
   return device;

@@ -13,6 +13,7 @@
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/ipc.hpp"
 #include "shim/cuda/waiting.hpp"
 
 namespace outboard::shim {
@@ -211,13 +212,16 @@ CUresult device_of(const CUmemAllocationProp* properties, Device** device) {
              "CUDA_ERROR_NOT_SUPPORTED");
     return CUDA_ERROR_NOT_SUPPORTED;
   }
-  // A descriptor may be asked for; only exporting one is refused.
   constexpr unsigned known = CU_MEM_HANDLE_TYPE_NONE | CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
   if ((static_cast<unsigned>(properties->requestedHandleTypes) & ~known) != 0) {
     return CUDA_ERROR_NOT_SUPPORTED;
   }
   *device = find_device(properties->location.id);
   return *device != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
+
+bool is_shareable(const CUmemAllocationProp& properties) {
+  return properties.requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
 }
 
 PhysicalMemory* find_physical(CUmemGenericAllocationHandle value) {
@@ -308,6 +312,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle_out, size_t size,
                                            .device = device->index,
                                            .compression = prop->allocFlags.compressionType,
                                            .usage = prop->allocFlags.usage,
+                                           .shareable = is_shareable(*prop) ? 1U : 0U,
                                        });
   if (result != CUDA_SUCCESS) {
     physical_memories.give(memory);
@@ -316,6 +321,63 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle_out, size_t size,
   memory->device = device;
   memory->properties = *prop;
   memory->bytes = size;
+  memory->handles = 1;
+  *handle_out = handle(memory);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemExportToShareableHandle(void* shareableHandle, CUmemGenericAllocationHandle value,
+                                      CUmemAllocationHandleType handleType,
+                                      unsigned long long flags) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  const std::lock_guard guard(space().mutex);
+  const PhysicalMemory* memory = find_physical(value);
+  if (shareableHandle == nullptr || memory == nullptr || flags != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (handleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) return CUDA_ERROR_NOT_SUPPORTED;
+  if (!is_shareable(memory->properties)) return CUDA_ERROR_INVALID_VALUE;
+  client::Server* server = memory->device->server;
+  shares_memory.store(true);
+  client::Answer<wire::command::PhysicalExport> answer;
+  CUresult result = finish_uploads(server);
+  if (result == CUDA_SUCCESS) {
+    result = call_server(server, wire::command::PhysicalExport{.memory = memory->head.id()},
+                         &answer);
+  }
+  if (result != CUDA_SUCCESS) return result;
+  return export_descriptor(
+      make_handle(wire::Shared::physical, memory->device, answer.reply.token), shareableHandle);
+}
+
+CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* handle_out, void* osHandle,
+                                        CUmemAllocationHandleType shHandleType) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (handle_out == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (shHandleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) return CUDA_ERROR_NOT_SUPPORTED;
+  wire::InterprocessHandle shared;
+  Device* device = nullptr;
+  CUresult result = import_descriptor(osHandle, wire::Shared::physical, &shared);
+  if (result == CUDA_SUCCESS) result = device_of(shared, &device);
+  if (result != CUDA_SUCCESS) return result;
+  shares_memory.store(true);
+  const std::lock_guard guard(space().mutex);
+  PhysicalMemory* memory = physical_memories.take();
+  if (memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  client::Answer<wire::command::PhysicalImport> answer;
+  result = call_server(
+      device->server,
+      wire::command::PhysicalImport{.memory = memory->head.id(), .token = name_of(shared)},
+      &answer);
+  if (result != CUDA_SUCCESS) {
+    physical_memories.give(memory);
+    return result;
+  }
+  memory->device = device;
+  memory->properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  memory->properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  memory->properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, device->ordinal};
+  memory->bytes = answer.reply.bytes;
   memory->handles = 1;
   *handle_out = handle(memory);
   return CUDA_SUCCESS;
@@ -381,6 +443,7 @@ CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAlloc
   range.bytes = size;
   range.device = memory->device;
   range.kind = MemoryKind::mapped;
+  range.flags = memory->properties.requestedHandleTypes;
   addresses().add(range);
   return CUDA_SUCCESS;
 }

@@ -19,6 +19,8 @@ bool ordered_by_legacy(const Stream* one, const Stream* other) {
 
 }  // namespace
 
+std::atomic<bool> shares_memory{false};
+
 CUresult wait_all(Stream* stream) {
   if (const CUresult result = refresh_views(); result != CUDA_SUCCESS) return result;
   Context* context = stream->context;
@@ -46,6 +48,7 @@ bool is_idle(const Stream* stream) {
 }
 
 bool may_return_early(Stream* stream) {
+  if (shares_memory.load(std::memory_order_relaxed)) return false;
   const Context* context = stream->context;
   // Behind nothing but such copies it is as if the stream were idle.
   const uint64_t upload = context->upload_count.load();

@@ -10,6 +10,8 @@
 
 #include <cuda.h>
 
+#include <atomic>
+
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/objects.hpp"
 
@@ -22,7 +24,11 @@ CUresult wait_all(Stream* stream);
 /// blocking streams as well.
 bool is_idle(const Stream* stream);
 
-/// Whether a plain copy on the stream may return before it is done: nothing else is ahead of it.
+/// Whether another process may look at memory of this one.
+extern std::atomic<bool> shares_memory;
+
+/// Whether a plain copy on the stream may return before it is done: nothing else is ahead of it,
+/// and no other process, whose work is ordered by none of this one's streams, may look.
 bool may_return_early(Stream* stream);
 /// A plain copy, command number `count` of its stream, has returned early.
 void note_upload(Stream* stream, uint64_t count);

@@ -41,7 +41,8 @@ Device::Device(int index)
           [this](uint64_t base, uint64_t bytes) {
             withdraw({base, bytes});
             // Nothing of what was freed may be read by who gets it next.
-            madvise(reinterpret_cast<void*>(base), bytes, MADV_DONTNEED);
+            madvise(reinterpret_cast<void*>(base), bytes,
+                    heap.file() >= 0 ? MADV_REMOVE : MADV_DONTNEED);
             refund(bytes);
           }),
       total_(config().memory_bytes) {

@@ -19,6 +19,7 @@ struct Event {
   unsigned flags = 0;
   CUevent handle = nullptr;
   std::mutex mutex;
+  std::shared_ptr<SharedEvent> shared;  ///< of an event that other processes may know
   std::shared_ptr<Record> record;  ///< the latest; null: never recorded, which counts as complete
 
   /// Set when the latest record was captured; guarded by capture_mutex().
@@ -27,12 +28,15 @@ struct Event {
 
   std::shared_ptr<Record> latest() {
     std::lock_guard lock(mutex);
-    return record;
+    if (!shared) return record;
+    uint64_t number = shared->latest();
+    return number == 0 ? nullptr : std::make_shared<Record>(shared, number);
   }
   /// Begins a new recording.
   std::shared_ptr<Record> renew() {
     std::lock_guard lock(mutex);
-    record = std::make_shared<Record>();
+    record = shared ? std::make_shared<Record>(shared, shared->begin_record())
+                    : std::make_shared<Record>();
     return record;
   }
 };

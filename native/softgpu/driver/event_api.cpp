@@ -64,10 +64,12 @@ extern "C" CUresult cuEventCreate(CUevent* out, unsigned int flags) {
     constexpr unsigned kKnown =
         CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS;
     if (out == nullptr || (flags & ~kKnown) != 0) return CUDA_ERROR_INVALID_VALUE;
-    if (flags & CU_EVENT_INTERPROCESS) {
-      return flags & CU_EVENT_DISABLE_TIMING ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
-    }
     auto event = std::make_shared<Event>();
+    if (flags & CU_EVENT_INTERPROCESS) {
+      if (!(flags & CU_EVENT_DISABLE_TIMING)) return CUDA_ERROR_INVALID_VALUE;
+      event->shared = SharedEvent::make();
+      if (!event->shared) return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     event->context = context.weak_from_this();
     event->flags = flags;
     event->handle = events().insert(event);
@@ -97,7 +99,7 @@ extern "C" CUresult cuEventQuery(CUevent handle) {
     if (CUresult r = refuse_captured(*event); r != CUDA_SUCCESS) return r;
     if (CUresult r = refuse_in_capture(); r != CUDA_SUCCESS) return r;
     auto record = event->latest();
-    if (record && record->done.load() == 0) return CUDA_ERROR_NOT_READY;
+    if (record && !record->is_done()) return CUDA_ERROR_NOT_READY;
     return context.fault();
   });
 }

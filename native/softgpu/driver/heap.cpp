@@ -3,6 +3,7 @@
 #include "heap.hpp"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -20,11 +21,21 @@ Heap::Heap(std::function<bool(uint64_t, uint64_t)> commit,
 
 bool Heap::reserve(uint64_t bytes) {
   bytes = round_up(bytes, kGranule) + kGranule;
-  // NORESERVE: pages cost memory only when they are touched; what a device may use in all is
-  // counted by `commit_`, not by the system.
-  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) return false;
+  // Pages cost memory only when they are touched; what a device may use in all is counted by
+  // `commit_`, not by the system. Of a file, so that other processes can map it.
+  int file = memfd_create("softgpu-heap", MFD_CLOEXEC);
+  if (file >= 0 && ftruncate(file, static_cast<off_t>(bytes)) != 0) {
+    close(file);
+    file = -1;
+  }
+  const int kind = file >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, file, 0);
+  if (base == MAP_FAILED) {
+    if (file >= 0) close(file);
+    return false;
+  }
+  file_ = file;
+  start_ = reinterpret_cast<uint64_t>(base);
   madvise(base, bytes, MADV_DONTDUMP);
   uint64_t first = round_up(reinterpret_cast<uint64_t>(base), kGranule);
   uint64_t end = (reinterpret_cast<uint64_t>(base) + bytes) & ~(kGranule - 1);

@@ -27,6 +27,9 @@ class Heap {
   bool reserve(uint64_t bytes);
   /// Returns 0 when there is no memory left. `alignment` is a power of two.
   uint64_t allocate(uint64_t bytes, uint64_t alignment = kAlignment);
+  /// The file behind the memory, by which other processes can map it; -1: there is none.
+  int file() const { return file_; }
+  uint64_t file_offset(uint64_t address) const { return address - start_; }
   /// `base` must be what allocate() returned.
   void release(uint64_t base);
 
@@ -34,6 +37,8 @@ class Heap {
   void release_granules(uint64_t base, uint64_t bytes);
 
   std::mutex mutex_;
+  int file_ = -1;
+  uint64_t start_ = 0;
   std::function<bool(uint64_t, uint64_t)> commit_;
   std::function<void(uint64_t, uint64_t)> decommit_;
   RangeAllocator granules_;

@@ -84,7 +84,8 @@ extern "C" CUresult cuMemFree_v2(CUdeviceptr base) {
   return with_context_uncaptured([&](Context& context) {
     if (base == 0) return CUDA_SUCCESS;
     auto found = MemoryMap::get().find(base);
-    if (!found || found->base != base ||
+    bool opened = found && found->imported && found->kind == MemoryKind::device;
+    if (!found || found->base != base || opened ||
         (found->kind != MemoryKind::device && found->kind != MemoryKind::pool)) {
       return CUDA_ERROR_INVALID_VALUE;
     }

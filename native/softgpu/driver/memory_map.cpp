@@ -6,6 +6,7 @@
 
 #include <iterator>
 
+#include "activity.hpp"
 #include "context.hpp"
 #include "memory_pool.hpp"
 
@@ -79,7 +80,17 @@ std::vector<Allocation> MemoryMap::overlapping(uint64_t base, uint64_t size) con
   return found;
 }
 
+uint64_t mapped_bytes(const Allocation& imported) {
+  constexpr uint64_t kPage = 4096;
+  return (imported.physical_offset + imported.size + kPage - 1) & ~(kPage - 1);
+}
+
 void MemoryMap::release(const Allocation& allocation) {
+  if (allocation.imported) {
+    allocation.device->withdraw({allocation.base, allocation.size});
+    Activity::discard(allocation.base - allocation.physical_offset, mapped_bytes(allocation));
+    return;
+  }
   switch (allocation.kind) {
     case MemoryKind::device:
     case MemoryKind::module:

@@ -39,6 +39,7 @@ struct Allocation {
   uint64_t physical_offset = 0;
   std::shared_ptr<MemoryPool> pool;
   bool sync_memops = false;
+  bool imported = false;  ///< another process's, `physical_offset` behind the mapping's begin
 
   bool host() const { return kind == MemoryKind::pinned || kind == MemoryKind::registered; }
 };
@@ -70,6 +71,9 @@ class MemoryMap {
   std::map<uint64_t, Allocation> allocations_;
   uint64_t next_buffer_id_ = 1;
 };
+
+/// Of imported memory: how much is mapped for it.
+uint64_t mapped_bytes(const Allocation& imported);
 
 /// Host memory that all devices may reach.
 void publish_host(Range range);

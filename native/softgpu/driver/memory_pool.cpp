@@ -177,7 +177,7 @@ extern "C" CUresult cuMemAllocFromPoolAsync(CUdeviceptr* out, size_t bytes, CUme
                                             CUstream stream) {
   return with_context([&](Context& context) {
     std::shared_ptr<MemoryPool> pool = memory_pools().find(handle);
-    if (!pool) return CUDA_ERROR_INVALID_VALUE;
+    if (!pool || pool->origin) return CUDA_ERROR_INVALID_VALUE;
     return allocate_in_order(context, std::move(pool), bytes, stream, out);
   });
 }
@@ -189,7 +189,8 @@ extern "C" CUresult cuMemFreeAsync(CUdeviceptr base, CUstream handle) {
     if (base == 0) return CUDA_ERROR_INVALID_VALUE;
     if (stream->capturing.load()) return capture_operation(*stream, FreeContent{base});
     auto found = MemoryMap::get().find(base);
-    if (!found || found->base != base ||
+    bool opened = found && found->imported && found->kind == MemoryKind::device;
+    if (!found || found->base != base || opened ||
         (found->kind != MemoryKind::pool && found->kind != MemoryKind::device)) {
       return CUDA_ERROR_INVALID_VALUE;
     }
@@ -207,12 +208,13 @@ extern "C" CUresult cuMemPoolCreate(CUmemoryPool* out, const CUmemPoolProps* pro
       return CUDA_ERROR_INVALID_VALUE;
     }
     if (properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE ||
-        properties->handleTypes != CU_MEM_HANDLE_TYPE_NONE) {
+        (properties->handleTypes & ~CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != 0) {
       return CUDA_ERROR_NOT_SUPPORTED;
     }
     Device* device = Driver::get().device(properties->location.id);
     if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
     auto pool = std::make_shared<MemoryPool>(*device, properties->maxSize);
+    pool->shareable = properties->handleTypes != CU_MEM_HANDLE_TYPE_NONE;
     pool->handle = memory_pools().insert(pool);
     *out = pool->handle;
     return CUDA_SUCCESS;
@@ -308,7 +310,7 @@ extern "C" CUresult cuMemSetMemPool(CUmemLocation* location, CUmemAllocationType
                                     CUmemoryPool handle) {
   return with_pool_device(location, type, [&](Device& device) {
     std::shared_ptr<MemoryPool> pool = memory_pools().find(handle);
-    if (!pool || &pool->device != &device) return CUDA_ERROR_INVALID_VALUE;
+    if (!pool || &pool->device != &device || pool->origin) return CUDA_ERROR_INVALID_VALUE;
     std::lock_guard lock(device.pool_mutex);
     device.current_pool = std::move(pool);
     return CUDA_SUCCESS;

@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "device.hpp"
 #include "handles.hpp"
+#include "ipc.hpp"
 
 namespace softgpu {
 
@@ -27,6 +29,8 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   Device& device;
   CUmemoryPool handle = nullptr;
   bool is_default = false;
+  bool shareable = false;
+  std::optional<SharedHandle> origin;  ///< of a pool of another process: nothing comes from it
 
  private:
   const uint64_t max_bytes_;

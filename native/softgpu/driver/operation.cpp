@@ -32,15 +32,31 @@ int64_t now_ns() {
 
 void Record::complete() {
   time_ns.store(now_ns());
+  if (shared) shared->complete(number);
   done.store(1);
   if (waiters.load() > 0) syscall(SYS_futex, &done, FUTEX_WAKE_PRIVATE, 1 << 30, nullptr, 0, 0);
 }
 
+// Another process may have to complete it, and nobody wakes us when it does.
+void Record::wait_shared(const Context& context) const {
+  const auto ends = [&] {
+    return shared->abandoned() || (context.cancelled() && context.fault() != CUDA_SUCCESS);
+  };
+  long sleep_ns = 20'000;
+  for (int i = 1; !shared->done(number); ++i) {
+    if (i % 256 == 0 && ends()) return;
+    timespec pause{0, sleep_ns};
+    nanosleep(&pause, nullptr);
+    sleep_ns = std::min(sleep_ns * 5 / 4, 200'000l);
+  }
+}
+
 void Record::wait(const Context& context) {
   for (int i = 0; i < 50; ++i) {
-    if (done.load() != 0) return;
+    if (is_done()) return;
     if (i > 10) sched_yield();
   }
+  if (shared) return wait_shared(context);
   waiters.fetch_add(1);
   // The time-out is for a context that is torn down meanwhile; complete() wakes at once.
   timespec limit{0, 50'000'000};
@@ -225,7 +241,7 @@ bool trivial(const Operation& operation) {
   }
   if (std::holds_alternative<RecordOperation>(operation)) return true;
   if (std::holds_alternative<TaskOperation>(operation)) return true;
-  if (auto* wait = std::get_if<WaitOperation>(&operation)) return wait->record->done.load() != 0;
+  if (auto* wait = std::get_if<WaitOperation>(&operation)) return wait->record->is_done();
   if (auto* value = std::get_if<ValueOperation>(&operation)) return !value->wait;
   return false;
 }

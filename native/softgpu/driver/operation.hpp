@@ -12,6 +12,7 @@
 
 #include "../engine/engine.hpp"
 #include "api.hpp"
+#include "shared_event.hpp"
 
 namespace softgpu {
 
@@ -23,13 +24,23 @@ class Stream;
 
 /// One recording of an event: done once the stream has come to it.
 struct Record {
+  Record() = default;
+  Record(std::shared_ptr<SharedEvent> event, uint64_t count)
+      : shared(std::move(event)), number(count) {}
+
+  const std::shared_ptr<SharedEvent> shared;  ///< of an event that other processes may know
+  const uint64_t number = 0;                  ///< among its records
   std::atomic<uint32_t> done{0};
   std::atomic<int64_t> time_ns{0};  ///< valid once done
   std::atomic<int> waiters{0};
 
   void complete();
+  bool is_done() const { return shared ? shared->done(number) : done.load() != 0; }
   /// Returns once done, or when `context` is dead.
   void wait(const Context& context);
+
+ private:
+  void wait_shared(const Context& context) const;
 };
 
 struct KernelOperation {

@@ -19,6 +19,7 @@ CUresult put(void* out, const T& value) {
 
 /// Which handle types the memory could be exported as.
 unsigned handle_types(const Allocation& a) {
+  if (a.pool) return a.pool->shareable ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : 0;
   return a.physical ? static_cast<unsigned>(a.physical->properties.requestedHandleTypes) : 0;
 }
 
@@ -39,8 +40,9 @@ CUresult attribute_of(const Allocation& a, CUpointer_attribute attribute, uint64
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
       return put(out, static_cast<unsigned long long>(a.buffer_id));
-    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+      return put(out, a.kind == MemoryKind::device && !a.imported);
+    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
       return put(out, false);

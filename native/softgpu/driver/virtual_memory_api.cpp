@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 
 #include "activity.hpp"
 #include "guard.hpp"
@@ -85,6 +87,20 @@ CUresult device_of(const CUmemAllocationProp* properties, Device** out) {
   return *out ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
 
+/// The files that physical memory is made of are named after their device.
+const std::string kFileName = "softgpu-memory-";
+
+Device* device_of_file(int fd) {
+  char target[64] = {};
+  std::string link = "/proc/self/fd/" + std::to_string(fd);
+  std::string begin = "/memfd:" + kFileName;
+  if (readlink(link.c_str(), target, sizeof target - 1) < 0 ||
+      std::strncmp(target, begin.c_str(), begin.size()) != 0) {
+    return nullptr;
+  }
+  return Driver::get().device(std::atoi(target + begin.size()));
+}
+
 /// All mappings in the range, which they must cover without a gap.
 CUresult mappings_of(uint64_t base, uint64_t bytes, std::vector<Allocation>* out) {
   *out = MemoryMap::get().overlapping(base, bytes);
@@ -158,7 +174,7 @@ extern "C" CUresult cuMemCreate(CUmemGenericAllocationHandle* out, size_t bytes,
     memory->bytes = bytes;
     memory->counted = true;
     memory->properties = *properties;
-    memory->fd = memfd_create("softgpu", MFD_CLOEXEC);
+    memory->fd = memfd_create((kFileName + std::to_string(device->ordinal)).c_str(), MFD_CLOEXEC);
     if (memory->fd < 0 || ftruncate(memory->fd, static_cast<off_t>(bytes)) != 0) {
       return CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -279,15 +295,17 @@ extern "C" CUresult cuMemExportToShareableHandle(void* out, CUmemGenericAllocati
 extern "C" CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* out,
                                                    void* os_handle,
                                                    CUmemAllocationHandleType type) {
-  return with_context([&](Context& context) {
+  return with_driver([&] {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) return CUDA_ERROR_NOT_SUPPORTED;
     struct stat info{};
-    int fd = fcntl(static_cast<int>(reinterpret_cast<intptr_t>(os_handle)), F_DUPFD_CLOEXEC, 0);
+    int theirs = static_cast<int>(reinterpret_cast<intptr_t>(os_handle));
+    Device* device = device_of_file(theirs);
+    int fd = device != nullptr ? fcntl(theirs, F_DUPFD_CLOEXEC, 0) : -1;
     if (fd < 0) return CUDA_ERROR_INVALID_VALUE;
     auto memory = std::make_shared<PhysicalMemory>();
     memory->fd = fd;
-    memory->device = &context.device;
+    memory->device = device;
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size <= 0 ||
         !granular(static_cast<uint64_t>(info.st_size))) {
       return CUDA_ERROR_INVALID_VALUE;
@@ -296,7 +314,7 @@ extern "C" CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle*
     memory->properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
     memory->properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     memory->properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-    memory->properties.location.id = context.device.ordinal;
+    memory->properties.location.id = device->ordinal;
     *out = physical_memories().insert(std::move(memory));
     return CUDA_SUCCESS;
   });

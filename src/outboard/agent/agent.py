@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -228,6 +229,21 @@ class Agent:
             if not session.ending:
                 self.on_programs(session.id, len(session.workers))
             return
+
+    def introduce(self, worker: Worker, asked_for: str) -> None:
+        """Connect a worker with another of its own session; of others it learns nothing."""
+        neighbour = None
+        for session in self._sessions.values():
+            if worker in session.workers:
+                neighbour = next((w for w in session.workers if w.id == asked_for), None)
+        with contextlib.suppress(WorkerFailed):  # one that does not listen is about to end
+            if neighbour is None or neighbour is worker:
+                worker.introduce(asked_for, None)
+                return
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ends[0], ends[1]:
+                worker.introduce(asked_for, ends[0])
+                neighbour.introduce(None, ends[1])
 
     def worker_called(self, pid: int, worker_id: str, control: socket.socket) -> bool:
         """A worker whose agent died looks for the next one: False if it is not known here."""

@@ -109,6 +109,7 @@ class _Service:
             environment,
             options.warm_workers,
             agent.worker_exited,
+            agent.introduce,
             calls_path,
         )
         agent.adopt()

@@ -33,6 +33,7 @@ _MOST_LOGGED_BYTES = 64 * 1024
 
 
 OnExit = Callable[["Worker"], None]
+OnReach = Callable[["Worker", str], None]
 
 
 class WorkerState(Enum):
@@ -55,6 +56,7 @@ class Worker:
         state: WorkerState,
         on_exit: OnExit,
         *,
+        on_reach: OnReach,
         control: socket.socket | None = None,
         log_fd: int | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class Worker:
         self.failure = ""
         self.exit_status: int | None = None
         self._on_exit = on_exit
+        self._on_reach = on_reach
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
@@ -88,7 +91,11 @@ class Worker:
 
     @classmethod
     def start(
-        cls, arguments: Sequence[str], environment: Mapping[str, str], on_exit: OnExit
+        cls,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        on_exit: OnExit,
+        on_reach: OnReach,
     ) -> Worker:
         """Start a worker; `arguments` are the program and what it is told besides its id."""
         identity = os.urandom(16).hex()
@@ -100,7 +107,15 @@ class Worker:
         finally:
             theirs.close()
             os.close(log_write_fd)
-        return cls(identity, pid, WorkerState.STARTING, on_exit, control=control, log_fd=log_fd)
+        return cls(
+            identity,
+            pid,
+            WorkerState.STARTING,
+            on_exit,
+            on_reach=on_reach,
+            control=control,
+            log_fd=log_fd,
+        )
 
     @property
     def connected(self) -> bool:
@@ -167,6 +182,15 @@ class Worker:
         """Give it another connection of its client."""
         self._send({"type": "bulk", **_keyed(key)}, [connection.fileno()])
 
+    def introduce(self, asked_for: str | None, connection: socket.socket | None) -> None:
+        """Give it a socket to a neighbour: the one it asked for, or one that asked for it.
+
+        Without a socket: there is none of that id.
+        """
+        told = {} if asked_for is None else {"worker": asked_for}
+        descriptors = [] if connection is None else [connection.fileno()]
+        self._send({"type": "neighbour", **told}, descriptors)
+
     def end(self, reason: str) -> None:
         """Ask it to end; what does not is terminated after a grace, then killed."""
         if self.state in (WorkerState.ENDING, WorkerState.GONE):
@@ -232,6 +256,8 @@ class Worker:
             elif kind == "failed":
                 self.failure = str(message["message"])[:400]
                 log.error("worker %d failed: %s", self.pid, self.failure)
+            elif kind == "reach" and self.state in (WorkerState.CLAIMED, WorkerState.ENDING):
+                self._on_reach(self, str(message["worker"]))
             else:
                 raise ValueError(f"unexpected {kind!r} while {self.state.value}")
         except (ValueError, KeyError, TypeError, RecursionError) as error:

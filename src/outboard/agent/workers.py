@@ -35,9 +35,13 @@ class Workers:
         environment: Mapping[str, str],
         keep_warm: int,
         on_exit: Callable[[Worker], None],
+        on_reach: Callable[[Worker, str], None],
         agent_socket: str | None = None,
     ) -> None:
-        """`agent_socket` is where a worker whose agent died looks for the next one."""
+        """`on_reach` hears which other worker one asks for.
+
+        `agent_socket` is where a worker whose agent died looks for the next one.
+        """
         self._program = program
         self._driver = driver
         self._arguments = [program, "--driver", driver]
@@ -48,6 +52,7 @@ class Workers:
         self._environment = environment
         self._keep_warm = keep_warm
         self._on_exit = on_exit
+        self._on_reach = on_reach
         self._all: set[Worker] = set()
         self._builds: dict[Worker, tuple[int, ...]] = {}
         self._spare: list[Worker] = []
@@ -105,7 +110,7 @@ class Workers:
 
     def adopt(self, identity: str, pid: int, start_time: int, protocol: str) -> Worker:
         """Watch a claimed worker of the agent before this one; raises `OSError` if it has ended."""
-        worker = Worker(identity, pid, WorkerState.CLAIMED, self._exited)
+        worker = Worker(identity, pid, WorkerState.CLAIMED, self._exited, on_reach=self._on_reach)
         if worker.start_time != start_time:
             worker.abandon()
             raise ProcessLookupError(pid)
@@ -147,7 +152,7 @@ class Workers:
 
     def _start(self) -> Worker | None:
         try:
-            worker = Worker.start(self._arguments, self._environment, self._exited)
+            worker = Worker.start(self._arguments, self._environment, self._exited, self._on_reach)
         except OSError as error:
             self._failed(f"{self._program} cannot be started: {error.strerror}")
             return None

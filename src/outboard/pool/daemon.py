@@ -128,6 +128,7 @@ class Pool:
             self._environment,
             self._settings.warm_workers,
             exited,
+            agent.introduce,
         )
         self._remove_stale_session_files()
         path = pool_socket(self._runtime)
