@@ -37,9 +37,8 @@ bool makes_sense(const Worker& worker, const Packet& packet, const UniqueFd& fd)
 }  // namespace
 
 Interprocess::Interprocess(Worker& worker)
-    : neighbours([this](Packet* packet, std::shared_ptr<Claim>* claim) {
-        return offer(packet, claim);
-      }),
+    : neighbours(
+          [this](Packet* packet, std::shared_ptr<Claim>* claim) { return offer(packet, claim); }),
       worker_(worker) {}
 
 void Interprocess::begin(const std::string& id) { from_hex(id, id_); }
@@ -259,9 +258,8 @@ void execute(Worker& worker, const Request& request, const wire::command::EventI
   const Event* event = worker.tables.events.find(command.event);
   if (!event) return worker.answer(request, CUDA_ERROR_INVALID_HANDLE);
   if (!event->latest) return worker.answer(request, CUDA_SUCCESS);
-  worker.completion.when(
-      [record = event->latest] { return record->issued; },
-      [&worker, request](CUresult result) { worker.answer(request, result); });
+  worker.completion.when([record = event->latest] { return record->issued; },
+                         [&worker, request](CUresult result) { worker.answer(request, result); });
 }
 
 }  // namespace outboard::worker

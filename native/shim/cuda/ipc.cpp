@@ -235,9 +235,9 @@ CUresult cuIpcOpenEventHandle(CUevent* phEvent, CUipcEventHandle opaque) {
   event->flags = CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING;
   event->recorded.store(true);
   client::Answer<wire::command::EventImport> answer;
-  const CUresult result = call(
-      context,
-      wire::command::EventImport{.event = event->head.id(), .token = name_of(handle)}, &answer);
+  const CUresult result =
+      call(context, wire::command::EventImport{.event = event->head.id(), .token = name_of(handle)},
+           &answer);
   if (result != CUDA_SUCCESS) {
     events.give(event);
     return result;

@@ -342,12 +342,12 @@ CUresult cuMemExportToShareableHandle(void* shareableHandle, CUmemGenericAllocat
   client::Answer<wire::command::PhysicalExport> answer;
   CUresult result = finish_uploads(server);
   if (result == CUDA_SUCCESS) {
-    result = call_server(server, wire::command::PhysicalExport{.memory = memory->head.id()},
-                         &answer);
+    result =
+        call_server(server, wire::command::PhysicalExport{.memory = memory->head.id()}, &answer);
   }
   if (result != CUDA_SUCCESS) return result;
-  return export_descriptor(
-      make_handle(wire::Shared::physical, memory->device, answer.reply.token), shareableHandle);
+  return export_descriptor(make_handle(wire::Shared::physical, memory->device, answer.reply.token),
+                           shareableHandle);
 }
 
 CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* handle_out, void* osHandle,

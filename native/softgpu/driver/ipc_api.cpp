@@ -66,9 +66,8 @@ CUresult map_memory(Context& context, const SharedHandle& handle, Allocation mem
   uint64_t before = place.file_offset % kPage;
   memory.physical_offset = before;
   memory.size = place.bytes;
-  void* mapped =
-      mmap(nullptr, mapped_bytes(memory), PROT_READ | PROT_WRITE, MAP_SHARED, place.fd,
-           static_cast<off_t>(place.file_offset - before));
+  void* mapped = mmap(nullptr, mapped_bytes(memory), PROT_READ | PROT_WRITE, MAP_SHARED, place.fd,
+                      static_cast<off_t>(place.file_offset - before));
   close(place.fd);
   if (mapped == MAP_FAILED) return CUDA_ERROR_MAP_FAILED;
   memory.base = reinterpret_cast<uint64_t>(mapped) + before;

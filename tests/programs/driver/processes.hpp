@@ -28,8 +28,8 @@ class Partner {
     socket_ = ends[0];
     const std::string number = std::to_string(ends[1]);
     std::string words[] = {program, "--role", role, "--partner", number};
-    char* arguments[] = {words[0].data(), words[1].data(), words[2].data(), words[3].data(),
-                         words[4].data(), nullptr};
+    char* arguments[] = {words[0].data(), words[1].data(), words[2].data(),
+                         words[3].data(), words[4].data(), nullptr};
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addclose(&actions, ends[0]);

@@ -10,9 +10,10 @@ int main(int argc, char** argv) {
   properties.size = 2 << 20;
   size_t bytes = 0;
   for (int i = 0; i < 2; ++i) {
-    program.expect(cuMulticastGetGranularity(&bytes, &properties, CU_MULTICAST_GRANULARITY_MINIMUM) ==
-                       CUDA_ERROR_NOT_SUPPORTED,
-                   "what is not supported is refused by that name");
+    program.expect(
+        cuMulticastGetGranularity(&bytes, &properties, CU_MULTICAST_GRANULARITY_MINIMUM) ==
+            CUDA_ERROR_NOT_SUPPORTED,
+        "what is not supported is refused by that name");
   }
   const CUdeviceptr values = upload(std::vector<int>(1000, 4));
   device.launch_step(values, 1000, 3, nullptr);

@@ -12,7 +12,9 @@ constexpr size_t kBytes = 4 << 20;
 constexpr int kCount = kBytes / sizeof(int);
 constexpr int kPooled = 5000;
 
-void* as_handle(int descriptor) { return reinterpret_cast<void*>(static_cast<intptr_t>(descriptor)); }
+void* as_handle(int descriptor) {
+  return reinterpret_cast<void*>(static_cast<intptr_t>(descriptor));
+}
 
 CUmemAllocationProp properties_of(const Device& device) {
   CUmemAllocationProp properties{};
@@ -49,8 +51,7 @@ void import_physical(Program& program, const Device& device, const Partner& pare
   close(descriptor);
   CUmemAllocationProp told{};
   CHECK(cuMemGetAllocationPropertiesFromHandle(&told, memory));
-  program.expect(told.type == CU_MEM_ALLOCATION_TYPE_PINNED &&
-                     told.location.id == device.device(),
+  program.expect(told.type == CU_MEM_ALLOCATION_TYPE_PINNED && told.location.id == device.device(),
                  "imported memory says where it lies");
   const CUdeviceptr address = map(device, memory);
   CHECK(cuMemRelease(memory));
@@ -147,10 +148,10 @@ void share_pool(Program& program, const Device& device, const Partner& child) {
   CUmemPoolPtrExportData data{};
   int descriptor = -1;
   CHECK(cuDeviceGetDefaultMemPool(&plain, device.device()));
-  program.expect(cuMemPoolExportPointer(&data, other) != CUDA_SUCCESS &&
-                     cuMemPoolExportToShareableHandle(&descriptor, plain, kDescriptor, 0) !=
-                         CUDA_SUCCESS,
-                 "the default pool is not shared");
+  program.expect(
+      cuMemPoolExportPointer(&data, other) != CUDA_SUCCESS &&
+          cuMemPoolExportToShareableHandle(&descriptor, plain, kDescriptor, 0) != CUDA_SUCCESS,
+      "the default pool is not shared");
   CHECK(cuMemPoolExportToShareableHandle(&descriptor, pool, kDescriptor, 0));
   CHECK(cuMemPoolExportPointer(&data, memory));
   child.send(data, descriptor);
