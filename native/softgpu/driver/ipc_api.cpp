@@ -260,7 +260,7 @@ extern "C" CUresult cuMemPoolImportPointer(CUdeviceptr* out, CUmemoryPool value,
     }
     Allocation allocation;
     allocation.kind = MemoryKind::pool;
-    allocation.pool = pool;
+    allocation.pool = std::move(pool);
     return map_memory(context, handle, allocation, out);
   });
 }
