@@ -103,13 +103,15 @@ CUresult NodeParams::read_kernel(Worker& worker, const Context& context,
   kernel.func = function->kernel ? nullptr : function->handle;
   kernel.kern = function->kernel;
   kernel.ctx = context.handle;
-  kernel.kernelParams = nullptr;
+  // One pointer a parameter, not a buffer of all: to a node that got a buffer, driver 580 gives no
+  // launch attribute afterwards (CUDA_ERROR_INVALID_VALUE).
   arguments_.assign(arguments.begin(), arguments.end());
-  argument_bytes_ = arguments_.size();
-  void* const extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, arguments_.data(),
-                         CU_LAUNCH_PARAM_BUFFER_SIZE, &argument_bytes_, CU_LAUNCH_PARAM_END};
-  std::copy(std::begin(extra), std::end(extra), extra_);
-  kernel.extra = arguments_.empty() ? nullptr : extra_;
+  parameters_.clear();
+  for (size_t i = 0; i + 1 < function->layout.size(); i += 2) {
+    parameters_.push_back(arguments_.data() + function->layout[i]);
+  }
+  kernel.kernelParams = parameters_.empty() ? nullptr : parameters_.data();
+  kernel.extra = nullptr;
   return CUDA_SUCCESS;
 }
 

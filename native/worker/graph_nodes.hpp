@@ -46,9 +46,8 @@ class NodeParams {
   CUresult read_operations(const Worker& worker, const Context& context,
                            std::span<const std::byte> arguments);
 
-  void* extra_[5] = {};
-  size_t argument_bytes_ = 0;
   std::vector<std::byte> arguments_;
+  std::vector<void*> parameters_;  ///< places in `arguments_`
   std::vector<CUstreamBatchMemOpParams> operations_;
 };
 

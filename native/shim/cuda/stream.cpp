@@ -392,9 +392,8 @@ CUresult cuStreamBatchMemOp_v2(CUstream hStream, unsigned int count,
   Stream* stream = nullptr;
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
-  if (paramArray == nullptr || count == 0 || count > most || flags != 0) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
+  if (count == 0) return CUDA_SUCCESS;
+  if (paramArray == nullptr || count > most || flags != 0) return CUDA_ERROR_INVALID_VALUE;
   for (unsigned i = 0; i < count; ++i) {
     if (!is_valid(paramArray[i])) return CUDA_ERROR_INVALID_VALUE;
   }

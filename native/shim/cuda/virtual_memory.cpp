@@ -419,10 +419,11 @@ CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAlloc
   Space& all = space();
   const std::lock_guard guard(all.mutex);
   PhysicalMemory* memory = find_physical(value);
-  if (memory == nullptr || flags != 0 || size == 0 || size > memory->bytes ||
-      offset > memory->bytes - size || (ptr | size | offset) % least_alignment != 0) {
+  if (memory == nullptr || flags != 0 || ptr % least_alignment != 0) {
     return CUDA_ERROR_INVALID_VALUE;
   }
+  // As driver 580: physical memory is mapped as a whole.
+  if (offset != 0 || size != memory->bytes) return CUDA_ERROR_NOT_SUPPORTED;
   auto reservation = all.reservations.upper_bound(ptr);
   if (reservation == all.reservations.begin()) return CUDA_ERROR_INVALID_VALUE;
   --reservation;

@@ -54,9 +54,8 @@ namespace {
 CUresult batch(CUstream handle, unsigned count, const CUstreamBatchMemOpParams* parameters,
                unsigned flags) {
   return with_context([&](Context& context) {
-    if (parameters == nullptr || count == 0 || count > 256 || flags != 0) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
+    if (count == 0) return CUDA_SUCCESS;
+    if (parameters == nullptr || count > 256 || flags != 0) return CUDA_ERROR_INVALID_VALUE;
     std::vector<ValueOperation> operations;
     for (unsigned i = 0; i < count; ++i) {
       std::optional<ValueOperation> op;

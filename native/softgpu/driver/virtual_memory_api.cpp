@@ -192,10 +192,9 @@ extern "C" CUresult cuMemMap(CUdeviceptr base, size_t bytes, size_t offset,
                              CUmemGenericAllocationHandle handle, unsigned long long flags) {
   return with_driver([&] {
     auto memory = physical_memories().find(handle);
-    if (!memory || flags != 0 || bytes == 0 || !granular(base | bytes | offset) ||
-        bytes > memory->bytes || offset > memory->bytes - bytes) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
+    if (!memory || flags != 0 || !granular(base)) return CUDA_ERROR_INVALID_VALUE;
+    // As driver 580: physical memory is mapped as a whole.
+    if (offset != 0 || bytes != memory->bytes) return CUDA_ERROR_NOT_SUPPORTED;
     std::lock_guard lock(reservations().mutex);
     if (!reservations().contains(base, bytes)) return CUDA_ERROR_INVALID_VALUE;
     Allocation a;

@@ -43,14 +43,14 @@ TEST_CASE("physical memory counts against the share from its making to its relea
   CHECK(free_bytes(peer) == before - 64 * granule);
   CHECK(create(peer, peer.make_id(), before) == CUDA_ERROR_OUT_OF_MEMORY);
   Peer::expect(peer.call(command::AddressReserve{
-                             .address = place, .bytes = 4 * granule, .alignment = granule})
+                             .address = place, .bytes = 64 * granule, .alignment = granule})
                    .result);
-  peer.append(command::MemoryMap{.memory = memory, .address = place, .bytes = granule});
+  peer.append(command::MemoryMap{.memory = memory, .address = place, .bytes = 64 * granule});
   // While it is mapped it stays.
   peer.append(command::PhysicalRelease{.memory = memory});
   CHECK(free_bytes(peer) == before - 64 * granule);
   CHECK(refusal(peer, wire::Op::PhysicalRelease) == CUDA_ERROR_INVALID_VALUE);
-  peer.append(command::MemoryUnmap{.address = place, .bytes = granule});
+  peer.append(command::MemoryUnmap{.address = place, .bytes = 64 * granule});
   peer.append(command::PhysicalRelease{.memory = memory});
   CHECK(free_bytes(peer) == before);
   CHECK(peer.finish() == 0);
@@ -74,10 +74,10 @@ TEST_CASE("a mapping lies in its reservation and its memory, and is no allocatio
   CHECK(refused(place + 3 * granule, 2 * granule, 0) == CUDA_ERROR_INVALID_VALUE);
   CHECK(refused(place, granule, 2 * granule) == CUDA_ERROR_INVALID_VALUE);
   CHECK(refused(place, 0 - granule, 2 * granule) == CUDA_ERROR_INVALID_VALUE);
-  peer.append(command::MemoryMap{.memory = memory, .address = place, .bytes = granule});
+  peer.append(command::MemoryMap{.memory = memory, .address = place, .bytes = 2 * granule});
   CHECK(peer.call(command::MemoryFree{.address = place}).result == CUDA_ERROR_INVALID_VALUE);
   CHECK(peer.call(command::CopyToHostSync{
-                      .stream = peer.legacy, .source = place + granule - 4, .bytes = 8})
+                      .stream = peer.legacy, .source = place + 2 * granule - 4, .bytes = 8})
             .result == CUDA_ERROR_INVALID_VALUE);
   CHECK(peer.finish() == 0);
 }

@@ -125,10 +125,21 @@ inline CUdeviceptr allocate(size_t size_bytes) {
   return address;
 }
 
-inline CUdeviceptr upload(const std::vector<int>& values) {
-  const CUdeviceptr address = allocate(values.size() * sizeof(int));
-  CHECK(cuMemcpyHtoD(address, values.data(), values.size() * sizeof(int)));
+// Bytes to device memory, for any stream to use: from pageable memory a copy returns when it is
+// staged, and a stream that the default one does not order could still find what was there before.
+inline void upload_to(CUdeviceptr address, const void* data, size_t size_bytes) {
+  CHECK(cuMemcpyHtoD(address, data, size_bytes));
+  CHECK(cuStreamSynchronize(CU_STREAM_LEGACY));
+}
+
+inline CUdeviceptr upload(const void* data, size_t size_bytes) {
+  const CUdeviceptr address = allocate(size_bytes);
+  upload_to(address, data, size_bytes);
   return address;
+}
+
+inline CUdeviceptr upload(const std::vector<int>& values) {
+  return upload(values.data(), values.size() * sizeof(int));
 }
 
 inline std::vector<int> download(CUdeviceptr address, size_t count) {

@@ -63,9 +63,21 @@ void captured_copies(Program& program, const Device& device, size_t count, bool 
   }
 }
 
+// Pinned: what a graph copies from pageable memory, the driver may read when the graph is launched.
 struct Between {
-  std::vector<int> read = std::vector<int>(kValues, 0);
-  std::vector<int> write = std::vector<int>(kValues, 0);
+  Between() {
+    CHECK(cuMemHostAlloc(reinterpret_cast<void**>(&read), kBytes, 0));
+    CHECK(cuMemHostAlloc(reinterpret_cast<void**>(&write), kBytes, 0));
+  }
+  ~Between() {
+    CHECK(cuMemFreeHost(read));
+    CHECK(cuMemFreeHost(write));
+  }
+  Between(const Between&) = delete;
+  Between& operator=(const Between&) = delete;
+
+  int* read = nullptr;
+  int* write = nullptr;
   std::atomic<int> calls{0};
 };
 
@@ -82,9 +94,9 @@ void captured_function(Program& program, const Device& device) {
   const Stream stream;
   CHECK(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
   device.launch_step(values, kValues, 2, stream);
-  CHECK(cuMemcpyDtoHAsync(between.read.data(), values, kBytes, stream));
+  CHECK(cuMemcpyDtoHAsync(between.read, values, kBytes, stream));
   CHECK(cuLaunchHostFunc(stream, pass_on, &between));
-  CHECK(cuMemcpyHtoDAsync(values, between.write.data(), kBytes, stream));
+  CHECK(cuMemcpyHtoDAsync(values, between.write, kBytes, stream));
   device.launch_step(values, kValues, 1, stream);
   const CUgraph graph = end_capture(stream);
   CUgraphExec executable = instantiate(graph);
@@ -233,7 +245,7 @@ void user_objects(Program& program) {
   CHECK(cuUserObjectCreate(&object, &destroyed, count_call, 1, CU_USER_OBJECT_NO_DESTRUCTOR_SYNC));
   CHECK(cuUserObjectRelease(object, 1));
   wait_for(destroyed, 2);
-  program.expect(cuUserObjectRetain(object, 1) == CUDA_ERROR_INVALID_VALUE, "and is gone then");
+  program.expect(destroyed == 2, "and so does one that no graph has");
 }
 
 }  // namespace

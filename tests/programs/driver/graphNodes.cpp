@@ -180,7 +180,7 @@ void children(Program& program, const Module& module) {
   const CUDA_KERNEL_NODE_PARAMS by_5 = step_params(module.step, others);
   CHECK(cuGraphKernelNodeSetParams(inner, &by_5));
   CHECK(cuGraphExecChildGraphNodeSetParams(executable, second, child));
-  CHECK(cuMemcpyHtoD(values, std::vector<int>(kValues, 1).data(), kValues * 4));
+  upload_to(values, std::vector<int>(kValues, 1).data(), kValues * 4);
   run(executable, stream);
   out = download(values, kValues);
   program.expect(out == std::vector<int>(kValues, (1 * 2 + 1) * 5 + 1), "one child was changed");
@@ -346,7 +346,7 @@ void generic(Program& program, const Module& module) {
   CHECK(cuGraphNodeSetEnabled(executable, second, 0));
   CHECK(cuGraphNodeGetEnabled(executable, second, &enabled));
   program.expect(enabled == 0, "a node is switched off");
-  CHECK(cuMemcpyHtoD(values, std::vector<int>(kValues, 1).data(), kValues * 4));
+  upload_to(values, std::vector<int>(kValues, 1).data(), kValues * 4);
   run(executable, stream);
   out = download(values, kValues);
   program.expect(out == std::vector<int>(kValues, 7), "only the other runs, with its new factor");

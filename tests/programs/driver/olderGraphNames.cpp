@@ -170,7 +170,11 @@ void captured(Program& program, CUfunction function, CUdeviceptr word, CUstream 
   CHECK(cuGraphDestroy(graph));
 }
 
-void words(Program& program, CUdeviceptr memory, CUstream stream) {
+void words(Program& program, CUdevice device, CUdeviceptr memory, CUstream stream) {
+  int is_served =
+      0;  // drivers of today have these under their older names only if they are told to
+  CHECK(cuDeviceGetAttribute(&is_served, CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_MEM_OPS_V1, device));
+  if (is_served == 0) return;
   CUstreamBatchMemOpParams write{};
   write.writeValue.operation = CU_STREAM_MEM_OP_WRITE_VALUE_32;
   write.writeValue.address = memory;
@@ -223,7 +227,7 @@ int main(int argc, char** argv) {
   CHECK(cuModuleGetFunction(&add, module, "add"));
   built(program, add, memory, stream);
   captured(program, add, memory, stream);
-  words(program, memory, stream);
+  words(program, device, memory, stream);
   CHECK(cuCtxSynchronize());
   CHECK(cuModuleUnload(module));
   CHECK(cuMemFree_v2(memory));

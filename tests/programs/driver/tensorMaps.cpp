@@ -40,10 +40,10 @@ void tiles(Program& program) {
   CHECK(cuTensorMapReplaceAddress(&same.value, kElsewhere));
   program.expect(same == other, "a map whose address is replaced is the map of that address");
 
-  const cuuint64_t length = 4096;
+  const cuuint64_t length = 4096, stride = 0;  // a line has none, but the place must be given
   const cuuint32_t box = 64, step = 1;
   CHECK(cuTensorMapEncodeTiled(&line.value, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 1, kAddress, &length,
-                               nullptr, &box, &step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                               &stride, &box, &step, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
                                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
   program.save(&line.value, sizeof line.value);

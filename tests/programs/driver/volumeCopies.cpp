@@ -41,11 +41,7 @@ void copy_by_hand(Bytes* to, const Layout& to_layout, const Bytes& from, const L
   }
 }
 
-CUdeviceptr device_copy(const Bytes& bytes) {
-  const CUdeviceptr address = allocate(bytes.size());
-  CHECK(cuMemcpyHtoD(address, bytes.data(), bytes.size()));
-  return address;
-}
+CUdeviceptr device_copy(const Bytes& bytes) { return upload(bytes.data(), bytes.size()); }
 
 Bytes host_copy(CUdeviceptr address, size_t bytes) {
   Bytes values(bytes);
