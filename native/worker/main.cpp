@@ -87,6 +87,8 @@ int run(int argc, char** argv) {
   Control* agent = options.inventory ? nullptr : &control;
   DeviceText text;
   if (agent && !text.capture_stdout()) return fail(agent, "no file in memory for device printf");
+  // Before the driver: it and every thread that it starts are inside.
+  confine(confinement_of(options));
   const auto driver = open_driver(options.driver, &error);
   if (!driver) return fail(agent, error);
   if (const CUresult result = driver->cuInit(0); result != CUDA_SUCCESS) {

@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string_view>
 
 #include "worker/devices.hpp"
@@ -50,8 +52,10 @@ bool read_value(const std::string& name, const std::string& value, Options* opti
 bool read_options(int argc, char** argv, Options* options, std::string* error) {
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--inventory") {
-      options->inventory = true;
+    if (name == "--inventory" || name == "--unconfined" || name == "--own-files") {
+      if (name == "--inventory") options->inventory = true;
+      if (name == "--unconfined") options->confined = false;
+      if (name == "--own-files") options->own_files = true;
       continue;
     }
     const char* value = ++i < argc ? argv[i] : nullptr;
@@ -87,6 +91,25 @@ void restrict_process() {
   ::prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
+}
+
+Confinement confinement_of(const Options& options) {
+  namespace fs = std::filesystem;
+  Confinement wanted;
+  wanted.on = options.confined && !options.inventory;
+  wanted.own_files = options.own_files;
+  wanted.calls_agent = !options.agent_socket.empty();
+  std::error_code failed;
+  const fs::path driver(options.driver);
+  for (const fs::path& file :
+       {driver, fs::canonical(driver, failed), fs::read_symlink("/proc/self/exe", failed)}) {
+    if (file.has_parent_path()) wanted.reads.push_back(file.parent_path());
+  }
+  if (const char* cache = std::getenv("CUDA_CACHE_PATH")) {
+    fs::create_directories(cache, failed);
+    wanted.writes = cache;
+  }
+  return wanted;
 }
 
 std::map<int, uint64_t> warm(const Driver& driver, const std::vector<int>& devices) {

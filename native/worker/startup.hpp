@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "worker/confinement.hpp"
 #include "worker/worker.hpp"
 
 namespace outboard::worker {
@@ -19,6 +20,8 @@ struct Options {
   std::string agent_socket;  ///< where a worker that lost its agent calls the next one
   std::vector<std::pair<std::string, std::string>> environment;
   std::vector<int> warm_devices;
+  bool confined = true;
+  bool own_files = false;  ///< the agent made a file system for it
 };
 
 /// False, with a line in `error`, where the arguments are not a worker's.
@@ -31,6 +34,9 @@ void use_legacy_layout(char** argv);
 
 /// No new privileges, no core, not readable by others; the agent's death is no signal.
 void restrict_process();
+
+/// What the process gives up before it loads the driver.
+Confinement confinement_of(const Options& options);
 
 /// Retains the primary contexts of these devices, so that a program's first use of one is quick,
 /// and measures what a context takes (by the driver's index).

@@ -12,6 +12,7 @@ SPDX-License-Identifier: Apache-2.0
     warm_workers = 1                         # OUTBOARD_WARM_WORKERS
     grant_lifetime = "10m"                   # OUTBOARD_GRANT_LIFETIME: renewed at half of it
     lease = "3m"                             # OUTBOARD_LEASE: renewed at a sixth of it
+    isolation = "auto"                       # OUTBOARD_ISOLATION: of workers; off: nothing of it
 
     [agent]                                  # a GPU server: OUTBOARD_AGENT_STATE and so on
     state = "/var/lib/outboard/agent"        # its identity and keys
@@ -20,6 +21,8 @@ SPDX-License-Identifier: Apache-2.0
     address = "gpu1.example.org:7861"        # how clients reach it; absent: name and port
     driver = "auto"
     warm_workers = 1
+    isolation = "auto"                       # of workers: as much as can be, or off
+    worker_users = "1879048192-1879113727"   # user ids that are nobody's: one for each session
 
     [controller]
     state = "/var/lib/outboard/controller"   # OUTBOARD_CONTROLLER_STATE
@@ -45,12 +48,15 @@ _VARIABLES = {
     "embedded.warm_workers": "OUTBOARD_WARM_WORKERS",
     "embedded.grant_lifetime": "OUTBOARD_GRANT_LIFETIME",
     "embedded.lease": "OUTBOARD_LEASE",
+    "embedded.isolation": "OUTBOARD_ISOLATION",
     "agent.state": "OUTBOARD_AGENT_STATE",
     "agent.runtime": "OUTBOARD_AGENT_RUNTIME",
     "agent.listen": "OUTBOARD_AGENT_LISTEN",
     "agent.address": "OUTBOARD_AGENT_ADDRESS",
     "agent.driver": "OUTBOARD_AGENT_DRIVER",
     "agent.warm_workers": "OUTBOARD_AGENT_WARM_WORKERS",
+    "agent.isolation": "OUTBOARD_AGENT_ISOLATION",
+    "agent.worker_users": "OUTBOARD_AGENT_WORKER_USERS",
     "controller.state": "OUTBOARD_CONTROLLER_STATE",
     "controller.lease": "OUTBOARD_CONTROLLER_LEASE",
 }

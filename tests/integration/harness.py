@@ -89,7 +89,8 @@ def clean_environment(home: Path) -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(dropped)
     }
-    return environment | {"HOME": str(home)}
+    kept = {name: os.environ[name] for name in ("OUTBOARD_ISOLATION",) if name in os.environ}
+    return environment | kept | {"HOME": str(home)}
 
 
 def run_program(

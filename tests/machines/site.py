@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ URL = "https://server1:7860"
 # What users get, or a twentieth of it.
 LEASE_S = 180 if os.environ.get("OUTBOARD_TEST_TIMES") == "real" else 9
 REQUEST = "-n 1 -p 0.25 --longest-pause 1s --wake-timeout 10s"
+_RECORDS = "/run/outboard/agent/sessions"
 _STATE = "/var/lib/outboard/controller"
 # What this server is told besides what its units say.
 _SETTINGS = {
@@ -62,10 +64,13 @@ class Site:
         """What the controller counts as taken of the server's devices."""
         return sum(int(one["granted_bytes"]) for one in self.administer("gpus")["devices"])
 
-    def workers(self) -> list[str]:
-        """The workers on the server that have a session's user: warm ones are root's."""
-        listing = self.server.sh("ps -eo user:32,args | grep '[o]utboard-worker'").out
-        return [line for line in listing.splitlines() if not line.startswith("root ")]
+    def workers(self) -> dict[int, str]:
+        """The server's workers that have a program: whom each runs as, by its pid there."""
+        records = self.server.sh(f"cat {_RECORDS}/*.json").out.splitlines()
+        pids = [worker["pid"] for line in records for worker in json.loads(line)["workers"]]
+        users = self.server.sh(f"ps -o pid=,uid= -p {','.join(map(str, pids))}").out if pids else ""
+        pairs = [line.split() for line in users.splitlines()]
+        return {int(pid): uid for pid, uid in pairs}
 
     def hosts(self) -> dict[str, str]:
         """The client machines that the controller knows: name by id."""

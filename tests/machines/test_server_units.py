@@ -48,3 +48,24 @@ def test_controller_and_agent_need_nothing_but_the_packages(site: Site) -> None:
     ).out.split()
     assert any(path.startswith("/usr/lib/outboard/server/") for path in loaded)
     assert not [path for path in loaded if path.startswith(("/work", "/usr/local", "/home"))]
+
+
+def test_workers_have_users_of_their_own_under_the_unit(site: Site) -> None:
+    site.client.state("active")
+    with Running(site.client) as program:
+        ((pid, uid),) = site.workers().items()
+        assert int(uid) > 1879048192
+        fields = site.server.sh(f"grep -E '^(Seccomp|NoNewPrivs|CapPrm):' /proc/{pid}/status").out
+        assert fields.split() == ["CapPrm:", "0" * 16, "NoNewPrivs:", "1", "Seccomp:", "2"]
+        assert not site.server.sh(f"ls /proc/{pid}/root/home /proc/{pid}/root/var").out
+        assert site.server.sh("systemctl restart outboard-agent").code == 0
+        adopted = "journalctl -b --no-pager -u outboard-agent | grep -q ': adopted'"
+        eventually("the worker is adopted", lambda: site.server.sh(adopted).code == 0)
+        assert program.add() == "ADDED 1"
+        assert program.finish() == "PASS"
+
+
+def test_the_doctor_finds_the_agent_well(site: Site) -> None:
+    found = site.server.json("sh", "-c", "OUTBOARD_AGENT_DRIVER=software outboard doctor --json")
+    (isolation,) = [one for one in found["checks"] if one["check"] == "isolation"]
+    assert isolation["state"] == "pass", isolation

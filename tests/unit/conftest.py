@@ -36,6 +36,7 @@ class Outboard:
             "OUTBOARD_NATIVE_DIR": str(self.native),
             "OUTBOARD_RUNTIME_DIR": str(self.runtime),
             "OUTBOARD_DRIVER": "software",
+            "OUTBOARD_ISOLATION": "off",  # the fake worker's interpreter lies anywhere
             "XDG_STATE_HOME": str(self.state),
         }
 

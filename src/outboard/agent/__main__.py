@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 
+from outboard.agent.sandbox import DEFAULT_USERS
 from outboard.agent.service import AgentOptions, run_agent
 from outboard.errors import OutboardError
 
@@ -19,6 +20,8 @@ def main() -> int:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--address", default="")
     parser.add_argument("--warm-workers", type=int, required=True)
+    parser.add_argument("--isolation", default="auto")
+    parser.add_argument("--worker-users", default=DEFAULT_USERS)
     parser.add_argument("--plaintext-data-plane", action="store_true")
     given = parser.parse_args()
     # To stderr, where systemd adds time and unit.
@@ -33,6 +36,8 @@ def main() -> int:
         address=given.address,
         driver=given.driver,
         warm_workers=given.warm_workers,
+        isolation=given.isolation,
+        worker_users=given.worker_users,
         plaintext=given.plaintext_data_plane,
     )
     try:

@@ -37,6 +37,7 @@ class AgentSession:
         self.started_unix = started_unix
         self.workers: dict[Worker, int] = {}
         self.uids: dict[Worker, int | None] = {}
+        self.user: int | None = None  # that all its workers here run as
         self.ending = False
         self.drained = asyncio.Event()
         self._last_call_us: int | None = None
@@ -66,6 +67,7 @@ class AgentSession:
                 slot,
                 worker.protocol,
                 self.uids.get(worker),
+                worker.user,
             )
             for worker, slot in self.workers.items()
         ]
@@ -151,7 +153,9 @@ class Agent:
             self._admit_bulk(grant, preface, connection)
             return
         session = self._session_of(grant)
-        worker = await self.workers.take(preface.protocol, preface.release)
+        worker = self.workers.pick(preface.protocol, session.user)
+        session.user = worker.user
+        await self.workers.take(worker, preface.protocol, preface.release)
         slot = None if session.ending else session.page.take_slot()
         if slot is None:
             self.workers.give_back(worker)
@@ -218,6 +222,10 @@ class Agent:
 
     def worker_exited(self, worker: Worker) -> None:
         """Take back what a reaped worker held."""
+        if not self.workers.has_user(worker.user):
+            for session in self._sessions.values():
+                if session.user == worker.user:
+                    session.user = None  # from now on it may be another session's
         for session in self._sessions.values():
             slot = session.workers.pop(worker, None)
             if slot is None:
@@ -277,12 +285,13 @@ class Agent:
         try:
             if start_time_of(known.pid) != known.start_time:
                 raise ProcessLookupError
-            worker = self.workers.adopt(known.id, known.pid, known.start_time, known.protocol)
+            worker = self.workers.adopt(known)
         except OSError:
             self._close_slot(session, known.id, known.slot, known.uid)  # it ended meanwhile
         else:
             session.workers[worker] = known.slot
             session.uids[worker] = known.uid
+            session.user = worker.user
 
     def _close_slot(self, session: AgentSession, worker: str, slot: int, uid: int | None) -> None:
         use = session.close_use(worker, slot, uid)

@@ -28,13 +28,16 @@ Answer = Callable[[int, str, socket.socket], bool]
 class WorkerCalls:
     """The agent's socket; `answer` takes a worker's pid, its id and its control socket, or not."""
 
-    def __init__(self, path: str, answer: Answer) -> None:
+    def __init__(self, path: str, answer: Answer, group: int | None = None) -> None:
+        """With `group`, that is the workers'."""
         self._answer = answer
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(path)
-        os.chmod(path, 0o600)
+        os.chmod(path, 0o600 if group is None else 0o660)
+        if group is not None:
+            os.chown(path, -1, group)
         listener.listen(1024)
         self._acceptor = Acceptor(listener, self._receive, _MOST_OPEN, log)
 

@@ -1,19 +1,20 @@
-"""Starts processes that are cut off as far as an unprivileged agent can.
+"""Starts processes that are cut off.
 
 SPDX-License-Identifier: Apache-2.0
 
 A worker is taken to be its client's puppet: kernels can write its memory. What is done here needs
 no tool and no privilege: a session of its own, no new privileges, limits, a clean environment, no
-descriptor but its own. What that leaves open is said in the log (`missing_isolation`).
+descriptor but its own. What takes root is `outboard.agent.sandbox`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 CONTROL_FD = 3
@@ -42,30 +43,24 @@ def worker_environment(cache_folder: str | None) -> dict[str, str]:
     return environment
 
 
-def missing_isolation() -> list[str]:
-    """What a worker of this agent is *not* kept from, in words for the log."""
-    missing = ["workers share one uid: one may signal and trace another"]
-    missing.append("workers keep the machine's network and file system")
-    missing.append("no system call filter")
-    missing.append("a worker's share is kept by the worker: nothing outside it measures")
-    if os.geteuid() == 0:
-        missing.insert(0, "workers run as root")
-    return missing
-
-
 def spawn(
-    arguments: Sequence[str], environment: Mapping[str, str], control_fd: int | None, log_fd: int
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    control_fd: int | None,
+    log_fd: int,
+    enter: Callable[[], None] | None = None,
 ) -> int:
     """Fork and execute; returns the child's pid.
 
-    `control_fd` becomes descriptor 3; stdout and stderr go to `log_fd`. The caller runs one thread
-    alone. A failure to execute is a line on `log_fd` and exit code 127.
+    `control_fd` becomes descriptor 3; stdout and stderr go to `log_fd`. The child calls `enter` as
+    the last thing before it executes. The caller runs one thread alone. A failure to execute is a
+    line on `log_fd` and exit code 127.
     """
     child = os.fork()
     if child:
         return child
     try:
-        _become(arguments, environment, control_fd, log_fd)
+        _become(arguments, environment, control_fd, log_fd, enter)
     except BaseException as error:  # never return into the parent's code
         os.write(2, f"{arguments[0]}: cannot be executed: {error}\n".encode())
     finally:
@@ -82,6 +77,9 @@ def restrict() -> None:
 
 def raise_soft_limits() -> None:
     """Lift the soft limits that the launching shell happened to have: address windows are large."""
+    # Workers with a user of their own pin memory without root's right to.
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_MEMLOCK, resource.RLIMIT_DATA):
         hard = resource.getrlimit(limit)[1]
         resource.setrlimit(limit, (hard, hard))
@@ -91,7 +89,11 @@ def raise_soft_limits() -> None:
 
 
 def _become(
-    arguments: Sequence[str], environment: Mapping[str, str], control_fd: int | None, log_fd: int
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    control_fd: int | None,
+    log_fd: int,
+    enter: Callable[[], None] | None,
 ) -> NoReturn:
     os.setsid()
     os.chdir("/")
@@ -114,6 +116,8 @@ def _become(
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     restrict()
+    if enter is not None:
+        enter()
     os.execve(arguments[0], list(arguments), dict(environment))
 
 

@@ -25,7 +25,8 @@ log = logging.getLogger("outboard.agent.records")
 class WorkerRecord:
     """A claimed worker. `start_time` (clock ticks since boot) with the pid names it for good.
 
-    `uid` is its program's user where a ticket says it.
+    `uid` is its program's user where a ticket says it; `user` is whom it runs as, if it has a
+    user of its own.
     """
 
     id: str
@@ -34,6 +35,7 @@ class WorkerRecord:
     slot: int
     protocol: str
     uid: int | None = None
+    user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Records:
         path = self._path(grant.session, "json")
         with open(f"{path}.new", "w", encoding="utf-8") as file:
             json.dump(document, file)
+            file.write("\n")
         os.rename(f"{path}.new", path)
 
     def new_page(self, session: str, limits_bytes: list[int]) -> SharePage:

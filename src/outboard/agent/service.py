@@ -23,10 +23,11 @@ from outboard.agent.epochs import Epochs
 from outboard.agent.gate import Gate
 from outboard.agent.health import DeviceHealth, Reader, nvml_of
 from outboard.agent.inventory import Inventory, find_devices
-from outboard.agent.isolation import missing_isolation, raise_soft_limits, worker_environment
+from outboard.agent.isolation import raise_soft_limits, worker_environment
 from outboard.agent.link import ControllerLink
 from outboard.agent.records import Records
 from outboard.agent.reporter import Reporter
+from outboard.agent.sandbox import Sandbox, prepare
 from outboard.agent.workers import Workers
 from outboard.errors import ConfigurationError
 from outboard.model.identity import Identity, read_identity, write_identity
@@ -49,6 +50,8 @@ class AgentOptions:
     address: str
     driver: str
     warm_workers: int
+    isolation: str
+    worker_users: str
     plaintext: bool
 
 
@@ -56,7 +59,7 @@ def run_agent(options: AgentOptions) -> int:
     """Serve until SIGTERM. Raises `ConfigurationError` or `InventoryFailed` if it cannot start."""
     os.umask(0o077)
     raise_soft_limits()
-    for folder in (options.state, options.runtime):
+    for folder in (options.state, options.runtime, os.path.join(options.runtime, "calls")):
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         except OSError as error:
@@ -68,12 +71,27 @@ def run_agent(options: AgentOptions) -> int:
     identity = read_identity(options.state)
     native = find_native_files()
     native.require_worker()
-    environment = worker_environment(os.path.join(options.state, "cache"))
+    environment = worker_environment(None)
     drivers = candidate_drivers(options.driver, native)
     inventory, passed_over = find_devices(native.worker, drivers, environment, options.warm_workers)
     for why in passed_over:
         log.info("driver passed over: %s", why)
-    service = _Service(options, identity, inventory)
+    calls = os.path.join(options.runtime, "calls")
+    sandbox = prepare(
+        options.isolation,
+        options.worker_users,
+        native.worker,
+        inventory.driver.path,
+        os.path.join(options.runtime, "view"),
+        [calls],
+    )
+    if sandbox.users is None:
+        environment = worker_environment(os.path.join(options.state, "cache"))
+    else:
+        os.chown(calls, -1, sandbox.users.group)
+        os.chmod(calls, 0o710)
+        os.chmod(options.runtime, 0o711)  # workers pass through, and list nothing
+    service = _Service(options, identity, inventory, sandbox)
     asyncio.run(service.run(native.worker, environment, host, port))
     return 0
 
@@ -81,7 +99,10 @@ def run_agent(options: AgentOptions) -> int:
 class _Service:
     """The parts of one agent, while it runs."""
 
-    def __init__(self, options: AgentOptions, identity: Identity, inventory: Inventory) -> None:
+    def __init__(
+        self, options: AgentOptions, identity: Identity, inventory: Inventory, sandbox: Sandbox
+    ) -> None:
+        self._sandbox = sandbox
         self._options = options
         self._identity = identity
         self._inventory = inventory
@@ -101,7 +122,7 @@ class _Service:
             Records(os.path.join(options.runtime, "sessions")),
             protect=not options.plaintext,
         )
-        calls_path = os.path.join(options.runtime, "agent.sock")
+        calls_path = os.path.join(options.runtime, "calls/agent.sock")
         self._workers = agent.workers = Workers(
             worker,
             self._inventory.driver.path,
@@ -110,10 +131,12 @@ class _Service:
             options.warm_workers,
             agent.worker_exited,
             agent.introduce,
+            self._sandbox,
             calls_path,
         )
         agent.adopt()
-        calls = WorkerCalls(calls_path, agent.worker_called)
+        users = self._sandbox.users
+        calls = WorkerCalls(calls_path, agent.worker_called, users.group if users else None)
         gate = Gate(host, agent.admit, port)
         link = ControllerLink(identity.controllers, identity.authority_pem, identity.token)
         reporter = Reporter(
@@ -135,7 +158,7 @@ class _Service:
             len(self._inventory.devices),
             ", ".join(identity.controllers),
         )
-        log.info("isolation that this user cannot give: %s", "; ".join(missing_isolation()))
+        log.info("isolation that workers lack: %s", "; ".join(self._sandbox.missing))
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

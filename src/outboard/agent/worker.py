@@ -68,6 +68,7 @@ class Worker:
         self.pid = pid
         self.state = state
         self.protocol = ""
+        self.user: int | None = None
         self.failure = ""
         self.exit_status: int | None = None
         self._on_exit = on_exit
@@ -96,14 +97,18 @@ class Worker:
         environment: Mapping[str, str],
         on_exit: OnExit,
         on_reach: OnReach,
+        enter: Callable[[], None],
     ) -> Worker:
-        """Start a worker; `arguments` are the program and what it is told besides its id."""
+        """Start a worker; `arguments` are the program and what it is told besides its id.
+
+        `enter` puts its process into the sandbox.
+        """
         identity = os.urandom(16).hex()
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log_fd, log_write_fd = os.pipe()
         try:
             told = [*arguments, "--control-fd", str(CONTROL_FD), "--id", identity]
-            pid = spawn(told, environment, theirs.fileno(), log_write_fd)
+            pid = spawn(told, environment, theirs.fileno(), log_write_fd, enter)
         finally:
             theirs.close()
             os.close(log_write_fd)

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from outboard import __version__
+from outboard.agent.records import WorkerRecord
+from outboard.agent.sandbox import Sandbox
 from outboard.agent.worker import Worker, WorkerState
 from outboard.errors import Refusal, WorkerFailed
 
@@ -36,15 +38,17 @@ class Workers:
         keep_warm: int,
         on_exit: Callable[[Worker], None],
         on_reach: Callable[[Worker, str], None],
+        sandbox: Sandbox,
         agent_socket: str | None = None,
     ) -> None:
         """`on_reach` hears which other worker one asks for.
 
         `agent_socket` is where a worker whose agent died looks for the next one.
         """
+        self._sandbox = sandbox
         self._program = program
         self._driver = driver
-        self._arguments = [program, "--driver", driver]
+        self._arguments = [program, "--driver", driver, *sandbox.worker_options]
         for index in warm_devices:
             self._arguments += ["--warm-device", str(index)]
         if agent_socket is not None:
@@ -80,15 +84,23 @@ class Workers:
                 return
             self._spare.append(worker)
 
-    async def take(self, protocol: str, release: str) -> Worker:
-        """A warm worker that speaks the protocol, started now if none is waiting.
+    def pick(self, protocol: str, user: int | None) -> Worker:
+        """A worker to be had with `take`: a warm one, or one that is started now.
 
-        Raises `Refusal`: `version` if this node's worker speaks another protocol, `no_worker` if
-        none starts.
+        A worker has its user from before its driver starts, for the driver remembers who it
+        serves. So for a session that has one, `user`, none of those that wait is right. Raises
+        `Refusal` if none starts.
         """
-        worker = self._match(protocol) or self._start()
+        worker = (None if user is not None else self._match(protocol)) or self._start(user)
         if worker is None:
             raise self._no_worker()
+        return worker
+
+    async def take(self, worker: Worker, protocol: str, release: str) -> Worker:
+        """The worker, once it is ready.
+
+        Raises `Refusal`: `version` if it speaks another protocol, `no_worker` if it does not start.
+        """
         # Where cores are few the next worker's start would slow the one that begins to compute.
         asyncio.get_running_loop().call_later(_FILL_AFTER_S if _FEW_CORES else 0.0, self.fill)
         try:
@@ -108,22 +120,30 @@ class Workers:
             )
         return worker
 
-    def adopt(self, identity: str, pid: int, start_time: int, protocol: str) -> Worker:
+    def adopt(self, known: WorkerRecord) -> Worker:
         """Watch a claimed worker of the agent before this one; raises `OSError` if it has ended."""
-        worker = Worker(identity, pid, WorkerState.CLAIMED, self._exited, on_reach=self._on_reach)
-        if worker.start_time != start_time:
+        worker = Worker(
+            known.id, known.pid, WorkerState.CLAIMED, self._exited, on_reach=self._on_reach
+        )
+        if worker.start_time != known.start_time:
             worker.abandon()
-            raise ProcessLookupError(pid)
-        worker.protocol = protocol
+            raise ProcessLookupError(known.pid)
+        worker.protocol = known.protocol
+        worker.user = known.user
         self._all.add(worker)
         return worker
 
     def give_back(self, worker: Worker) -> None:
-        """Keep a worker that was taken but not claimed."""
-        if worker.state is WorkerState.WARM and len(self._spare) < max(1, self._keep_warm):
+        """Keep a worker that was taken but not claimed, unless its user is a session's now."""
+        room = len(self._spare) < max(1, self._keep_warm)
+        if worker.state is WorkerState.WARM and worker.user is None and room:
             self._spare.append(worker)
         else:
             worker.end("not needed")
+
+    def has_user(self, user: int | None) -> bool:
+        """Whether any worker that lives runs as this user of workers."""
+        return any(worker.user == user for worker in self._all)
 
     async def close(self, *, abandon_claimed: bool) -> None:
         """End every worker; those with a program may be left to end with it."""
@@ -150,12 +170,25 @@ class Workers:
             worker.end("another build of the worker is asked for")
         return None
 
-    def _start(self) -> Worker | None:
+    def _start(self, user: int | None = None) -> Worker | None:
+        """Start one, as this user, or as one that nobody has."""
+        users = self._sandbox.users
         try:
-            worker = Worker.start(self._arguments, self._environment, self._exited, self._on_reach)
+            if users is not None and user is None:
+                user = users.take()
+            worker = Worker.start(
+                self._arguments,
+                self._environment,
+                self._exited,
+                self._on_reach,
+                lambda: self._sandbox.enter(user),
+            )
         except OSError as error:
-            self._failed(f"{self._program} cannot be started: {error.strerror}")
+            if users is not None and not self.has_user(user):
+                users.release(user)
+            self._failed(f"{self._program} cannot be started: {error.strerror or error}")
             return None
+        worker.user = user
         self._all.add(worker)
         self._builds[worker] = self._build()
         return worker
@@ -173,6 +206,8 @@ class Workers:
     def _exited(self, worker: Worker) -> None:
         self._all.discard(worker)
         self._builds.pop(worker, None)
+        if self._sandbox.users is not None and not self.has_user(worker.user):
+            self._sandbox.users.release(worker.user)
         if worker in self._spare:
             self._spare.remove(worker)
             if not self._closing:

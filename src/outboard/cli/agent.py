@@ -13,6 +13,7 @@ from outboard.settings import load_settings
 
 _RUNTIME = "/run/outboard/agent"
 _LISTEN = "0.0.0.0:7861"
+_WORKER_USERS = "1879048192-1879113727"
 
 _EXAMPLES = """\
   outboard agent
@@ -30,6 +31,12 @@ def agent_command(words: list[str]) -> int:
     parser.add_argument("--state", metavar="FOLDER", help=f"its identity ({AGENT_STATE})")
     parser.add_argument("--runtime", metavar="FOLDER", help=f"its running state ({_RUNTIME})")
     parser.add_argument(
+        "--isolation", choices=("auto", "off"), help="of workers: what can be, or nothing (auto)"
+    )
+    parser.add_argument(
+        "--worker-users", metavar="FIRST-LAST", help=f"user ids for workers ({_WORKER_USERS})"
+    )
+    parser.add_argument(
         "--plaintext-data-plane",
         action="store_true",
         help="let programs and their data cross the network unencrypted",
@@ -43,6 +50,8 @@ def agent_command(words: list[str]) -> int:
         "address": "",
         "driver": "auto",
         "warm_workers": "1",
+        "isolation": "auto",
+        "worker_users": _WORKER_USERS,
     }
     chosen = {
         name: getattr(options, name) or settings.text(f"agent.{name}", default)

@@ -101,8 +101,11 @@ def driver(place: Place) -> Finding:
 
 def examined(place: Place) -> dict[str, Any]:
     """What a worker says of the driver; raises `AgentError` with the agent's words."""
-    setting = place.settings.text("agent.driver", "auto")
-    words = [sys.executable, "-P", "-s", "-m", "outboard.agent.examine", "--driver", setting]
+    words = [sys.executable, "-P", "-s", "-m", "outboard.agent.examine"]
+    words += ["--driver", place.settings.text("agent.driver", "auto")]
+    for name in ("isolation", "worker_users"):
+        if value := place.settings.text(f"agent.{name}", ""):
+            words += [f"--{name.replace('_', '-')}", value]
     sources = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     try:
         done = subprocess.run(
@@ -124,6 +127,16 @@ def examined(place: Place) -> dict[str, Any]:
         raise AgentError(str(told["error"]), str(told["hint"]))
     assert isinstance(told, dict)
     return told
+
+
+@check("isolation", AGENT, needs="driver")
+def isolation(place: Place) -> Finding:
+    """Workers, which do what programs make them do, have users and files of their own."""
+    lacks = examined(place)["isolation_lacks"]
+    if lacks:
+        hint = "run the agent as root, where it may mount: its unit, or a privileged container"
+        return warning("; ".join(lacks), hint)
+    return good("each session has a user of its own here, and its workers see no files of others")
 
 
 @check("gpu errors", AGENT, needs="driver")

@@ -22,7 +22,8 @@ from outboard.agent.driver import candidate_drivers
 from outboard.agent.epochs import Epochs
 from outboard.agent.gate import Gate
 from outboard.agent.inventory import Inventory, find_devices
-from outboard.agent.isolation import missing_isolation, raise_soft_limits, worker_environment
+from outboard.agent.isolation import raise_soft_limits, worker_environment
+from outboard.agent.sandbox import DEFAULT_USERS, Sandbox, prepare
 from outboard.agent.worker import Worker
 from outboard.agent.workers import Workers
 from outboard.controller.api import Api
@@ -53,7 +54,7 @@ def run_daemon(runtime: str, ready_fd: int | None) -> int:
         settings = load_settings()
         native = find_native_files()
         native.require_worker()
-        environment = worker_environment(cache_directory())
+        environment = worker_environment(None)
         inventory, passed_over = find_devices(
             native.worker,
             candidate_drivers(settings.driver, native),
@@ -62,7 +63,16 @@ def run_daemon(runtime: str, ready_fd: int | None) -> int:
         )
         for why in passed_over:
             log.info("driver passed over: %s", why)
-        pool = Pool(runtime, settings, native, inventory, environment, log_path)
+        sandbox = prepare(
+            settings.text("embedded.isolation", "auto"),
+            DEFAULT_USERS,
+            native.worker,
+            inventory.driver.path,
+            os.path.join(runtime, "view"),
+        )
+        if sandbox.users is None:
+            environment = worker_environment(cache_directory())
+        pool = Pool(runtime, settings, native, inventory, environment, sandbox, log_path)
         asyncio.run(pool.run(ready_fd))
     except OutboardError as error:
         log.error("the pool cannot start: %s", error.message)
@@ -86,8 +96,10 @@ class Pool:
         native: NativeFiles,
         inventory: Inventory,
         environment: dict[str, str],
+        sandbox: Sandbox,
         log_path: str | None,
     ) -> None:
+        self._sandbox = sandbox
         self._runtime = runtime
         self._settings = settings
         self._native = native
@@ -129,6 +141,7 @@ class Pool:
             self._settings.warm_workers,
             exited,
             agent.introduce,
+            self._sandbox,
         )
         self._remove_stale_session_files()
         path = pool_socket(self._runtime)
@@ -194,7 +207,7 @@ class Pool:
             "warm_workers": workers.warm_count,
             "worker_failure": workers.last_failure or None,
             "idle_s": self._settings.idle_s,
-            "missing_isolation": missing_isolation(),
+            "missing_isolation": self._sandbox.missing,
         }
 
     def _log_start(self, address: str) -> None:
@@ -207,7 +220,7 @@ class Pool:
             len(self._inventory.devices),
             self._runtime,
         )
-        log.info("isolation that this user cannot give: %s", "; ".join(missing_isolation()))
+        log.info("isolation that workers lack: %s", "; ".join(self._sandbox.missing))
 
 
 def _unlink_if_there(path: str) -> None:

@@ -42,6 +42,7 @@ class AgentProcess:
         words = [sys.executable, "-m", "outboard.agent", "--listen", self.listen]
         words += ["--state", self.folder / "state", "--runtime", self.folder / "run"]
         words += ["--driver", "software", "--warm-workers", "1", "--plaintext-data-plane"]
+        words += ["--isolation", "off"]  # the fake worker's interpreter lies anywhere
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(SOURCES),
@@ -212,7 +213,7 @@ def test_a_removed_node_ends_its_sessions(agent: AgentProcess) -> None:
 def test_a_stranger_is_not_adopted(agent: AgentProcess) -> None:
     running = Program(agent.controller.session("s-1", "a-1"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
-        stranger.connect(str(agent.folder / "run/agent.sock"))
+        stranger.connect(str(agent.folder / "run/calls/agent.sock"))
         stranger.send(json.dumps({"type": "adopt", "id": running.welcome["id"]}).encode())
         assert stranger.recv(100) == b""
     assert running.say(b"ping") == b"pong\n"

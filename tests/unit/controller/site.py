@@ -191,7 +191,8 @@ class Agent:
         words += ["--state", str(self.site.folder / self.name), "--driver", "software"]
         words += ["--runtime", str(self.site.folder / f"{self.name}.run")]
         if not self.site.real:
-            words.append("--plaintext-data-plane")  # the fake worker has no TLS
+            # The fake worker has no TLS, and its interpreter lies anywhere.
+            words += ["--plaintext-data-plane", "--isolation", "off"]
         with open(self.site.folder / f"{self.name}.log", "ab") as log:
             self.process = subprocess.Popen(
                 words, env={**self.site.environment, **environment}, stderr=log

@@ -144,7 +144,7 @@ def obey(command: socket.socket, page: Page) -> None:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if word != "--unconfined"]
     if "SOFTGPU_FAKE_FAIL" in os.environ:
         sys.exit(f"the driver does not work: {os.environ['SOFTGPU_FAKE_FAIL']}")
     if "--inventory" in arguments:

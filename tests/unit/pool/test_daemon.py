@@ -84,7 +84,7 @@ def test_no_warm_workers_is_a_choice(outboard: Outboard) -> None:
 
 def test_what_cannot_be_isolated_is_in_the_log(outboard: Outboard) -> None:
     outboard("gpus")
-    assert "isolation that this user cannot give: " in outboard.log()
+    assert "isolation that workers lack: " in outboard.log()
 
 
 def test_a_folder_that_cannot_be_written_is_said(outboard: Outboard) -> None:

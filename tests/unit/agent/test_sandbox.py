@@ -1,0 +1,136 @@
+"""What workers get when the agent is root: a user of their own, and nobody's files.
+
+SPDX-License-Identifier: Apache-2.0
+
+In place of a worker runs a script of the system's Python, which says what it can do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outboard.agent.isolation import spawn
+from outboard.agent.sandbox import DEFAULT_USERS, Sandbox, Users, prepare
+from outboard.errors import ConfigurationError
+
+_PYTHON = "/usr/bin/python3"
+_SCRIPT = """
+import json, os
+def outcome(call, *arguments):
+    try:
+        call(*arguments)
+        return "done"
+    except OSError as error:
+        return type(error).__name__
+print(json.dumps({
+    "ids": os.getresuid() + os.getresgid(), "groups": os.getgroups(),
+    "root": sorted(os.listdir("/")),
+    "devices": sorted(os.listdir("/dev")), "cwd": os.getcwd(),
+    "shadow": outcome(open, "/etc/shadow"), "home": outcome(os.listdir, "/home"),
+    "write usr": outcome(open, "/usr/x", "w"), "write root": outcome(open, "/x", "w"),
+    "write tmp": outcome(open, "/tmp/x", "w"), "write shm": outcome(open, "/dev/shm/x", "w"),
+    "signal": outcome(os.kill, OTHER, 0), "see": outcome(os.listdir, "/proc/OTHER"),
+    "self": outcome(os.listdir, "/proc/self/fd"), "become root": outcome(os.setuid, 0),
+    "mount": outcome(os.chroot, "/tmp"),
+}))
+"""
+
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access(_PYTHON, os.X_OK), reason="an agent that is root does this"
+)
+
+
+def made(folder: Path, users: str = DEFAULT_USERS) -> Sandbox:
+    return prepare("auto", users, _PYTHON, _PYTHON, str(folder / "view"))
+
+
+def said_inside(sandbox: Sandbox, uid: int, other: int) -> Any:
+    """What the script says inside the sandbox, with `other` as another session's worker."""
+    ours, theirs = os.pipe()
+    words = [_PYTHON, "-IS", "-c", _SCRIPT.replace("OTHER", str(other))]
+    pid = spawn(words, {}, None, theirs, lambda: sandbox.enter(uid))
+    os.close(theirs)
+    with os.fdopen(ours, encoding="utf-8") as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    assert text.startswith("{"), text
+    return json.loads(text)
+
+
+@as_root
+def test_a_worker_has_a_user_of_its_own_and_sees_nothing_of_others(tmp_path: Path) -> None:
+    sandbox = made(tmp_path)
+    assert sandbox.lacks == []
+    assert sandbox.users is not None
+    assert sandbox.worker_options == ["--own-files"]
+    other = subprocess.Popen(["sleep", "600"], user=sandbox.users.take())
+    try:
+        uid, gid = sandbox.users.take(), sandbox.users.group
+        before = os.listdir("/")
+        said = said_inside(sandbox, uid, other.pid)
+    finally:
+        other.kill()
+        other.wait()
+    assert said["ids"] == [uid] * 3 + [gid] * 3
+    assert {"home", "root", "var", "srv"}.isdisjoint(said["root"])
+    assert {"null", "shm", "urandom", "zero"} <= set(said["devices"])
+    assert {"kmsg", "mem", "console", "fuse"}.isdisjoint(said["devices"])
+    assert said["cwd"] == "/"
+    assert said["shadow"] == said["home"] == "FileNotFoundError"
+    assert said["write usr"] in ("PermissionError", "OSError")
+    assert said["write root"] in ("PermissionError", "OSError")
+    assert said["write tmp"] == said["write shm"] == said["self"] == "done"
+    assert said["signal"] == said["become root"] == said["mount"] == "PermissionError"
+    assert said["see"] == "FileNotFoundError"
+    # Nothing of it is left, or was ever seen, outside.
+    assert os.listdir("/") == before
+    assert os.listdir(tmp_path / "view") == []
+
+
+@as_root
+def test_what_cannot_be_seen_by_workers_is_found_out_before_there_are_any(tmp_path: Path) -> None:
+    worker = tmp_path / "worker"
+    worker.write_text("#!/bin/sh\n")
+    worker.chmod(0o700)
+    sandbox = prepare("auto", DEFAULT_USERS, str(worker), _PYTHON, str(tmp_path / "view"))
+    assert sandbox.users is None
+    assert "workers run as root" in sandbox.lacks[0]
+    assert "cannot be executed by others than its owner" in sandbox.lacks[0]
+
+
+@as_root
+def test_no_two_have_one_user_at_a_time(tmp_path: Path) -> None:
+    first = int(DEFAULT_USERS.partition("-")[0]) + 40000
+    users = Users(f"{first}-{first + 16}")
+    stranger = subprocess.Popen(["sleep", "600"], user=first + 5)
+    try:
+        taken = [users.take() for _ in range(15)]
+        assert sorted(taken) == [uid for uid in range(first + 1, first + 17) if uid != first + 5]
+        with pytest.raises(OSError, match="all 16 user ids of workers are taken"):
+            users.take()
+        users.release(first + 9)
+        assert users.take() == first + 9
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("text", ["", "1000", "2000-1990", "0-65535", "200000-200010", "a-b"])
+def test_a_range_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Users(text)
+
+
+def test_isolation_may_be_switched_off_and_says_so(tmp_path: Path) -> None:
+    sandbox = prepare("off", DEFAULT_USERS, sys.executable, sys.executable, str(tmp_path / "view"))
+    assert sandbox.worker_options == ["--unconfined"]
+    assert sandbox.lacks == ["all of it: isolation = off"]
+    with pytest.raises(ConfigurationError, match="isolation is 'on'"):
+        prepare("on", DEFAULT_USERS, sys.executable, sys.executable, str(tmp_path / "view"))
