@@ -55,6 +55,10 @@ class View:
         _checked("unshare", _libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC))
         _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
         _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
+        for path in _SCRATCH:
+            os.makedirs(place + path)
+            options = f"mode=1777,size={_SCRATCH_BYTES}"
+            _mount("tmpfs", place + path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
         for path in (*_SYSTEM, *_SETTINGS):
             self._show(path)
         for path in self._reads:
@@ -64,10 +68,6 @@ class View:
             self._show(path, writable=True)
         self._show("/sys", deep=False)
         self._show_processes()
-        for path in _SCRATCH:
-            os.makedirs(place + path)
-            options = f"mode=1777,size={_SCRATCH_BYTES}"
-            _mount("tmpfs", place + path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
         _mount("", place, "", _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
         # The old root is put over the new one, and taken off it: no folder is needed for it.
         os.chdir(place)

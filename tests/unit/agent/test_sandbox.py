@@ -37,6 +37,7 @@ print(json.dumps({
     "write usr": outcome(open, "/usr/x", "w"), "write root": outcome(open, "/x", "w"),
     "write tmp": outcome(open, "/tmp/x", "w"), "write shm": outcome(open, "/dev/shm/x", "w"),
     "signal": outcome(os.kill, OTHER, 0), "see": outcome(os.listdir, "/proc/OTHER"),
+    "calls": outcome(os.stat, "CALLS"), "write calls": outcome(open, "CALLS/x", "w"),
     "self": outcome(os.listdir, "/proc/self/fd"), "become root": outcome(os.setuid, 0),
     "mount": outcome(os.chroot, "/tmp"),
 }))
@@ -48,13 +49,17 @@ as_root = pytest.mark.skipif(
 
 
 def made(folder: Path, users: str = DEFAULT_USERS) -> Sandbox:
-    return prepare("auto", users, _PYTHON, _PYTHON, str(folder / "view"))
+    calls = folder / "calls"
+    calls.mkdir()
+    calls.chmod(0o711)
+    return prepare("auto", users, _PYTHON, _PYTHON, str(folder / "view"), [str(calls)])
 
 
-def said_inside(sandbox: Sandbox, uid: int, other: int) -> Any:
+def said_inside(sandbox: Sandbox, uid: int, other: int, calls: Path) -> Any:
     """What the script says inside the sandbox, with `other` as another session's worker."""
     ours, theirs = os.pipe()
-    words = [_PYTHON, "-IS", "-c", _SCRIPT.replace("OTHER", str(other))]
+    script = _SCRIPT.replace("OTHER", str(other)).replace("CALLS", str(calls))
+    words = [_PYTHON, "-IS", "-c", script]
     pid = spawn(words, {}, None, theirs, lambda: sandbox.enter(uid))
     os.close(theirs)
     with os.fdopen(ours, encoding="utf-8") as pipe:
@@ -74,7 +79,7 @@ def test_a_worker_has_a_user_of_its_own_and_sees_nothing_of_others(tmp_path: Pat
     try:
         uid, gid = sandbox.users.take(), sandbox.users.group
         before = os.listdir("/")
-        said = said_inside(sandbox, uid, other.pid)
+        said = said_inside(sandbox, uid, other.pid, tmp_path / "calls")
     finally:
         other.kill()
         other.wait()
@@ -86,7 +91,8 @@ def test_a_worker_has_a_user_of_its_own_and_sees_nothing_of_others(tmp_path: Pat
     assert said["shadow"] == said["home"] == "FileNotFoundError"
     assert said["write usr"] in ("PermissionError", "OSError")
     assert said["write root"] in ("PermissionError", "OSError")
-    assert said["write tmp"] == said["write shm"] == said["self"] == "done"
+    assert said["write calls"] in ("PermissionError", "OSError")
+    assert said["write tmp"] == said["write shm"] == said["self"] == said["calls"] == "done"
     assert said["signal"] == said["become root"] == said["mount"] == "PermissionError"
     assert said["see"] == "FileNotFoundError"
     # Nothing of it is left, or was ever seen, outside.
