@@ -20,6 +20,7 @@ PYTHON = Path(sys.prefix) / "bin/python"
 CASES = {
     "forked_before_cuda": 0,
     "spawned_after_cuda": 0,
+    "arrays_in_two_processes": 0,
     "forked_loaders_beside_cuda": 0,
     "forked_child_that_calls_cuda": 0,
     "many_threads": 0,

@@ -69,6 +69,34 @@ def in_children(method: str) -> None:
     check(5)
 
 
+def borrower(memory: bytes, ready: bytes, answers: multiprocessing.queues.Queue[int]) -> None:
+    runtime = cp.cuda.runtime
+    address = runtime.ipcOpenMemHandle(memory)
+    lent = cp.cuda.UnownedMemory(address, COUNT * 4, None)
+    values = cp.ndarray((COUNT,), cp.int32, cp.cuda.MemoryPointer(lent, 0))
+    runtime.streamWaitEvent(cp.cuda.get_current_stream().ptr, runtime.ipcOpenEventHandle(ready))
+    STEP((COUNT // 128,), (128,), (values, np.int32(COUNT), np.int32(1)))
+    answers.put(int(values.sum()))
+    runtime.ipcCloseMemHandle(address)
+
+
+def arrays_in_two_processes() -> None:
+    """By the runtime's functions, as frameworks send their tensors."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    values = stepped(0)
+    ready = cp.cuda.Event(disable_timing=True, interprocess=True)
+    ready.record()
+    memory = cp.cuda.runtime.ipcGetMemHandle(values.data.mem.ptr)
+    event = cp.cuda.runtime.ipcGetEventHandle(ready.ptr)
+    process = context.Process(target=borrower, args=(memory, event, answers))
+    process.start()
+    found = answers.get()
+    process.join()
+    assert found == int(values.sum()) == 3 * expected(0) + COUNT
+    print("shared:", found, process.exitcode)
+
+
 def forked_before_cuda() -> None:
     in_children("fork")
 
@@ -180,6 +208,7 @@ CASES = {
     for case in (
         forked_before_cuda,
         spawned_after_cuda,
+        arrays_in_two_processes,
         forked_loaders_beside_cuda,
         forked_child_that_calls_cuda,
         many_threads,
