@@ -99,7 +99,7 @@ int main(int argc, char** argv) {
   program.expect(download(small, kSmall) == std::vector<int>(kSmall, 21), "in small memory too");
   program.expect(download(beside, kSmall) == std::vector<int>(kSmall, 9), "and nothing beside it");
   program.save(worked);
-  CHECK(cuMemcpyHtoD(small, std::vector<int>(kSmall, 123).data(), kSmall * sizeof(int)));
+  upload_to(small, std::vector<int>(kSmall, 123).data(), kSmall * sizeof(int));
   child.step();
   child.await_step();
   program.expect(child.wait() == 0, "the other process is content");
