@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <map>
@@ -25,7 +26,7 @@ using Name = std::array<uint8_t, 16>;
 struct Registry {
   std::mutex mutex;
   Name process{};
-  int listener = -1;
+  int answers = -1;
   std::map<std::pair<SharedKind, uint64_t>, Name> tokens;  // by object
   std::map<std::pair<SharedKind, Name>, Shared> shared;
 };
@@ -50,11 +51,14 @@ socklen_t address_of(const Name& process, sockaddr_un* address) {
   return static_cast<socklen_t>(to - reinterpret_cast<char*>(address));
 }
 
-bool send_place(int socket, const SharedPlace& place) {
+void send_place(int socket, const sockaddr_un& to, socklen_t length, const SharedPlace& place) {
   SharedPlace copy = place;
+  sockaddr_un address = to;
   iovec part{&copy, sizeof copy};
   alignas(cmsghdr) char rights[CMSG_SPACE(sizeof(int))] = {};
   msghdr message{};
+  message.msg_name = &address;
+  message.msg_namelen = length;
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   if (place.fd >= 0) {
@@ -66,7 +70,8 @@ bool send_place(int socket, const SharedPlace& place) {
     header->cmsg_len = CMSG_LEN(sizeof(int));
     std::memcpy(CMSG_DATA(header), &place.fd, sizeof(int));
   }
-  return sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof copy;
+  // Whoever does not read must not hold up the others.
+  sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 bool receive_place(int socket, SharedPlace* place) {
@@ -86,53 +91,42 @@ bool receive_place(int socket, SharedPlace* place) {
   return count == sizeof *place && place->fd >= 0;
 }
 
-/// A process that stops in the middle must not hold up the other.
-void set_limit(int socket) {
-  timeval limit{10, 0};
-  setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-}
-
-void answer(int socket) {
-  SharedHandle handle;
-  if (recv(socket, &handle, sizeof handle, 0) != sizeof handle) return;
-  std::lock_guard lock(registry().mutex);
-  auto found = registry().shared.find({handle.kind, handle.token});
-  std::optional<SharedPlace> place;
-  if (found != registry().shared.end()) place = found->second();
-  send_place(socket, place.value_or(SharedPlace{}));
-}
-
-void serve(int listener) {
+void serve(int socket) {
   for (;;) {
-    int socket = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    if (socket < 0) continue;
-    set_limit(socket);
-    answer(socket);
-    close(socket);
+    SharedHandle handle;
+    sockaddr_un from{};
+    socklen_t length = sizeof from;
+    ssize_t count =
+        recvfrom(socket, &handle, sizeof handle, 0, reinterpret_cast<sockaddr*>(&from), &length);
+    if (count < 0 && errno != EINTR) return;  // the program has closed what it does not know
+    if (count != sizeof handle) continue;
+    std::lock_guard lock(registry().mutex);
+    auto found = registry().shared.find({handle.kind, handle.token});
+    std::optional<SharedPlace> place;
+    if (found != registry().shared.end()) place = found->second();
+    send_place(socket, from, length, place.value_or(SharedPlace{}));
   }
 }
 
 /// With the lock held.
 bool start(Registry& r) {
-  if (r.listener >= 0) return true;
+  if (r.answers >= 0) return true;
   sockaddr_un address;
   if (getrandom(r.process.data(), r.process.size(), 0) != static_cast<ssize_t>(r.process.size())) {
     return false;
   }
-  int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  int answers = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   socklen_t length = address_of(r.process, &address);
-  if (listener < 0 || bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
-      listen(listener, 64) != 0) {
-    if (listener >= 0) close(listener);
+  if (answers < 0 || bind(answers, reinterpret_cast<sockaddr*>(&address), length) != 0) {
+    if (answers >= 0) close(answers);
     return false;
   }
-  r.listener = listener;
+  r.answers = answers;
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread(serve, listener).detach();
+  std::thread(serve, answers).detach();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return true;
 }
@@ -164,13 +158,19 @@ CUresult share(SharedKind kind, uint64_t object, Shared what, SharedHandle* hand
 CUresult obtain(const SharedHandle& handle, SharedPlace* place) {
   sockaddr_un address;
   socklen_t length = address_of(handle.process, &address);
-  int connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-  if (connection < 0) return CUDA_ERROR_OPERATING_SYSTEM;
-  set_limit(connection);
-  bool obtained = connect(connection, reinterpret_cast<sockaddr*>(&address), length) == 0 &&
-                  send(connection, &handle, sizeof handle, MSG_NOSIGNAL) == sizeof handle &&
-                  receive_place(connection, place);
-  close(connection);
+  int question = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (question < 0) return CUDA_ERROR_OPERATING_SYSTEM;
+  timeval limit{10, 0};  // for a process that is stopped
+  setsockopt(question, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  setsockopt(question, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  // A name of its own, chosen by the system, for the answer. A worker may send, but not connect.
+  sockaddr_un own{};
+  own.sun_family = AF_UNIX;
+  bool obtained = bind(question, reinterpret_cast<sockaddr*>(&own), sizeof own.sun_family) == 0 &&
+                  sendto(question, &handle, sizeof handle, MSG_NOSIGNAL,
+                         reinterpret_cast<sockaddr*>(&address), length) == sizeof handle &&
+                  receive_place(question, place);
+  close(question);
   return obtained ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
