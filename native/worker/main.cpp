@@ -84,7 +84,7 @@ int run(int argc, char** argv) {
   restrict_process();
   for (const auto& [name, value] : options.environment) ::setenv(name.c_str(), value.c_str(), 1);
   Control control(UniqueFd(options.control_fd), options.agent_socket, options.id);
-  Control* agent = options.inventory ? nullptr : &control;
+  Control* agent = options.inventory || options.rehearsal ? nullptr : &control;
   DeviceText text;
   if (agent && !text.capture_stdout()) return fail(agent, "no file in memory for device printf");
   // Before the driver: it and every thread that it starts are inside.
@@ -95,6 +95,10 @@ int run(int argc, char** argv) {
     return fail(agent, options.driver + " does not start: " + error_name(*driver, result));
   }
   if (options.inventory) return print_inventory(*driver);
+  if (options.rehearsal) {
+    if (!warm(*driver, {0}).empty()) return exit_ended;
+    return fail(nullptr, options.driver + " makes no context on its first device");
+  }
   const auto context_bytes = warm(*driver, options.warm_devices);
   int version = 0;
   driver->cuDriverGetVersion(&version);

@@ -52,8 +52,10 @@ bool read_value(const std::string& name, const std::string& value, Options* opti
 bool read_options(int argc, char** argv, Options* options, std::string* error) {
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--inventory" || name == "--unconfined" || name == "--own-files") {
+    if (name == "--inventory" || name == "--rehearse" || name == "--unconfined" ||
+        name == "--own-files") {
       if (name == "--inventory") options->inventory = true;
+      if (name == "--rehearse") options->rehearsal = true;
       if (name == "--unconfined") options->confined = false;
       if (name == "--own-files") options->own_files = true;
       continue;
@@ -66,8 +68,9 @@ bool read_options(int argc, char** argv, Options* options, std::string* error) {
   }
   if (options->driver.empty()) {
     *error = "--driver PATH is needed";
-  } else if (!options->inventory && (options->control_fd < 0 || options->id.empty())) {
-    *error = "--control-fd N and --id HEX32 are needed, or --inventory";
+  } else if (!options->inventory && !options->rehearsal &&
+             (options->control_fd < 0 || options->id.empty())) {
+    *error = "--control-fd N and --id HEX32 are needed, or --inventory or --rehearse";
   } else {
     return true;
   }

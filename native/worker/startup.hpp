@@ -15,6 +15,7 @@ namespace outboard::worker {
 struct Options {
   std::string driver;  ///< absolute path
   bool inventory = false;
+  bool rehearsal = false;  ///< see whether the driver starts, and no more
   int control_fd = -1;
   std::string id;
   std::string agent_socket;  ///< where a worker that lost its agent calls the next one

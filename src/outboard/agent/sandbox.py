@@ -2,8 +2,8 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-What is possible is tried once, at the start, by a child that does it and looks whether a worker
-could live there. The rest a worker does itself, and it needs no privilege: confinement.cpp.
+What is possible is tried once, at the start, by a worker that starts its driver there. The rest a
+worker does itself, and it needs no privilege: confinement.cpp.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import select
+import signal
 import stat
+import time
 from collections.abc import Sequence
 
+from outboard.agent.isolation import spawn, worker_environment
 from outboard.agent.view import View, gpu_devices
 from outboard.errors import ConfigurationError
 
@@ -22,6 +26,7 @@ DEFAULT_USERS = "1879048192-1879113727"
 SETTINGS = ("auto", "off")
 
 _FEWEST_USERS = 16
+_REHEARSAL_TIMEOUT_S = 60.0
 _PRIO_USER = 2
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION = 1
@@ -118,50 +123,55 @@ def prepare(
         return Sandbox(lacks=["all of it: isolation = off"], off=True)
     if os.geteuid() != 0:
         return Sandbox(lacks=_unprivileged())
-    ids = Users(users)
-    os.makedirs(place, mode=0o700, exist_ok=True)
-    needed = [os.path.dirname(worker), os.path.dirname(driver), *reads]
-    needed.append(os.path.dirname(os.path.realpath(driver)))
-    best, less = Sandbox(ids, View(place, needed)), Sandbox(ids)
-    uid = ids.take()
-    trouble = _trouble(best, uid, worker, driver)
-    trouble_of_user = trouble and _trouble(less, uid, worker, driver)
-    ids.release(uid)
-    if not trouble:
-        return best
-    # What does not go together may go alone.
-    if not trouble_of_user:
-        return Sandbox(ids, None, [f"workers have no file system of their own ({trouble})"])
-    return Sandbox(lacks=[f"workers run as root ({trouble_of_user})", *_unprivileged()])
+    ladder = [Sandbox(lacks=_unprivileged())]
+    if os.geteuid() == 0:
+        ids = Users(users)
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        folders = [os.path.dirname(path) for path in (worker, driver, os.path.realpath(driver))]
+        alone = Sandbox(ids, lacks=["workers have no file system of their own"])
+        as_root = Sandbox(lacks=["workers run as root", *_unprivileged()])
+        ladder = [Sandbox(ids, View(place, [*folders, *reads])), alone, as_root]
+    why: list[str] = []
+    for sandbox in ladder:
+        trouble = _rehearse(sandbox, worker, driver)
+        if not trouble:
+            sandbox.lacks += why
+            return sandbox
+        why = [f"because: {trouble}"]
+    return Sandbox(lacks=["all of it", *why], off=True)
 
 
-def _trouble(sandbox: Sandbox, uid: int, worker: str, driver: str) -> str:
-    """Why a worker could not live there; empty if it could."""
+def _rehearse(sandbox: Sandbox, worker: str, driver: str) -> str:
+    """Have a worker start its driver inside; returns why it cannot, or nothing."""
+    uid = None if sandbox.users is None else sandbox.users.take()
+    words = [worker, "--driver", driver, "--rehearse", *sandbox.worker_options]
     ours, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        said = "it ended"
-        try:
-            sandbox.enter(uid)
-            said = _lacking(worker, driver)
-        except OSError as error:
-            said = error.strerror or str(error)
-        finally:
-            os.write(theirs, said.encode())
-            os._exit(0)
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as pipe:
-        said = pipe.read().decode("utf-8", "replace")
-    os.waitpid(child, 0)
-    return said
+    try:
+        pid = spawn(words, worker_environment(None), None, theirs, lambda: sandbox.enter(uid))
+    finally:
+        os.close(theirs)
+    said = _words_of(pid, ours)
+    _, status = os.waitpid(pid, 0)
+    if sandbox.users is not None:
+        sandbox.users.release(uid)
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return "" if status == 0 else (lines[-1][:400] if lines else "a worker ended without a word")
 
 
-def _lacking(worker: str, driver: str) -> str:
-    if not os.access(worker, os.X_OK):
-        return f"{worker} cannot be executed by others than its owner"
-    if not os.access(driver, os.R_OK):
-        return f"{driver} cannot be read by others than its owner"
-    return ""
+def _words_of(pid: int, pipe: int) -> bytes:
+    """What a process says until it ends, which it is made to in time."""
+    said = b""
+    until_s = time.monotonic() + _REHEARSAL_TIMEOUT_S
+    with os.fdopen(pipe, "rb", buffering=0) as stream:
+        while True:
+            left_s = until_s - time.monotonic()
+            if not select.select([stream], [], [], max(0.0, left_s))[0]:
+                os.kill(pid, signal.SIGKILL)
+                return b"its driver was not ready in time"
+            more = stream.read(4096)
+            if not more:
+                return said
+            said = (said + more)[-8192:]
 
 
 def _unprivileged() -> list[str]:

@@ -21,6 +21,7 @@ from outboard.agent.sandbox import DEFAULT_USERS, Sandbox, Users, prepare
 from outboard.errors import ConfigurationError
 
 _PYTHON = "/usr/bin/python3"
+_WORKER = "/usr/bin/true"
 _SCRIPT = """
 import json, os
 def outcome(call, *arguments):
@@ -52,7 +53,7 @@ def made(folder: Path, users: str = DEFAULT_USERS) -> Sandbox:
     calls = folder / "calls"
     calls.mkdir()
     calls.chmod(0o711)
-    return prepare("auto", users, _PYTHON, _PYTHON, str(folder / "view"), [str(calls)])
+    return prepare("auto", users, _WORKER, _WORKER, str(folder / "view"), [str(calls)])
 
 
 def said_inside(sandbox: Sandbox, uid: int, other: int, calls: Path) -> Any:
@@ -101,14 +102,24 @@ def test_a_worker_has_a_user_of_its_own_and_sees_nothing_of_others(tmp_path: Pat
 
 
 @as_root
-def test_what_cannot_be_seen_by_workers_is_found_out_before_there_are_any(tmp_path: Path) -> None:
+def test_a_worker_that_cannot_live_inside_lives_outside_and_that_is_said(tmp_path: Path) -> None:
     worker = tmp_path / "worker"
-    worker.write_text("#!/bin/sh\n")
-    worker.chmod(0o700)
-    sandbox = prepare("auto", DEFAULT_USERS, str(worker), _PYTHON, str(tmp_path / "view"))
+    worker.write_text("#!/bin/sh\necho a reason >&2\n[ $(id -u) = 0 ]\n")
+    worker.chmod(0o755)
+    sandbox = prepare("auto", DEFAULT_USERS, str(worker), _WORKER, str(tmp_path / "view"))
     assert sandbox.users is None
-    assert "workers run as root" in sandbox.lacks[0]
-    assert "cannot be executed by others than its owner" in sandbox.lacks[0]
+    assert sandbox.worker_options == []
+    assert sandbox.lacks[0] == "workers run as root"
+    assert sandbox.lacks[-1].startswith("because: ")
+
+
+def test_a_worker_that_never_starts_confined_is_not_confined(tmp_path: Path) -> None:
+    worker = tmp_path / "worker"
+    worker.write_text("#!/bin/sh\necho no driver can live here >&2\nexit 1\n")
+    worker.chmod(0o755)
+    sandbox = prepare("auto", DEFAULT_USERS, str(worker), _WORKER, str(tmp_path / "view"))
+    assert sandbox.worker_options == ["--unconfined"]
+    assert sandbox.lacks == ["all of it", "because: no driver can live here"]
 
 
 @as_root
