@@ -168,4 +168,5 @@ _DESCRIBED = Statement(
     .join(nodes, nodes.c.name == devices.c.node)
     .where(any_of("keys", devices.c.node, devices.c.idx)),
     "keys",
+    steady=True,
 )

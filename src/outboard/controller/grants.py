@@ -97,6 +97,7 @@ _CHOSEN = Statement(
     .join(nodes, nodes.c.name == devices.c.node)
     .where(any_of("keys", devices.c.node, devices.c.idx)),
     "keys",
+    steady=True,
 )
 
 

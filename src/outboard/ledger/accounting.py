@@ -171,7 +171,8 @@ _COUNT_AGAIN = (
 def close_usage(tx: Transaction, allocation: str, node: str) -> None:
     """No program of the allocation runs on the node any more: what nobody said the end of, ended
     now at the latest."""
-    tx.change(_CLOSE_USAGE, of_allocation=allocation, of_node=node, at_us=tx.now_us)
+    told = {"of_allocation": allocation, "of_node": node, "at_us": tx.now_us}
+    tx.later(_CLOSE_USAGE, told)
 
 
 _CLOSE_USAGE = Statement(

@@ -67,7 +67,7 @@ def renew(
     )
     for name in sorted(alive & set(programs)):
         if programs[name] != before[name]:
-            tx.change(_SET_PROGRAMS, of_allocation=name, count=programs[name])
+            tx.change(_SET_PROGRAMS, {"of_allocation": name, "count": programs[name]})
     return alive
 
 
@@ -140,7 +140,7 @@ def _begin_end(tx: Transaction, row: Any, actor: str, reason: str) -> bool:
         return False
     allocation = str(row.id)
     _set_state(tx, allocation, "ending", reason)
-    tx.change(_DROP_LEASE, of_allocation=allocation)
+    tx.later(_DROP_LEASE, {"of_allocation": allocation})
     _set_session(tx, row, "ending", reason, "" if actor == BY_RULE else actor)
     tx.audit(actor, "end", str(row.session), allocation=allocation, reason=reason)
     return True
@@ -315,14 +315,16 @@ _LOCK_DEVICES = Statement(locking(devices, any_of("keys", devices.c.node, device
 
 def _end_grants(tx: Transaction, going: Sequence[Any]) -> None:
     # A clock that was set back must not make a span that ends before it begins.
-    for grant in going:
-        tx.change(
-            _END_GRANT,
-            of_allocation=grant.allocation,
-            of_ordinal=grant.ordinal,
-            of_epoch=grant.epoch,
-            at_us=max(tx.now_us, grant.started_us),
-        )
+    ends = [
+        {
+            "of_allocation": grant.allocation,
+            "of_ordinal": grant.ordinal,
+            "of_epoch": grant.epoch,
+            "at_us": max(tx.now_us, grant.started_us),
+        }
+        for grant in going
+    ]
+    tx.later(_END_GRANT, *ends)
 
 
 _END_GRANT = Statement(
@@ -348,13 +350,8 @@ def _raise_epoch(tx: Transaction, row: Any) -> int:
 def _set_state(
     tx: Transaction, allocation: str, state: str, reason: str, ended_us: int | None = None
 ) -> None:
-    tx.change(
-        _SET_STATE,
-        of_allocation=allocation,
-        new_state=state,
-        new_reason=reason,
-        new_ended_us=ended_us,
-    )
+    told = {"of_allocation": allocation, "new_state": state, "new_reason": reason}
+    tx.later(_SET_STATE, {**told, "new_ended_us": ended_us})
 
 
 _SET_STATE = Statement(
@@ -381,9 +378,9 @@ def _set_session(
         "new_ended_us": tx.now_us if state == "ended" else None,
     }
     if ended_by is None:
-        tx.change(_SET_SESSION, **told)
+        tx.later(_SET_SESSION, told)
     else:
-        tx.change(_SET_SESSION_ENDING, **told, new_ended_by=ended_by)
+        tx.later(_SET_SESSION_ENDING, {**told, "new_ended_by": ended_by})
     tx.changed("session", str(row.session))
 
 

@@ -39,6 +39,7 @@ _ATTEMPTS = 10
 _FIRST_PAUSE_S = 0.002
 _MOST_TOGETHER = 64  # bounds how long the first waits for the last
 _FRESH_S = 1.0
+_MOST_PREPARED = 500
 _STATEMENT_TIMEOUT_S = 10  # also bounds how long a hole in the ids of `changes` may last
 _STALLED_S = 5  # a controller that stopped inside of a transaction keeps others so long
 _RETRIED = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
@@ -63,6 +64,10 @@ _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
 Work = Callable[[Transaction], Result]
+
+
+class _Spoilt(Exception):
+    """What the ledger refused cannot be undone alone: each has to go by itself."""
 
 
 class Outcome(Generic[Result]):
@@ -167,7 +172,11 @@ class Database:
         """Everything that is queued, in one commit; what fails by itself undoes itself alone."""
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_TOGETHER))]
         try:
-            self._write_together(batch)
+            try:
+                self._write_together(batch)
+            except _Spoilt:
+                for item in batch:
+                    self._write_alone(item)
         except BaseException as error:
             # The transaction is gone, and with it all that was done in it.
             for item in batch:
@@ -175,6 +184,12 @@ class Database:
         finally:
             for item in batch:
                 item.over = True
+
+    def _write_alone(self, item: Outcome[Any]) -> None:
+        try:
+            self._write_together([item])
+        except Exception as error:
+            item.error = error
 
     def _write_together(self, batch: Sequence[Outcome[Any]]) -> None:
         for attempt in range(_ATTEMPTS):
@@ -202,21 +217,17 @@ class Database:
     def _write_one(
         self, connection: sa.Connection, item: Outcome[Any], clock: Clock, *, alone: bool
     ) -> None:
-        if alone:
-            item.value = _change(connection, item.work, clock)
-            return
-        # By hand: SQLAlchemy's nested transactions cost as much as five statements of the work.
-        connection.exec_driver_sql("SAVEPOINT alone")
+        tx = Transaction(connection, clock, with_others=not alone)
         try:
-            item.value = _change(connection, item.work, clock)
+            item.value = item.work(tx)
+            tx.flush()
         except Exception as error:
-            if isinstance(error, OperationalError) or getattr(
-                error, "connection_invalidated", False
-            ):
+            if alone or isinstance(error, OperationalError):
                 raise  # the whole transaction may be undone: a full disk, a deadlock
-            connection.exec_driver_sql("ROLLBACK TO alone")
+            if isinstance(error, DBAPIError) and not tx.saved:
+                raise _Spoilt from error
+            tx.undo()
             item.error = error
-        connection.exec_driver_sql("RELEASE alone")
 
     def _commit(self, connection: sa.Connection) -> None:
         connection.commit()
@@ -242,13 +253,6 @@ class Database:
             raise
         except sa.exc.TimeoutError as error:
             raise _unavailable(error) from error
-
-
-def _change(connection: sa.Connection, work: Work[Result], clock: Clock) -> Result:
-    transaction = Transaction(connection, clock)
-    result = work(transaction)
-    transaction.flush()
-    return result
 
 
 def _begin_writing(connection: sa.Connection) -> int | None:
@@ -298,9 +302,15 @@ def _postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         connect_args={"connect_timeout": 5},
     )
 
+    from psycopg.types.numeric import Int8Dumper
+
     @sa.event.listens_for(engine, "connect")
-    def prepare(connection: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
+    def prepare(connection: sa.engine.interfaces.DBAPIConnection, record: Any) -> None:
         cursor = connection.cursor()
+        # One type for all whole numbers, so that a statement is prepared once.
+        driver: Any = record.driver_connection
+        driver.adapters.register_dumper(int, Int8Dumper)
+        driver.prepared_max = _MOST_PREPARED
         cursor.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_STALLED_S}s'")
         cursor.close()

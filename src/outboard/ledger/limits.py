@@ -113,7 +113,7 @@ def set_limit(
 def _one_at_a_time(tx: Transaction) -> None:
     """Whoever makes counters and whoever sets limits wait for each other: else a counter could be
     made from the limits of before while a new one looks for counters to apply to."""
-    if tx.connection.dialect.name == "postgresql":
+    if tx.dialect == "postgresql":
         tx.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIMITS_LOCK)))
 
 
@@ -190,7 +190,7 @@ def count(tx: Transaction, counters: Counters, more: Use) -> None:
     )
     if not overhanging:
         amounts = {f"more_{kind}": more.of(kind) for kind in COUNTED}
-        tx.change(_COUNT, subjects=subjects, **amounts)
+        tx.later(_COUNT, {"subjects": subjects, **amounts})
         return
     limit = {(found.subject, found.kind): found.value for found in in_force(tx, subjects)}
     changed = []

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from outboard.errors import Forbidden, LimitReached, NotFound
 from outboard.ledger import limits
 from outboard.ledger.nodes import NEWEST_BASE
-from outboard.ledger.rows import Row, any_of, insert, insert_new, locked, locking
+from outboard.ledger.rows import Row, any_of, insert, locked, locking
 from outboard.ledger.schema import (
     allocations,
     devices,
@@ -94,7 +94,9 @@ def submit(tx: Transaction, request: Request) -> Ask:
     Raises `Forbidden` for a disabled user or somebody else's id, `LimitReached` for what the
     limits of priority and pools, or limits of use on an idle pool, would never allow.
     """
-    ask, _ = _enter(tx, request)
+    ask, applicant = _enter(tx, request)
+    if applicant is not None:
+        _insert(tx, request)
     return ask
 
 
@@ -106,27 +108,33 @@ def submit_for(
     Where a limit is in the way it waits until its user has ended something. Raises as `submit`.
     """
     ask, applicant = _enter(tx, request)
-    if ask.state != "waiting" or not chosen:
-        return ask
-    try:
-        if applicant is None:
-            return grant(tx, request.id, chosen, terms)
-        return _grant(tx, request, applicant, chosen, terms)
-    except LimitReached:
-        return ask
+    outcome: Granted | Ask | Lost = ask
+    if ask.state == "waiting" and chosen:
+        try:
+            if applicant is None:
+                return grant(tx, request.id, chosen, terms)
+            outcome = _grant(tx, request, applicant, chosen, terms, new=True)
+        except LimitReached:
+            pass
+    if applicant is not None and not isinstance(outcome, Granted):
+        _insert(tx, request)
+    return outcome
+
+
+def _insert(tx: Transaction, request: Request, **more: object) -> None:
+    """The new request exists from here on: nobody else can have made it since, there being one
+    writer."""
+    insert(tx, requests, [{**_row(request, tx.now_us), **more}])
+    tx.changed("request", request.id)
 
 
 def _enter(tx: Transaction, request: Request) -> tuple[Ask, _Applicant | None]:
-    """The request and, if it is new, who asks."""
+    """The request and, if it is new and still to be inserted, who asks."""
     applicant = _admitted(tx, request)
     if applicant is not None:
-        row = _row(request, tx.now_us)
-        if insert_new(tx, requests, [row]):
-            tx.changed("request", request.id)
-            until_us = row["wait_until_us"]
-            assert until_us is None or isinstance(until_us, int)
-            return Ask(request, "waiting", "", tx.now_us, tx.now_us, until_us), applicant
-    before = _find(tx, request.id)  # perhaps somebody else's copy of it was faster
+        until_us = _wait_until(request, tx.now_us)
+        return Ask(request, "waiting", "", tx.now_us, tx.now_us, until_us), applicant
+    before = _find(tx, request.id)
     assert before is not None
     if before.request.user != request.user:
         raise Forbidden("this request's id is somebody else's", "make a new id")
@@ -195,8 +203,11 @@ def _grant(
     applicant: _Applicant,
     chosen: Sequence[GrantedDevice],
     terms: Terms,
+    *,
+    new: bool = False,
 ) -> Granted | Lost:
-    """Grant to a request that waits and is this transaction's to change."""
+    """Grant to a request that waits and is this transaction's to change; a `new` one is inserted
+    with its grant."""
     total = limits.Use(len(chosen), sum(device.share_bytes for device in chosen), 1)
     counters = limits.lock_counters(tx, applicant.subjects)
     refused = limits.refusal(counters, total)
@@ -219,6 +230,11 @@ def _grant(
         "active",
         asked.uid,
     )
+    if new:
+        _insert(tx, asked, state="granted", finished_us=tx.now_us)
+    else:
+        tx.later(_SET_GRANTED, {"request": asked.id, "now_us": tx.now_us})
+        tx.changed("request", asked.id)
     _write_grant(tx, asked, applicant.groups, made, terms)
     return made
 
@@ -275,9 +291,13 @@ _DEVICES = Statement(
 def add_granted(tx: Transaction, more: Sequence[tuple[str, int, int]]) -> None:
     """Change devices' counters by (node, index, bytes), locked in the order of their keys; the
     counter's CHECK refuses what must never be."""
-    for node, index, amount in sorted(more):
-        tx.change(_ADD, of_node=node, of_index=index, more_bytes=amount)
-        tx.changed("device", f"{node}/{index}")
+    told = [
+        {"of_node": node, "of_index": index, "more_bytes": amount}
+        for node, index, amount in sorted(more)
+    ]
+    tx.later(_ADD, *told)
+    for one in told:
+        tx.changed("device", f"{one['of_node']}/{one['of_index']}")
 
 
 _ADD = Statement(
@@ -321,8 +341,6 @@ def _write_grant(
     insert_grants(tx, allocation, asked.user, made.epoch, made.devices)
     insert(tx, leases, [lease])
     insert(tx, sessions, [session])
-    tx.change(_SET_GRANTED, request=asked.id, now_us=now)
-    tx.changed("request", asked.id)
     tx.changed("session", made.session)
     what = [[device.node, device.index, device.share_bytes] for device in made.devices]
     origin = asked.host or ""
@@ -479,8 +497,11 @@ def _check(request: Request, found: Iterable[limits.Limit]) -> None:
             )
 
 
+def _wait_until(request: Request, now_us: int) -> int | None:
+    return None if request.wait_s is None else now_us + int(request.wait_s * SECOND_US)
+
+
 def _row(request: Request, now_us: int) -> Row:
-    wait = request.wait_s
     return {
         "id": request.id,
         "user_name": request.user,
@@ -503,7 +524,7 @@ def _row(request: Request, now_us: int) -> Row:
         "wanted_us": None if request.wanted_s is None else int(request.wanted_s * SECOND_US),
         "created_us": now_us,
         "seen_us": now_us,
-        "wait_until_us": None if wait is None else now_us + int(wait * SECOND_US),
+        "wait_until_us": _wait_until(request, now_us),
     }
 
 

@@ -27,8 +27,8 @@ def insert_new(tx: Transaction, table: sa.Table, rows: Sequence[Row]) -> int:
     that insert the same key."""
     if not rows:
         return 0
-    statement = _inserting(table, tx.connection.dialect.name, tuple(rows[0]))
-    return statement.change(tx.connection, *(_plain(table, row) for row in rows))
+    statement = _inserting(table, tx.dialect, tuple(rows[0]))
+    return tx.change(statement, *(_plain(table, row) for row in rows))
 
 
 def _plain(table: sa.Table, row: Row) -> Row:
@@ -61,9 +61,7 @@ def locked(
 def insert(tx: Transaction, table: sa.Table, rows: Sequence[Row]) -> None:
     """Insert rows that have the same columns; their keys are known before."""
     if rows:
-        _plain_insert(table, tuple(rows[0])).change(
-            tx.connection, *(_plain(table, row) for row in rows)
-        )
+        tx.later(_plain_insert(table, tuple(rows[0])), *(_plain(table, row) for row in rows))
 
 
 @functools.cache

@@ -1,6 +1,9 @@
 """One transaction on the ledger: its connection, its time, what it will have changed.
 
 SPDX-License-Identifier: Apache-2.0
+
+Changes whose outcome nobody needs to know are put off, and written together: at the end, or before
+something that may see them is read. PostgreSQL takes them as one statement.
 """
 
 from __future__ import annotations
@@ -12,15 +15,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from outboard.ledger.schema import audit, changes
-from outboard.ledger.statements import Statement
+from outboard.ledger.statements import Parameters, Statement, change_all
 
 
 class Transaction:
     """What the ledger's operations work on. Changes and audit lines are written at its end."""
 
-    def __init__(self, connection: sa.Connection, clock: Callable[[sa.Connection], int]) -> None:
-        self.connection = connection
+    def __init__(
+        self,
+        connection: sa.Connection,
+        clock: Callable[[sa.Connection], int],
+        *,
+        with_others: bool = False,
+    ) -> None:
+        """Goes `with_others` if it is to be undone alone should it fail."""
+        self._connection = connection
         self._clock = clock
+        self._saves = with_others
+        self.saved = False
+        self._later: list[tuple[Statement, Parameters]] = []
+        self._written: dict[str, Statement] = {}
         self._now_us: int | None = None
         self._changes: dict[tuple[str, str], dict[str, object]] = {}
         self._audit: list[dict[str, object]] = []
@@ -32,21 +46,46 @@ class Transaction:
         What must be judged after a lock was waited for asks for it first after that lock.
         """
         if self._now_us is None:
-            self._now_us = self._clock(self.connection)
+            self._now_us = self._clock(self._connection)
         return self._now_us
+
+    @property
+    def connection(self) -> sa.Connection:
+        """For what is no prepared statement; all that was put off is written by now."""
+        self._write()
+        self._save()
+        return self._connection
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._connection.dialect.name
 
     def rows(self, statement: Statement, **parameters: Any) -> list[Any]:
         """What a prepared statement finds."""
-        return statement.rows(self.connection, parameters)
+        if not self._written.keys().isdisjoint(statement.tables):
+            self._write()
+        return statement.rows(self._connection, parameters)
 
     def one(self, statement: Statement, **parameters: Any) -> Any:
         """The only row that it finds, or None."""
-        found = statement.rows(self.connection, parameters)
+        found = self.rows(statement, **parameters)
         return found[0] if found else None
 
-    def change(self, statement: Statement, **parameters: Any) -> int:
-        """How many rows a prepared statement changed."""
-        return statement.change(self.connection, parameters)
+    def change(self, statement: Statement, *many: Parameters) -> int:
+        """How many rows a prepared statement changed, with each of these parameters."""
+        return statement.change(self.connection, *many)
+
+    def later(self, statement: Statement, *many: Parameters) -> None:
+        """Change what a prepared statement says with each of these parameters, which are about
+        rows of their own; before anything is read that may see it."""
+        if not many:
+            return
+        seen = self._written.keys() & statement.tables
+        if not all(self._written[table].inserts and statement.inserts for table in seen):
+            self._write()
+        self._later += [(statement, parameters) for parameters in many]
+        self._written[statement.table] = statement
 
     def changed(self, kind: str, subject: str) -> None:
         """Tell the readers of the change table that this thing is worth reading again."""
@@ -68,11 +107,33 @@ class Transaction:
         )
 
     def flush(self) -> None:
-        """Write what `changed` and `audit` collected; the transaction's owner calls this once."""
-        if self._audit:
-            _AUDIT.change(self.connection, *self._audit)
-        if self._changes:
-            _CHANGES.change(self.connection, *self._changes.values())
+        """Write what is still to be written; the transaction's owner calls this once."""
+        self.later(_AUDIT, *self._audit)
+        self.later(_CHANGES, *self._changes.values())
+        if self._later:
+            change_all(self._connection, self._later)
+        if self.saved:
+            self._connection.exec_driver_sql("RELEASE alone")
+
+    def undo(self) -> None:
+        """Undo what was done in it, and nothing that others did."""
+        if self.saved:
+            self._connection.exec_driver_sql("ROLLBACK TO alone")
+            self._connection.exec_driver_sql("RELEASE alone")
+
+    def _write(self) -> None:
+        """Write what was put off until now."""
+        if self._later:
+            self._save()
+            written, self._later = self._later, []
+            self._written.clear()
+            change_all(self._connection, written)
+
+    def _save(self) -> None:
+        """By hand: SQLAlchemy's nested transactions cost as much as five statements."""
+        if self._saves and not self.saved:
+            self._connection.exec_driver_sql("SAVEPOINT alone")
+            self.saved = True
 
 
 _AUDIT = Statement(

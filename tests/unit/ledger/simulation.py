@@ -14,11 +14,13 @@ from outboard.errors import OutboardError
 from outboard.ledger import accounting, allocations, limits, nodes, requests, subjects, tokens
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Granted, Lost, Terms
+from outboard.ledger.rows import insert, insert_new
 from outboard.ledger.schema import (
     allocations as allocations_table,
 )
 from outboard.ledger.schema import (
     audit,
+    controllers,
     devices,
     grants,
     leases,
@@ -45,11 +47,30 @@ USERS = ("ann", "bob", "cem")
 HOSTS = (None, "h1", "h2")
 GROUPS = ("g1", "g2")
 TERMS = Terms()
-_WRITES = ("INSERT", "UPDATE", "DELETE")
+_WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
 
 
 class Crashed(BaseException):
     """The controller was killed here. Not an Exception: nothing may catch a kill."""
+
+
+def _refused(tx: Transaction) -> None:
+    insert_new(tx, controllers, [{"name": "refused", "joined_us": 0, "seen_us": 0}])
+    raise KeyError
+
+
+def _put_off(tx: Transaction) -> None:
+    insert(tx, controllers, [{"name": "put off", "joined_us": 0, "seen_us": 0}])
+    raise KeyError
+
+
+def _impossible(tx: Transaction) -> None:
+    insert(tx, controllers, [{"name": "twice", "joined_us": 0, "seen_us": 0}] * 2)
+
+
+# What may be in the same commit as an operation, and leaves nothing: what fails after a write, what
+# fails before one, and what the database refuses when the operation has been done.
+_COMPANIES = ((_refused,), (_put_off,), (_impossible,), (_refused, _impossible))
 
 
 class CrashingDatabase(Database):
@@ -91,8 +112,11 @@ def node(name: str, capacities: list[int], salt: str = "") -> Node:
 class Simulation:
     """One seed's run. `step` does one operation; every step ends with a check of everything."""
 
-    def __init__(self, url: str, seed: int) -> None:
+    def __init__(self, url: str, seed: int, accompanied: float = 0.2) -> None:
+        """So many of the commits have more in them than one operation."""
         self.url, self.random = url, random.Random(seed)
+        self.dice = random.Random(~seed)
+        self.accompanied = accompanied
         self.now_us = 1_700_000_000 * SECOND
         self.model = Reference(TERMS)
         self.crash_at = 0
@@ -138,8 +162,9 @@ class Simulation:
         Expected refusals come back as the name of their class.
         """
         self.database.countdown, self.crash_at = self.crash_at, 0
+        company = self.dice.choice(_COMPANIES) if self.dice.random() < self.accompanied else ()
         try:
-            return self.database.write(work)
+            return self.database.write_all([work, *company])[0].result()
         except Crashed:
             self.crashed = True
             self.database.close()
@@ -523,6 +548,7 @@ class Simulation:
         self.database.read(self._check)
 
     def _check(self, tx: Transaction) -> None:
+        assert not tx.connection.execute(sa.select(controllers)).all()
         live: dict[tuple[str, int], int] = {}
         mine: dict[str, dict[tuple[str, int], int]] = {}
         rows = tx.connection.execute(sa.select(grants).where(grants.c.ended_us.is_(None)))

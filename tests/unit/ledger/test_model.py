@@ -62,7 +62,7 @@ def test_random_operations_and_crashes_never_grant_twice_nor_lose(
 def test_every_operation_survives_a_crash_at_each_of_its_writes(
     new_url: Callable[[], str],
 ) -> None:
-    simulation = Simulation(new_url(), 0)
+    simulation = Simulation(new_url(), 0, accompanied=0.0)
     points = dict.fromkeys(simulation.operations, 1)
     idle = dict.fromkeys(points, 0)
     # An operation that finds nothing to do has no writes; one is through when several in a row
@@ -83,9 +83,6 @@ def test_every_operation_survives_a_crash_at_each_of_its_writes(
     del points["advance"]  # is the clock's, and writes nothing
     hardly = [name for name, point in points.items() if point < 3]
     assert not hardly, f"hardly crashed: {points}"
-    most = {
-        "submit_for": 12,
-        "grant": 10,
-        "release": 8,
-    }  # writes, the commit's two sides among them
+    # Writes, the commit's two sides among them; PostgreSQL has most of them in one statement.
+    most = {"submit_for": 10, "grant": 10, "release": 8} if simulation.database.sqlite else {}
     assert all(points[name] > count for name, count in most.items()), f"did little: {points}"

@@ -58,8 +58,8 @@ def test_columns_are_attributes_and_changes_are_counted(database: Database) -> N
         .where(limits.c.kind == "gpus", limits.c.subject == sa.bindparam("name"))
         .values(value=limits.c.value + sa.bindparam("more", type_=sa.BigInteger))
     )
-    assert database.write(lambda tx: tx.change(raised, name="ann", more=4)) == 1
-    assert database.write(lambda tx: tx.change(raised, name="nobody", more=4)) == 0
+    assert database.write(lambda tx: tx.change(raised, {"name": "ann", "more": 4})) == 1
+    assert database.write(lambda tx: tx.change(raised, {"name": "nobody", "more": 4})) == 0
     prepared = Statement(SELECT, "keys")
     row = database.read(lambda tx: tx.one(prepared, keys=KEYS[:1]))
     assert (row.subject, row.value) == ("ann", 7)
