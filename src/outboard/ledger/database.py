@@ -2,7 +2,7 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-Every change is all or nothing; those that go together have a savepoint each. On SQLite a
+Every change is all or nothing, those that go together too: each is undone alone. On SQLite a
 transaction begins with BEGIN IMMEDIATE (one that starts by reading cannot wait for another writer),
 and a lock file keeps a second controller out. On PostgreSQL it is READ COMMITTED and begins with
 the writer's lock, which all controllers share: rows are locked as well, and a transaction that was
