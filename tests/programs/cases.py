@@ -60,6 +60,7 @@ DRIVER_PROGRAMS = [
     "sharedMemory",
     "sharedEvents",
     "sharedDescriptors",
+    "sharedUploads",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {
@@ -70,7 +71,7 @@ WITHOUT_RESULTS = {
     "exitFromThread",
 }
 # Programs that show what Outboard promises beyond the driver, which may fail them.
-BEYOND_THE_DRIVER = {"uploadOrder"}
+BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads"}
 # Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
 OLDER = {
     "static12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
