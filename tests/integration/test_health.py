@@ -77,6 +77,20 @@ def test_a_broken_gpu_takes_nothing_until_it_is_well_again(site: Site) -> None:
         assert site.grant([("gpu1", 0, 300 * MIB)])
 
 
+def test_a_gpu_that_failed_takes_nothing_until_its_agent_is_started_anew(site: Site) -> None:
+    say(site, "xid 31")  # a program's fault
+    say(site, "xid 95")
+    reason = "XID 95: an uncontained memory error; reset it and restart its agent"
+    eventually("it is known to have failed", lambda: trouble(site) == reason)
+    say(site)
+    with pytest.raises(AssertionError, match="takes nothing new"):
+        site.grant([("gpu1", 0, 300 * MIB)])
+    agent = site.agents["gpu1"]
+    agent.end(signal.SIGTERM)
+    agent.start(SOFTGPU_NVML_FAULTS=str(site.folder / "faults"))
+    eventually("it is well again", lambda: not trouble(site))
+
+
 def test_its_figures_are_there_as_dashboards_know_them(site: Site) -> None:
     say(site, "temperature 41", "power 250500", "utilization 37")
     eventually(

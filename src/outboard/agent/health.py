@@ -25,6 +25,19 @@ log = logging.getLogger("outboard.agent.health")
 READ_EVERY_S = 5.0
 RESTART_AFTER_S = 60.0
 _LONGEST_LINE_BYTES = 256 * 1024
+# What NVIDIA's list of XIDs calls the GPU's own failures; the others are, most likely, a program's.
+_GRAVE = {
+    46: "the GPU stopped processing",
+    48: "an uncorrectable memory error",
+    62: "its power controller halted",
+    64: "broken rows of its memory could not be replaced",
+    74: "an NVLink error",
+    79: "it has fallen off the bus",
+    95: "an uncontained memory error",
+    119: "its system processor does not answer",
+    120: "its system processor failed",
+    140: "an unrecovered memory error",
+}
 FIGURES = (
     *("temperature_c", "power_w", "utilization_percent", "memory_used_bytes"),
     *("memory_free_bytes", "ecc_uncorrected", "mig"),
@@ -46,6 +59,7 @@ class DeviceHealth:
         self._devices = list(devices)
         self._changed = changed
         self._known: set[int] = set()
+        self._failed: dict[int, str] = {}
         self._readings: dict[int, Mapping[str, object]] = {}
         self._reasons: dict[int, str] = {device.index: "" for device in devices}
 
@@ -69,7 +83,9 @@ class DeviceHealth:
             if reading["found"] and not reading["lost"]:
                 self._known.add(index)
             self._readings[index] = reading
-            self._reasons[index] = _trouble(reading, known=index in self._known)
+            self._note_event(index, reading.get("xid"))
+            trouble = _trouble(reading, known=index in self._known)
+            self._reasons[index] = trouble or self._failed.get(index, "")
         for index, reason in self._reasons.items():
             if reason and reason != before[index]:
                 log.error("GPU %d is not well: %s", index, reason)
@@ -77,6 +93,15 @@ class DeviceHealth:
                 log.info("GPU %d is well again", index)
         if before != self._reasons:
             self._changed()
+
+    def _note_event(self, index: int, xid: object) -> None:
+        """A GPU that failed is not trusted again before somebody has looked: at the next start."""
+        if not isinstance(xid, int):
+            return
+        if xid in _GRAVE:
+            self._failed[index] = f"XID {xid}: {_GRAVE[xid]}; reset it and restart its agent"
+        else:
+            log.warning("GPU %d: XID %d, of a program most likely", index, xid)
 
 
 class Reader:

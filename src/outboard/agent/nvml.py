@@ -5,8 +5,9 @@ SPDX-License-Identifier: Apache-2.0
     python -m outboard.agent.nvml LIBRARY EVERY_S UUID …
 
 One line of JSON each time, on stdout: a list with an object for each UUID; what NVML does not tell
-is null. A process of its own because a broken GPU can hold NVML's caller for minutes, and because
-the agent, which forks its workers, has one thread. It ends when nobody reads any more.
+is null. An event that NVML tells of (an XID) makes the next line come at once. A process of its own
+because a broken GPU can hold NVML's caller for minutes, and because the agent, which forks its
+workers, has one thread. It ends when nobody reads any more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import TypeVar
 NOT_FOUND = 6
 GPU_IS_LOST = 15
 
+_XID_EVENTS = 8
+
 _UNCORRECTED, _SINCE_DRIVER_START = 1, 0
 _SENSOR_OF_GPU = 0
 
@@ -35,6 +38,16 @@ class _Memory(ctypes.Structure):
         ("total", ctypes.c_ulonglong),
         ("free", ctypes.c_ulonglong),
         ("used", ctypes.c_ulonglong),
+    )
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("device", ctypes.c_void_p),
+        ("type", ctypes.c_ulonglong),
+        ("data", ctypes.c_ulonglong),
+        ("gpu_instance", ctypes.c_uint),
+        ("compute_instance", ctypes.c_uint),
     )
 
 
@@ -66,6 +79,22 @@ class Nvml:
             return {"found": True, "lost": False, **self._figures(device)}
         except Lost:
             return {"found": True, "lost": True}
+
+    def watch(self, uuids: list[str]) -> Events | None:
+        """The devices' critical errors from now on; None where this NVML tells of none."""
+        events = ctypes.c_void_p()
+        if self._function("nvmlEventSetCreate")(ctypes.byref(events)):
+            return None
+        devices = {}
+        for uuid in uuids:
+            device = ctypes.c_void_p()
+            if not self._function("nvmlDeviceGetHandleByUUID")(
+                uuid.encode(), ctypes.byref(device)
+            ) and not self._function("nvmlDeviceRegisterEvents")(
+                device, ctypes.c_ulonglong(_XID_EVENTS), events
+            ):
+                devices[device.value] = uuid
+        return Events(self._function("nvmlEventSetWait_v2"), events, devices) if devices else None
 
     def _figures(self, device: ctypes.c_void_p) -> dict[str, object]:
         used = self._ask("nvmlDeviceGetUtilizationRates", device, _Utilization())
@@ -112,15 +141,42 @@ class Nvml:
         return found
 
 
+class Events:
+    """Critical errors of devices, as NVML's event set tells them."""
+
+    def __init__(
+        self, wait: Callable[..., int], events: ctypes.c_void_p, devices: dict[int | None, str]
+    ) -> None:
+        self._wait = wait
+        self._events = events
+        self._devices = devices
+
+    def wait(self, for_s: float) -> tuple[str, int] | None:
+        """The next: the device's UUID and the XID; None if there is none in this time."""
+        until_s = time.monotonic() + for_s
+        event = _Event()
+        if not self._wait(self._events, ctypes.byref(event), int(for_s * 1000)):
+            uuid = self._devices.get(event.device)
+            return None if uuid is None else (uuid, int(event.data))
+        time.sleep(max(0.0, until_s - time.monotonic()))  # it may have failed at once
+        return None
+
+
 def main(words: list[str]) -> int:
     """Print readings until nobody reads them."""
     path, every_s, uuids = words[0], float(words[1]), words[2:]
     try:
         nvml = Nvml(path)
+        events = nvml.watch(uuids)
+        event: tuple[str, int] | None = None
         while True:
-            line = json.dumps([nvml.read(uuid) for uuid in uuids]) + "\n"
-            os.write(1, line.encode())
-            time.sleep(every_s)
+            told = dict([event] if event else [])
+            readings = [{**nvml.read(uuid), "xid": told.get(uuid)} for uuid in uuids]
+            os.write(1, json.dumps(readings).encode() + b"\n")
+            if events is not None:
+                event = events.wait(every_s)
+            else:
+                time.sleep(every_s)
     except (OSError, AttributeError) as error:
         if not isinstance(error, BrokenPipeError):
             print(f"NVML cannot be read: {error}", file=sys.stderr)

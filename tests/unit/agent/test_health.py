@@ -62,3 +62,13 @@ def test_what_is_broken_is_named_and_heals(reading: dict[str, Any], reason: str)
         assert watched.changes == 1, "the same trouble is no news"
     assert watched.take(**WELL)["healthy"] is True
     assert watched.changes == 2
+
+
+def test_a_failure_that_an_event_told_of_stays_until_the_agent_is_another() -> None:
+    watched = Watched()
+    assert watched.take(**WELL, xid=31)["healthy"] is True, "a program's fault"
+    told = watched.take(**WELL, xid=79)
+    assert told["healthy"] is False
+    assert str(told["reason"]).startswith("XID 79: it has fallen off the bus; reset it")
+    assert watched.take(**WELL, xid=None)["healthy"] is False
+    assert watched.changes == 1
