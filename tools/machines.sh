@@ -4,7 +4,8 @@
 #
 # usage: tools/machines.sh --setup | --boots N | --real-times | --vm | [PYTEST OPTIONS]
 # --boots: so many power cuts and boots in a row, and nothing else.
-# --real-times: leases of three minutes, as users get, in place of a twentieth of that.
+# --real-times: the stories that hang on the lease, with one of three minutes, as users get, in place
+# of a twentieth of that.
 # --vm: the client machine has a kernel of its own, in QEMU; the first time it is made from Debian's
 # archive. That needs qemu-system-x86 and mmdebstrap.
 # Needs root, systemd-nspawn and overlay mounts, and the shells and servers that the machines run.
@@ -54,6 +55,7 @@ fi
 if [ "${1:-}" = --real-times ]; then
   export OUTBOARD_TEST_TIMES=real
   shift
+  set -- -k "cable or without_power" "$@"
 fi
 if [ "${1:-}" = --vm ]; then
   shift
@@ -65,8 +67,8 @@ if [ "${1:-}" = --vm ]; then
     echo "machines: making a Debian with its cloud kernel in $OUTBOARD_TEST_VM"
     mkdir -p "${OUTBOARD_TEST_VM%/*}"
     mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
-      --include=systemd-sysv,udev,dbus,dbus-user-session,libpam-systemd,polkitd,procps,iproute2 \
-      --include=openssh-server,sudo,cron,zsh,fish,python3,linux-image-cloud-amd64,initramfs-tools \
+      --include=systemd-sysv,udev,dbus,dbus-user-session,libpam-systemd,polkitd,procps,iproute2,podman \
+      --include=openssh-server,sudo,cron,zsh,fish,python3,linux-image-cloud-amd64,initramfs-tools,crun \
       bookworm "$OUTBOARD_TEST_VM.new.tar"
     mv "$OUTBOARD_TEST_VM.new.tar" "$OUTBOARD_TEST_VM"
   fi

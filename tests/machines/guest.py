@@ -146,7 +146,7 @@ class Guest(ABC):
         services = self.json("outboard", "status", "--json")["services"]
         return next((dict(one) for one in services if one["name"] == "default"), {})
 
-    def state(self, wanted: str) -> dict[str, Any]:
+    def state(self, wanted: str, guard_s: float = GUARD_S) -> dict[str, Any]:
         """Wait until the default service is in a state."""
 
         def look() -> dict[str, Any] | None:
@@ -154,7 +154,7 @@ class Guest(ABC):
             return service if service.get("state") == wanted else None
 
         try:
-            return eventually(f"the service is {wanted}", look)
+            return eventually(f"the service is {wanted}", look, guard_s)
         except Hang as hang:
             journal = self.sh("journalctl -b --no-pager -u 'outboard*' | tail -40").out
             raise Hang(f"{hang}\n{self.service()}\n{journal}") from hang

@@ -8,6 +8,7 @@ The stories run in this order on the same two machines. The data plane is TLS, a
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +18,13 @@ from tests.machines.site import LEASE_S, PASS, Site
 
 # A peer that is silent is noticed after 40 s (native/transport), then the lease runs.
 _SILENCE_S = 40 + LEASE_S
+
+
+@pytest.fixture(autouse=True)
+def plugged(site: Site) -> Iterator[None]:
+    """A story that fails leaves the next one a cable."""
+    yield
+    site.network.mend("client2")
 
 
 def test_a_machine_without_a_gpu_computes_on_the_server(site: Site) -> None:
@@ -97,7 +105,7 @@ def test_a_cable_that_was_out_for_longer_than_the_lease_needs_no_step_by_hand(si
     (before,) = site.sessions()
     with Running(site.client) as program:
         site.network.cut("client2")
-        line = site.client.state("lost")["line"]
+        line = site.client.state("lost", LEASE_S + GUARD_S)["line"]
         assert line.startswith("lost the GPUs: "), line
         assert "has no GPU: " in site.login().err
         eventually("the session is over", lambda: not site.sessions(), _SILENCE_S + 2 * GUARD_S)

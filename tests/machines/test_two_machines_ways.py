@@ -17,6 +17,16 @@ from tests.machines.site import MATRIX, PASS, REQUEST, Site
 SSH = "ssh -o StrictHostKeyChecking=no"
 # The bar for units of the machine.
 MOST_EXPOSURE = 3.0
+# A container's files: a loader and libraries of its own, and nothing of the service.
+ROOT = "/var/tmp/container"
+_CONTAINER = f"""
+needed() {{
+  echo {MATRIX} /bin/true
+  ldd {MATRIX} /bin/true /usr/lib/outboard/lib/shim/libcuda.so.1 |
+    awk '$2 == "=>" {{ print $3 }} /ld-linux/ {{ print $1 }}'
+}}
+mkdir -p {ROOT} && needed | sort -u | xargs cp -L --parents -t {ROOT}
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,6 +82,20 @@ def test_a_user_service_has_gpus(client: Guest) -> None:
 
     eventually("the user's manager runs a unit", computes)
     client.sh(f"loginctl disable-linger {USER}")
+
+
+def test_a_container_started_by_hand_has_gpus(client: Guest) -> None:
+    done = client.sh(_CONTAINER)
+    assert done.code == 0, done
+    run = "podman $(command -v runc >/dev/null && echo --runtime runc) run --rm --network=host"
+    run += " --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024"
+    plain = client.sh(f"{run} --rootfs {ROOT} /bin/true")
+    if plain.code != 0:
+        pytest.skip(f"no container runs on this machine: {plain.err.strip()}")
+    done = client.sh(f"{run} --device outboard/gpu=all --rootfs {ROOT} {MATRIX}")
+    assert PASS in done.out, done
+    done = client.sh(f"{run} $(outboard service env --docker) --rootfs {ROOT} {MATRIX}")
+    assert PASS in done.out, done
 
 
 def test_the_units_of_the_machine_are_hardened(client: Guest) -> None:

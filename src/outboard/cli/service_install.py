@@ -22,7 +22,8 @@ from outboard.cli.service_options import (
 from outboard.errors import ConfigurationError, OutboardError, ServiceError
 from outboard.native import find_native_files
 from outboard.service.client import ask
-from outboard.service.environment import Gain, as_docker, as_fish, as_shell, gains
+from outboard.service.containers import cdi, flags
+from outboard.service.environment import Gain, as_fish, as_shell, gains
 from outboard.service.folders import ServiceFolders
 from outboard.service.install import LOADER_FILE, Plan, plan, remove, write
 from outboard.service.loader import refresh, refuse_local_driver
@@ -148,12 +149,14 @@ def env(words: list[str]) -> int:
         "What a shell gains: as shell code, as a table with sources, or for a container.",
         '  eval "$(outboard service env)"\n'
         "  outboard service env --diff\n"
+        "  podman run --device outboard/gpu=all IMAGE\n"
         "  docker run $(outboard service env --docker) IMAGE\n",
     )
     add_place(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--diff", action="store_true", help="what differs from now, and its source")
     form.add_argument("--docker", action="store_true", help="flags for docker or podman run")
+    form.add_argument("--cdi", action="store_true", help="a CDI file, as in /etc/cdi")
     form.add_argument("--fish", action="store_true", help="for fish")
     form.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args(words)
@@ -161,7 +164,9 @@ def env(words: list[str]) -> int:
     software = _has_software(folders)
     found = gains(folders, native.shim_folder, software=software)
     if options.docker:
-        print(" ".join(as_docker(folders, native.shim_folder, software=software)))
+        print(" ".join(flags(folders, native.shim_folder, found)))
+    elif options.cdi:
+        sys.stdout.write(cdi(folders, native.shim_folder, found))
     elif options.diff:
         _print_diff(folders, native.shim_folder, found)
     elif options.json:

@@ -87,20 +87,6 @@ def as_environment_d(found: list[Gain]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_docker(folders: ServiceFolders, shim_folder: str, *, software: bool) -> list[str]:
-    """What `docker run` and `podman run` need so that a container's programs have the session."""
-    where = "/usr/local/lib/outboard"
-    inside = session_environment({}, folders.session_file, where, software=software)
-    flags = [
-        f"--volume={shim_folder}:{where}:ro",
-        f"--volume={folders.folder}:{folders.folder}:ro",
-        *(f"--env={name}={value}" for name, value in inside.items()),
-    ]
-    if not folders.session_file.startswith(folders.folder):
-        flags.append(f"--volume={folders.session_file}:{folders.session_file}:ro")
-    return flags
-
-
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'" if not text.isascii() or _odd(text) else text
 

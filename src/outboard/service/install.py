@@ -3,7 +3,7 @@
 SPDX-License-Identifier: Apache-2.0
 
 What is written here names stable files alone and stays until `service uninstall`. Every file of
-ours says so in its first line; files of others get a block between two marks.
+ours says so where it begins; files of others get a block between two marks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from outboard.errors import ConfigurationError
 from outboard.native import NativeFiles
+from outboard.service.containers import CDI_FILE, cdi
 from outboard.service.environment import Gain, as_environment_d, as_fish, as_shell, gains
 from outboard.service.folders import DEFAULT_NAME, ServiceFolders
 from outboard.service.installed import SYSTEM_UNITS, drop_in_folder, user_units
@@ -69,6 +70,7 @@ def plan(
         found = gains(folders, native.shim_folder, software=software)
         if folders.system:
             made.files[LOADER_FILE] = f"# {_MARK}\n{native.shim_folder}\n"
+            made.files[CDI_FILE] = cdi(folders, native.shim_folder, found, _MARK)
             _plan_system_hooks(made, found)
         else:
             _plan_user_hooks(made, found)
@@ -171,7 +173,7 @@ def _plan_user_hooks(made: Plan, found: list[Gain]) -> None:
 
 
 def _system_hooks() -> list[str]:
-    return [LOADER_FILE, PROFILE_FILE, FISH_FILE, ENVIRONMENT_FILE]
+    return [LOADER_FILE, CDI_FILE, PROFILE_FILE, FISH_FILE, ENVIRONMENT_FILE]
 
 
 def _user_hooks() -> list[str]:

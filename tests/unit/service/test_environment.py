@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from outboard.run.environment import session_environment
-from outboard.service.environment import as_docker, as_environment_d, as_fish, as_shell, gains
+from outboard.service.environment import as_environment_d, as_fish, as_shell, gains
 from outboard.service.folders import ServiceFolders
 
 SHIM = "/usr/lib/outboard/lib/shim"
@@ -67,11 +67,3 @@ def test_the_default_session_is_not_named_so_that_a_users_own_wins() -> None:
 def test_nothing_ever_adds_the_current_folder_to_a_path() -> None:
     text = as_environment_d(gains(OTHER, SHIM, software=False))
     assert f"LD_LIBRARY_PATH={SHIM}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\n" in text
-
-
-def test_a_container_gets_the_libraries_and_the_socket() -> None:
-    flags = as_docker(DEFAULT, SHIM, software=True)
-    assert "--env=CUPY_COMPILE_WITH_PTX=1" in flags
-    assert "--volume=/run/outboard/default:/run/outboard/default:ro" in flags
-    assert any(flag.startswith(f"--volume={SHIM}:") for flag in flags)
-    assert "--env=OUTBOARD_SESSION=/run/outboard/default/session.json" in flags
