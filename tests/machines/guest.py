@@ -177,7 +177,8 @@ def furnish(root: Path, package: Path, programs: Path) -> None:
     (root / PROGRAMS[1:]).mkdir(parents=True)
     for name in ("matrixMul", "longLoop"):
         shutil.copy(programs / name, root / PROGRAMS[1:])
-    shutil.copy(ROOT / "tests/machines/keeper.py", root / PROGRAMS[1:])
+    for name in ("keeper.py", "contain.py"):
+        shutil.copy(ROOT / "tests/machines" / name, root / PROGRAMS[1:])
     key = root / f"home/{USER}/.ssh/id_ed25519"
     key.parent.mkdir(mode=0o700)
     host_call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tests.machines.guest import GUARD_S, Guest, eventually, furnish, host_call
 
-# Services of the host that a guest has no use for.
-_DISABLED = ("postgresql.service", "docker.service", "containerd.service")
+# What this host starts besides is its own, and fails in a guest.
+_WANTS = ("multi-user.target.wants", "default.target.wants", "timers.target.wants")
 _HIERARCHIES = ("systemd", "unified", "memory", "pids", "cpu")
 
 
@@ -37,10 +37,8 @@ class Container(Guest):
     def prepare(self, package: Path, programs: Path) -> None:
         (self.folder / "upper").mkdir(parents=True)
         self._mount()
-        for unit in _DISABLED:
-            (self.root / "etc/systemd/system/multi-user.target.wants" / unit).unlink(
-                missing_ok=True
-            )
+        for folder in _WANTS:
+            shutil.rmtree(self.root / "etc/systemd/system" / folder, ignore_errors=True)
         furnish(self.root, package, programs)
 
     def copy(self, image: Container) -> None:
