@@ -243,8 +243,8 @@ class _News:
 def _take_in(tx: Transaction, news: _News, health_known: bool) -> tuple[NodeStanding, list[str]]:
     """Write the news down; returns how the node stands then, and the controllers' keys."""
     for allocation in sorted(news.ended):
-        allocations.release(tx, allocation, news.node)
         accounting.close_usage(tx, allocation, news.node)
+        allocations.release(tx, allocation, news.node)
     seen = standing.node_standing(tx, news.node)
     _require_present(news.node, seen)
     if news.over:

@@ -224,9 +224,8 @@ class Database:
         except Exception as error:
             if alone or isinstance(error, OperationalError):
                 raise  # the whole transaction may be undone: a full disk, a deadlock
-            if isinstance(error, DBAPIError) and not tx.saved:
+            if (isinstance(error, DBAPIError) and not tx.saved) or not tx.undo():
                 raise _Spoilt from error
-            tx.undo()
             item.error = error
 
     def _commit(self, connection: sa.Connection) -> None:

@@ -33,6 +33,7 @@ class Transaction:
         self._clock = clock
         self._saves = with_others
         self.saved = False
+        self._wrote = False
         self._later: list[tuple[Statement, Parameters]] = []
         self._written: dict[str, Statement] = {}
         self._now_us: int | None = None
@@ -108,30 +109,38 @@ class Transaction:
 
     def flush(self) -> None:
         """Write what is still to be written; the transaction's owner calls this once."""
-        self.later(_AUDIT, *self._audit)
-        self.later(_CHANGES, *self._changes.values())
-        if self._later:
-            change_all(self._connection, self._later)
+        self._write()
         if self.saved:
             self._connection.exec_driver_sql("RELEASE alone")
 
-    def undo(self) -> None:
-        """Undo what was done in it, and nothing that others did."""
+    def undo(self) -> bool:
+        """Undo what was done in it, and nothing that others did; whether that can be."""
+        if self._wrote:
+            return False
         if self.saved:
             self._connection.exec_driver_sql("ROLLBACK TO alone")
             self._connection.exec_driver_sql("RELEASE alone")
+        return True
 
     def _write(self) -> None:
-        """Write what was put off until now."""
-        if self._later:
-            self._save()
-            written, self._later = self._later, []
+        """Write what was put off until now. What fails after it, seldom, cannot be undone alone: a
+        savepoint would cost every operation two statements."""
+        audited, self._audit = self._audit, []
+        changed, self._changes = self._changes, {}
+        written = [
+            *self._later,
+            *((_AUDIT, row) for row in audited),
+            *((_CHANGES, row) for row in changed.values()),
+        ]
+        if written:
+            self._wrote = not self.saved
+            self._later = []
             self._written.clear()
             change_all(self._connection, written)
 
     def _save(self) -> None:
         """By hand: SQLAlchemy's nested transactions cost as much as five statements."""
-        if self._saves and not self.saved:
+        if self._saves and not self.saved and not self._wrote:
             self._connection.exec_driver_sql("SAVEPOINT alone")
             self.saved = True
 

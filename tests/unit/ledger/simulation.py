@@ -64,13 +64,19 @@ def _put_off(tx: Transaction) -> None:
     raise KeyError
 
 
+def _written(tx: Transaction) -> None:
+    insert(tx, controllers, [{"name": "written", "joined_us": 0, "seen_us": 0}])
+    tx.connection.execute(sa.select(controllers)).all()
+    raise KeyError
+
+
 def _impossible(tx: Transaction) -> None:
     insert(tx, controllers, [{"name": "twice", "joined_us": 0, "seen_us": 0}] * 2)
 
 
 # What may be in the same commit as an operation, and leaves nothing: what fails after a write, what
 # fails before one, and what the database refuses when the operation has been done.
-_COMPANIES = ((_refused,), (_put_off,), (_impossible,), (_refused, _impossible))
+_COMPANIES = ((_refused,), (_put_off,), (_written,), (_impossible,), (_refused, _impossible))
 
 
 class CrashingDatabase(Database):
