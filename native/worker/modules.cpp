@@ -310,6 +310,17 @@ CUresult execute(Worker& worker, const wire::command::ModuleGetGlobal& command,
   return CUDA_SUCCESS;
 }
 
+CUresult execute(Worker& worker, const wire::command::LibraryGetUnifiedFunction& command,
+                 wire::command::LibraryGetUnifiedFunction::Reply& reply) {
+  const Module* module = worker.tables.modules.find(command.module);
+  if (!module || !module->library) return CUDA_ERROR_INVALID_HANDLE;
+  void* address = nullptr;
+  const CUresult result = worker.driver().cuLibraryGetUnifiedFunction(
+      &address, module->library, std::string(command.name).c_str());
+  reply.address = reinterpret_cast<uint64_t>(address);
+  return result;
+}
+
 CUresult execute(Worker& worker, const wire::command::FunctionSetAttribute& command) {
   const Function* function = worker.tables.functions.find(command.function);
   if (!function) return CUDA_ERROR_INVALID_HANDLE;

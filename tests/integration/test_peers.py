@@ -15,6 +15,7 @@ pytestmark = pytest.mark.sanitize
 
 PROGRAMS = [
     ("peerMemory", "driver"),
+    ("earlyCalls", "driver"),
     ("perDeviceState", "static"),
     ("copiesAcrossDevices", "static"),
 ]

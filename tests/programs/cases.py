@@ -61,6 +61,7 @@ DRIVER_PROGRAMS = [
     "sharedEvents",
     "sharedDescriptors",
     "sharedUploads",
+    "earlyCalls",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {

@@ -279,6 +279,26 @@ CUresult cuCtxDestroy_v2(CUcontext ctx) {
   return close_context(context, false);
 }
 
+CUresult cuCtxAttach(CUcontext* pctx, unsigned int flags) {
+  Context* context = nullptr;
+  if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
+  if (pctx == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  context->usage.fetch_add(1);
+  *pctx = current();
+  return CUDA_SUCCESS;
+}
+
+CUresult cuCtxDetach(CUcontext ctx) {
+  Context* context = nullptr;
+  if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
+  if (find(ctx) != context) return CUDA_ERROR_INVALID_CONTEXT;
+  int usage = context->usage.load();
+  while (usage > 1) {
+    if (context->usage.compare_exchange_weak(usage, usage - 1)) return CUDA_SUCCESS;
+  }
+  return shim::cuCtxDestroy_v2(ctx);
+}
+
 // ---- the current context
 // ---------------------------------------------------------------------------
 

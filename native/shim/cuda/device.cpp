@@ -156,4 +156,24 @@ CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attrib, CUdev
   return CUDA_SUCCESS;
 }
 
+CUresult cuDeviceGetP2PAtomicCapabilities(unsigned int* capabilities,
+                                          const CUatomicOperation* operations, unsigned int count,
+                                          CUdevice srcDevice, CUdevice dstDevice) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (find_device(srcDevice) == nullptr || find_device(dstDevice) == nullptr ||
+      srcDevice == dstDevice) {
+    return CUDA_ERROR_INVALID_DEVICE;
+  }
+  if (capabilities == nullptr || operations == nullptr || count == 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (unsigned i = 0; i < count; ++i) {
+    if (static_cast<unsigned>(operations[i]) >= CU_ATOMIC_OPERATION_MAX) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    capabilities[i] = 0;
+  }
+  return CUDA_SUCCESS;
+}
+
 }  // namespace outboard::shim

@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "base/log.hpp"
 #include "generated/shim_api.hpp"
 #include "shim/cuda/device_view.hpp"
+#include "shim/cuda/event.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/parameters.hpp"
+#include "shim/cuda/waiting.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -135,6 +139,20 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
 
 constexpr uint32_t cooperative_flag = 1;
 
+// What comes to any of these streams from now on waits for what is on all of them.
+CUresult join(const std::vector<Stream*>& streams) {
+  for (Stream* stream : streams) {
+    for (Stream* other : streams) {
+      if (other == stream || other->progress.idle()) continue;
+      // Nothing on one server waits for another: we do.
+      const bool together = other->context->server == stream->context->server;
+      const CUresult result = together ? follow(stream, other) : wait_all(other);
+      if (result != CUDA_SUCCESS) return result;
+    }
+  }
+  return CUDA_SUCCESS;
+}
+
 // Whether an attribute is values alone, which mean the same on the server. Sets what is no
 // attribute on the wire.
 CUresult read_attribute(const CUlaunchAttribute& attribute, uint32_t* flags, bool* pass) {
@@ -214,6 +232,45 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f, void** ker
   }
   return launch(f, shape, config->hStream, kernelParams, extra, flags,
                 std::as_bytes(std::span(attributes, count)));
+}
+
+// A barrier over all these devices within the kernels, which CUDA 13's headers do not have any
+// more, is not served.
+CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS* launchParamsList,
+                                              unsigned int numDevices, unsigned int flags) {
+  constexpr unsigned known = CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_PRE_LAUNCH_SYNC |
+                             CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_POST_LAUNCH_SYNC;
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (launchParamsList == nullptr || numDevices == 0 ||
+      numDevices > static_cast<unsigned>(device_count) || (flags & ~known) != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const std::span launches(launchParamsList, numDevices);
+  std::vector<Stream*> on;
+  for (const CUDA_LAUNCH_PARAMS& one : launches) {
+    Stream* stream = streams.find(one.hStream);
+    if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    for (const Stream* other : on) {
+      if (other->context->device == stream->context->device) return CUDA_ERROR_INVALID_DEVICE;
+    }
+    on.push_back(stream);
+  }
+  CUresult result = CUDA_SUCCESS;
+  if ((flags & CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_PRE_LAUNCH_SYNC) == 0) result = join(on);
+  for (size_t i = 0; result == CUDA_SUCCESS && i < on.size(); ++i) {
+    const CUDA_LAUNCH_PARAMS& one = launches[i];
+    const Shape shape{one.gridDimX,  one.gridDimY,  one.gridDimZ,      one.blockDimX,
+                      one.blockDimY, one.blockDimZ, one.sharedMemBytes};
+    Context* const current = std::exchange(thread_state.current, on[i]->context);
+    result =
+        launch(one.function, shape, one.hStream, one.kernelParams, nullptr, cooperative_flag, {});
+    thread_state.current = current;
+  }
+  if (result == CUDA_SUCCESS &&
+      (flags & CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_POST_LAUNCH_SYNC) == 0) {
+    result = join(on);
+  }
+  return result;
 }
 
 }  // namespace outboard::shim

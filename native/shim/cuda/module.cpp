@@ -208,6 +208,21 @@ CUresult cuLibraryGetGlobal(CUdeviceptr* dptr, size_t* bytes, CUlibrary library,
   return get_global(module, name, dptr, bytes);
 }
 
+CUresult cuLibraryGetUnifiedFunction(void** fptr, CUlibrary library, const char* symbol) {
+  Context* context = nullptr;
+  if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
+  const Module* module = find(library);
+  if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (fptr == nullptr || symbol == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  client::Answer<wire::command::LibraryGetUnifiedFunction> answer;
+  const CUresult result =
+      call(context,
+           wire::command::LibraryGetUnifiedFunction{.module = module->head.id(), .name = symbol},
+           &answer);
+  if (result == CUDA_SUCCESS) *fptr = reinterpret_cast<void*>(answer.reply.address);
+  return result;
+}
+
 CUresult cuLibraryGetKernelCount(unsigned int* count, CUlibrary lib) {
   if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
   const Module* module = find_library(lib);

@@ -51,6 +51,7 @@ struct Context {
   std::atomic<int> sticky{0};   ///< the error that killed the context
   std::atomic<int> pending{0};  ///< a late refusal that the next call returns, once
   std::atomic<bool> destroyed{false};
+  std::atomic<int> usage{1};  ///< of cuCtxAttach and cuCtxDetach
   bool primary = false;
   unsigned flags = 0;
   unsigned api_version = 3020;

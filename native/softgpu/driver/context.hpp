@@ -69,6 +69,7 @@ class Context : public std::enable_shared_from_this<Context> {
   const uint64_t id;
   std::atomic<unsigned> flags;
   const bool primary;
+  std::atomic<int> usage{1};  ///< of cuCtxAttach and cuCtxDetach
   const unsigned api_version;
   std::atomic<uint64_t> limits[CU_LIMIT_MAX];
   std::atomic<int> cache_config{CU_FUNC_CACHE_PREFER_NONE};

@@ -123,10 +123,17 @@ extern "C" CUresult cuCtxDestroy_v2(CUcontext handle) {
   });
 }
 extern "C" CUresult cuCtxDestroy(CUcontext handle) { return cuCtxDestroy_v2(handle); }
-extern "C" CUresult cuCtxDetach(CUcontext handle) { return cuCtxDestroy_v2(handle); }
+extern "C" CUresult cuCtxDetach(CUcontext handle) {
+  const CUresult r = with_context([&](Context& context) {
+    if (find_context(handle).get() != &context) return CUDA_ERROR_INVALID_CONTEXT;
+    return context.usage.fetch_sub(1) > 1 ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  });
+  return r == CUDA_ERROR_NOT_READY ? cuCtxDestroy_v2(handle) : r;
+}
 extern "C" CUresult cuCtxAttach(CUcontext* out, unsigned flags) {
   return with_context([&](Context& context) {
     if (out == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+    context.usage.fetch_add(1);
     *out = context.handle;
     return CUDA_SUCCESS;
   });

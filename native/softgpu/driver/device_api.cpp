@@ -173,6 +173,16 @@ extern "C" CUresult cuDeviceGetHostAtomicCapabilities(unsigned int* out,
   });
 }
 
+extern "C" CUresult cuDeviceGetP2PAtomicCapabilities(unsigned int* out,
+                                                     const CUatomicOperation* operations,
+                                                     unsigned int count, CUdevice source,
+                                                     CUdevice destination) {
+  if (source == destination || Driver::get().device(destination) == nullptr) {
+    return with_device(source, [](Device&) { return CUDA_ERROR_INVALID_DEVICE; });
+  }
+  return cuDeviceGetHostAtomicCapabilities(out, operations, count, source);
+}
+
 extern "C" CUresult cuDeviceCanAccessPeer(int* out, CUdevice device, CUdevice peer) {
   return with_device(device, [&](Device&) {
     if (Driver::get().device(peer) == nullptr) return CUDA_ERROR_INVALID_DEVICE;

@@ -99,6 +99,15 @@ CUresult launch(CUfunction handle, const LaunchShape& shape, CUstream stream, vo
   });
 }
 
+/// What comes to any of these streams from now on waits for what is on all of them.
+void join(const std::vector<std::shared_ptr<Stream>>& streams) {
+  for (auto& stream : streams) {
+    for (auto& other : streams) {
+      if (other != stream) stream->submit(FollowOperation{other, other->issued()});
+    }
+  }
+}
+
 /// What the attributes of a launch ask for that makes a difference here.
 CUresult read_attributes(const CUlaunchConfig& config, LaunchShape* shape) {
   if (config.numAttrs > 0 && config.attrs == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -152,4 +161,40 @@ extern "C" CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f,
                     false};
   if (CUresult r = read_attributes(*config, &shape); r != CUDA_SUCCESS) return r;
   return launch(f, shape, config->hStream, parameters, extra);
+}
+
+extern "C" CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS* list,
+                                                         unsigned int count, unsigned int flags) {
+  return with_context([&](Context&) -> CUresult {
+    constexpr unsigned kKnown = CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_PRE_LAUNCH_SYNC |
+                                CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_POST_LAUNCH_SYNC;
+    if (list == nullptr || count == 0 || count > Driver::get().devices.size() ||
+        (flags & ~kKnown) != 0) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    std::vector<std::shared_ptr<Stream>> on;
+    for (unsigned i = 0; i < count; ++i) {
+      std::shared_ptr<Stream> stream = streams().find(list[i].hStream);
+      if (!stream || !stream->context.lock()) return CUDA_ERROR_INVALID_HANDLE;
+      on.push_back(std::move(stream));
+    }
+    if ((flags & CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_PRE_LAUNCH_SYNC) == 0) join(on);
+    for (unsigned i = 0; i < count; ++i) {
+      const CUDA_LAUNCH_PARAMS& one = list[i];
+      std::shared_ptr<Context> context = on[i]->context.lock();
+      std::shared_ptr<Function> function;
+      if (CUresult r = find_function(one.function, *context, &function); r != CUDA_SUCCESS)
+        return r;
+      LaunchShape shape{{one.gridDimX, one.gridDimY, one.gridDimZ},
+                        {one.blockDimX, one.blockDimY, one.blockDimZ},
+                        one.sharedMemBytes,
+                        true};
+      KernelOperation op;
+      CUresult r = launch_operation(std::move(function), shape, one.kernelParams, nullptr, &op);
+      if (r == CUDA_SUCCESS) r = submit(*context, one.hStream, std::move(op));
+      if (r != CUDA_SUCCESS) return r;
+    }
+    if ((flags & CUDA_COOPERATIVE_LAUNCH_MULTI_DEVICE_NO_POST_LAUNCH_SYNC) == 0) join(on);
+    return CUDA_SUCCESS;
+  });
 }
