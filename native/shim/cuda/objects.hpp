@@ -230,8 +230,8 @@ inline CUevent handle(Event* object) { return reinterpret_cast<CUevent>(object);
 inline CUmemoryPool handle(Pool* object) { return reinterpret_cast<CUmemoryPool>(object); }
 
 inline GreenContext* find(CUgreenCtx value) {
-  return green_contexts.find(reinterpret_cast<const std::byte*>(value) -
-                             offsetof(GreenContext, head));
+  const uintptr_t address = reinterpret_cast<uintptr_t>(value) - offsetof(GreenContext, head);
+  return green_contexts.find(reinterpret_cast<const void*>(address));
 }
 /// Of a green context's CUcontext the context that it is a part of.
 inline Context* find(CUcontext value) {
