@@ -95,15 +95,16 @@ class Program {
   std::vector<sock_filter> code_;
 };
 
-void filter_calls(bool may_connect) {
+void filter_calls(bool own_user, bool may_connect) {
   const auto self = static_cast<uint32_t>(::getpid());
   Program program;
   program.only(SYS_socket, 0, UINT32_MAX, AF_UNIX, EAFNOSUPPORT);
   // Threads, no processes. The arguments of clone3 are out of a filter's reach: libc asks clone.
   program.only(SYS_clone, 0, CLONE_THREAD, CLONE_THREAD, EPERM);
   program.refuse_call(SYS_clone3, ENOSYS);
+  // Where sessions have users, that tells them apart; workers of one ask whether the other lives.
   for (const int number : {SYS_kill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo}) {
-    program.only(number, 0, UINT32_MAX, self, EPERM);
+    if (!own_user) program.only(number, 0, UINT32_MAX, self, EPERM);
   }
   program.only(SYS_personality, 0, UINT32_MAX, UINT32_MAX, EPERM);
   if (!may_connect) program.refuse_call(SYS_connect);
@@ -178,7 +179,7 @@ void lock_land(const Confinement& wanted) {
   Ruleset rules;
   if (!wanted.own_files) rules.files = all_files(version);
   if (version >= 4) rules.net = all_net;
-  if (version >= 6) rules.scoped = scope_signal;
+  if (version >= 6 && !wanted.own_files) rules.scoped = scope_signal;
   if (rules.files == 0 && rules.net == 0 && rules.scoped == 0) return;
   const UniqueFd ruleset(
       static_cast<int>(::syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0)));
@@ -196,7 +197,7 @@ void confine(const Confinement& wanted) {
 #else
   if (!wanted.on) return;
   lock_land(wanted);
-  filter_calls(wanted.own_files || wanted.calls_agent);
+  filter_calls(wanted.own_files, wanted.own_files || wanted.calls_agent);
 #endif
 }
 

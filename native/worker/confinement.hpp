@@ -9,7 +9,7 @@ namespace outboard::worker {
 
 struct Confinement {
   bool on = true;
-  bool own_files = false;          ///< the agent gave it a file system of its own
+  bool own_files = false;          ///< the agent gave it a user and a file system of its own
   bool calls_agent = false;        ///< it looks for its next agent at a path
   std::vector<std::string> reads;  ///< folders that it needs besides the system's, where not
   std::string writes;              ///< the driver's cache; empty: none

@@ -62,6 +62,8 @@ def test_workers_have_users_of_their_own_under_the_unit(site: Site) -> None:
         adopted = "journalctl -b --no-pager -u outboard-agent | grep -q ': adopted'"
         eventually("the worker is adopted", lambda: site.server.sh(adopted).code == 0)
         assert program.add() == "ADDED 1"
+        # A program beside it has a worker of the new agent's, with the same user.
+        eventually("a login shell computes", site.computes)
         assert program.finish() == "PASS"
 
 

@@ -65,10 +65,9 @@ class Users:
                 return uid
         raise OSError(f"all {len(self._ids)} user ids of workers are taken")
 
-    def release(self, uid: int | None) -> None:
+    def release(self, uid: int) -> None:
         """Its last worker has gone."""
-        if uid is not None:
-            self._taken.discard(uid)
+        self._taken.discard(uid)
 
 
 class Sandbox:
@@ -100,10 +99,29 @@ class Sandbox:
             return ["--unconfined"]
         return ["--own-files"] if self._view is not None else []
 
+    def take(self, known: int | None = None) -> int | None:
+        """A user for a session, or the one that it has, also if an agent before this one gave it.
+
+        None where workers have none of their own. Raises `OSError`.
+        """
+        if self.users is None:
+            return None
+        uid = self.users.take() if known is None else known
+        if self._view is not None:
+            self._view.add(uid)
+        return uid
+
+    def release(self, uid: int | None) -> None:
+        """Its last worker has gone."""
+        if self.users is not None and uid is not None:
+            self.users.release(uid)
+            if self._view is not None:
+                self._view.drop(uid)
+
     def enter(self, uid: int | None) -> None:
         """Put this process, a child about to become a worker, inside; raises `OSError`."""
-        if self._view is not None:
-            self._view.enter()
+        if self._view is not None and uid is not None:
+            self._view.enter(uid)
         if self.users is not None and uid is not None:
             os.setgroups(self._groups)
             os.setresgid(self.users.group, self.users.group, self.users.group)
@@ -143,7 +161,10 @@ def prepare(
 
 def _rehearse(sandbox: Sandbox, worker: str, driver: str) -> str:
     """Have a worker start its driver inside; returns why it cannot, or nothing."""
-    uid = None if sandbox.users is None else sandbox.users.take()
+    try:
+        uid = sandbox.take()
+    except OSError as error:
+        return error.strerror or str(error)
     words = [worker, "--driver", driver, "--rehearse", *sandbox.worker_options]
     ours, theirs = os.pipe()
     try:
@@ -152,8 +173,7 @@ def _rehearse(sandbox: Sandbox, worker: str, driver: str) -> str:
         os.close(theirs)
     said = _words_of(pid, ours)
     _, status = os.waitpid(pid, 0)
-    if sandbox.users is not None:
-        sandbox.users.release(uid)
+    sandbox.release(uid)
     lines = said.decode("utf-8", "replace").strip().splitlines()
     return "" if status == 0 else (lines[-1][:400] if lines else "a worker ended without a word")
 
@@ -183,11 +203,12 @@ def _unprivileged() -> list[str]:
 
 
 def _device_groups() -> list[int]:
-    """The groups that GPUs are kept for, where they are."""
+    """The groups that GPUs are kept for, where they are; root's is none."""
     found = set()
     for path in gpu_devices():
         known = os.stat(path)
-        if stat.S_ISCHR(known.st_mode) and not known.st_mode & stat.S_IWOTH:
+        to_group = known.st_mode & stat.S_IWGRP and not known.st_mode & stat.S_IWOTH
+        if stat.S_ISCHR(known.st_mode) and to_group and known.st_gid != 0:
             found.add(known.st_gid)
     return sorted(found)
 

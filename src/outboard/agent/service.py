@@ -28,6 +28,7 @@ from outboard.agent.link import ControllerLink
 from outboard.agent.records import Records
 from outboard.agent.reporter import Reporter
 from outboard.agent.sandbox import Sandbox, prepare
+from outboard.agent.view import keep_mounts
 from outboard.agent.workers import Workers
 from outboard.errors import ConfigurationError
 from outboard.model.identity import Identity, read_identity, write_identity
@@ -77,6 +78,7 @@ def run_agent(options: AgentOptions) -> int:
     for why in passed_over:
         log.info("driver passed over: %s", why)
     calls = os.path.join(options.runtime, "calls")
+    keep_mounts()
     sandbox = prepare(
         options.isolation,
         options.worker_users,

@@ -28,6 +28,7 @@ _SETTINGS = (
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/dxg")
 _GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/nvidia-caps-imex-channels/*")
+_MS_SLAVE = 1 << 19
 _SCRATCH = ("/tmp", "/dev/shm")
 _SCRATCH_BYTES = 64 * 1024 * 1024
 
@@ -39,6 +40,12 @@ def gpu_devices() -> list[str]:
     return [path for pattern in _GPU_DEVICES for path in glob.glob(pattern)]
 
 
+def keep_mounts() -> None:
+    """Keep what this process will mount to itself, if it may; the machine's mounts still come."""
+    if os.geteuid() == 0 and _libc.unshare(_CLONE_NEWNS) == 0:
+        _mount("none", "/", "", _MS_REC | _MS_SLAVE)
+
+
 class View:
     """What a worker sees; `reads` are files and folders that it needs besides the system's.
 
@@ -46,10 +53,35 @@ class View:
     """
 
     def __init__(self, place: str, reads: Iterable[str]) -> None:
-        self._place = place
+        self._place = os.path.join(place, "root")
+        self._scratch = os.path.join(place, "scratch")
         self._reads = tuple(dict.fromkeys(reads))
+        for folder in (self._place, self._scratch):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
 
-    def enter(self) -> None:
+    def add(self, uid: int) -> None:
+        """Make what the workers of a user share, `/tmp` and `/dev/shm`, if it is not there."""
+        place = self._scratch_of(uid)
+        if os.path.isdir(place + _SCRATCH[0]):
+            return
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        options = f"mode=0755,size={_SCRATCH_BYTES}"
+        _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+        for path in _SCRATCH:
+            os.makedirs(place + path)
+            os.chmod(place + path, 0o1777)
+
+    def drop(self, uid: int) -> None:
+        """The user's last worker has gone."""
+        place = self._scratch_of(uid)
+        if os.path.isdir(place):
+            _libc.umount2(place.encode(), _MNT_DETACH)
+            os.rmdir(place)
+
+    def _scratch_of(self, uid: int) -> str:
+        return os.path.join(self._scratch, str(uid))
+
+    def enter(self, uid: int) -> None:
         """Make it this process's root; raises `OSError`."""
         place, mask = self._place, os.umask(0o022)
         _checked("unshare", _libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC))
@@ -57,12 +89,11 @@ class View:
         _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
         for path in _SCRATCH:
             os.makedirs(place + path)
-            options = f"mode=1777,size={_SCRATCH_BYTES}"
-            _mount("tmpfs", place + path, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+            _mount(self._scratch_of(uid) + path, place + path, "", _MS_BIND)
         for path in (*_SYSTEM, *_SETTINGS):
             self._show(path)
         for path in self._reads:
-            if not os.path.exists(place + path):
+            if not path.startswith(tuple(f"{top}/" for top in _SYSTEM)):
                 self._show(path)
         for path in (*_DEVICES, *gpu_devices()):
             self._show(path, writable=True)

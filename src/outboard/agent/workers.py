@@ -172,10 +172,8 @@ class Workers:
 
     def _start(self, user: int | None = None) -> Worker | None:
         """Start one, as this user, or as one that nobody has."""
-        users = self._sandbox.users
         try:
-            if users is not None and user is None:
-                user = users.take()
+            user = self._sandbox.take(user)
             worker = Worker.start(
                 self._arguments,
                 self._environment,
@@ -184,8 +182,8 @@ class Workers:
                 lambda: self._sandbox.enter(user),
             )
         except OSError as error:
-            if users is not None and not self.has_user(user):
-                users.release(user)
+            if not self.has_user(user):
+                self._sandbox.release(user)
             self._failed(f"{self._program} cannot be started: {error.strerror or error}")
             return None
         worker.user = user
@@ -206,8 +204,8 @@ class Workers:
     def _exited(self, worker: Worker) -> None:
         self._all.discard(worker)
         self._builds.pop(worker, None)
-        if self._sandbox.users is not None and not self.has_user(worker.user):
-            self._sandbox.users.release(worker.user)
+        if not self.has_user(worker.user):
+            self._sandbox.release(worker.user)
         if worker in self._spare:
             self._spare.remove(worker)
             if not self._closing:

@@ -24,6 +24,7 @@ from outboard.agent.gate import Gate
 from outboard.agent.inventory import Inventory, find_devices
 from outboard.agent.isolation import raise_soft_limits, worker_environment
 from outboard.agent.sandbox import DEFAULT_USERS, Sandbox, prepare
+from outboard.agent.view import keep_mounts
 from outboard.agent.worker import Worker
 from outboard.agent.workers import Workers
 from outboard.controller.api import Api
@@ -63,6 +64,7 @@ def run_daemon(runtime: str, ready_fd: int | None) -> int:
         )
         for why in passed_over:
             log.info("driver passed over: %s", why)
+        keep_mounts()
         sandbox = prepare(
             settings.text("embedded.isolation", "auto"),
             DEFAULT_USERS,

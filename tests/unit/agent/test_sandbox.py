@@ -76,14 +76,20 @@ def test_a_worker_has_a_user_of_its_own_and_sees_nothing_of_others(tmp_path: Pat
     assert sandbox.lacks == []
     assert sandbox.users is not None
     assert sandbox.worker_options == ["--own-files"]
+    uid, gid = sandbox.take(), sandbox.users.group
+    assert uid is not None
     other = subprocess.Popen(["sleep", "600"], user=sandbox.users.take())
     try:
-        uid, gid = sandbox.users.take(), sandbox.users.group
         before = os.listdir("/")
-        said = said_inside(sandbox, uid, other.pid, tmp_path / "calls")
+        for _ in range(2):  # a second worker of the session sees what the first one does
+            said = said_inside(sandbox, uid, other.pid, tmp_path / "calls")
+        # What workers of one user share is theirs.
+        shared = os.listdir(tmp_path / f"view/scratch/{uid}/tmp")
     finally:
         other.kill()
         other.wait()
+        sandbox.release(uid)
+    assert "x" in shared
     assert said["ids"] == [uid] * 3 + [gid] * 3
     assert {"home", "root", "var", "srv"}.isdisjoint(said["root"])
     assert {"null", "shm", "urandom", "zero"} <= set(said["devices"])
@@ -98,7 +104,18 @@ def test_a_worker_has_a_user_of_its_own_and_sees_nothing_of_others(tmp_path: Pat
     assert said["see"] == "FileNotFoundError"
     # Nothing of it is left, or was ever seen, outside.
     assert os.listdir("/") == before
-    assert os.listdir(tmp_path / "view") == []
+    assert os.listdir(tmp_path / "view/root") == os.listdir(tmp_path / "view/scratch") == []
+
+
+@as_root
+def test_a_session_keeps_its_user_over_a_restart_of_the_agent(tmp_path: Path) -> None:
+    uid = made(tmp_path).users.take()  # type: ignore[union-attr]
+    (tmp_path / "calls").rmdir()
+    sandbox = made(tmp_path)
+    assert sandbox.take(uid) == uid
+    said = said_inside(sandbox, uid, os.getpid(), tmp_path / "calls")
+    sandbox.release(uid)
+    assert said["ids"][0] == uid
 
 
 @as_root
