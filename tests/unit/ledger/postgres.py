@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -67,7 +68,7 @@ class Postgres:
     def _administer(self, statement: str) -> None:
         target = f"host={self.folder} user=outboard dbname=postgres"
         with psycopg.connect(target, autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
 
 @contextlib.contextmanager
@@ -97,7 +98,7 @@ def private_postgres(*, durable: bool = False) -> Iterator[Postgres]:
         shutil.rmtree(folder)
 
 
-def _unprivileged() -> dict[str, str]:
+def _unprivileged() -> dict[str, Any]:
     """PostgreSQL refuses to run as root."""
     return {"user": "nobody"} if os.geteuid() == 0 else {}
 
