@@ -44,8 +44,10 @@ print(json.dumps({
 }))
 """
 
+# A container's root may lack the right to mount.
+_MAY = os.geteuid() == 0 and not subprocess.call(["unshare", "--mount", "true"])
 as_root = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.access(_PYTHON, os.X_OK), reason="an agent that is root does this"
+    not (_MAY and os.access(_PYTHON, os.X_OK)), reason="an agent that is root does this"
 )
 
 
