@@ -9,7 +9,7 @@ namespace {
 
 constexpr CUmemAllocationHandleType kDescriptor = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
 constexpr size_t kBytes = 4 << 20;
-constexpr int kCount = kBytes / sizeof(int);
+constexpr int kCount = 20'000;
 constexpr int kPooled = 5000;
 
 void* as_handle(int descriptor) {

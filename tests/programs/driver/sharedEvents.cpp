@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr int kCount = 1 << 20;
+constexpr int kCount = 1 << 15;
 constexpr int kRounds = 6;
 constexpr unsigned kFlags = CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING;
 

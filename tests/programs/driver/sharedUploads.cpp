@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr size_t kCount = 2 << 20;
+constexpr size_t kCount = 1 << 16;
 constexpr int kRounds = 8;
 
 int reader(Program& program, const Partner& parent) {
