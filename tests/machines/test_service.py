@@ -12,12 +12,12 @@ import time
 
 import pytest
 
-from tests.machines.guest import PROGRAMS, USER, Done, Guest, eventually, measured
+from tests.machines.guest import GUARD_S, PROGRAMS, USER, Done, Guest, eventually, measured
 
 MATRIX = f"{PROGRAMS}/matrixMul"
 LOOP = f"{PROGRAMS}/longLoop"
 PASS = "matrixMul: Result = PASS"
-INSTALL = "outboard service install -n 1 -p 0.25 --longest-pause 1s --wake-timeout 5s"
+INSTALL = "outboard service install -n 1 -p 0.25 --longest-pause 1s"
 
 
 def passes(done: Done) -> bool:
@@ -38,7 +38,7 @@ def active(guest: Guest) -> Guest:
 
 
 def test_a_pool_that_is_down_holds_up_no_boot(guest: Guest) -> None:
-    done = guest.sh(f"{INSTALL} --no-start")
+    done = guest.sh(f"{INSTALL} --wake-timeout 2s --no-start")
     assert done.code == 0, done
     guest.power_off()
     guest.boot()
@@ -60,6 +60,7 @@ def test_the_service_is_there_by_itself_once_the_pool_is(guest: Guest) -> None:
     status = guest.sh("systemctl show -p StatusText --value outboard@default").out
     assert status.startswith("1 GPU: ")
     assert guest.sh("systemctl show -p ActiveState --value outboard@default").out == "active\n"
+    assert guest.sh(INSTALL).code == 0
 
 
 def test_from_power_on_to_the_first_right_answer(guest: Guest) -> None:
@@ -72,7 +73,7 @@ def test_from_power_on_to_the_first_right_answer(guest: Guest) -> None:
 
 def test_a_restart_keeps_shells_and_running_programs(active: Guest) -> None:
     shell = active.start(["su", "-l", USER])
-    loop = active.start(["su", "-l", USER, "-c", f"{LOOP} --rounds 400000"])
+    loop = active.start(["su", "-l", USER, "-c", LOOP])
     try:
         assert loop.stdout is not None
         assert loop.stdout.readline().startswith("READY")
@@ -80,14 +81,14 @@ def test_a_restart_keeps_shells_and_running_programs(active: Guest) -> None:
         assert active.sh("systemctl restart outboard@default").code == 0
         active.state("active")
         assert active.sessions() == before
-        out, _ = shell.communicate(f"{MATRIX}\n", timeout=60)
+        out, _ = shell.communicate(f"{MATRIX}\n", timeout=GUARD_S)
         assert PASS in out
         assert loop.poll() is None
     finally:
         active.sh("pkill -9 -x longLoop")
-        loop.communicate(timeout=60)
+        loop.communicate(timeout=GUARD_S)
         shell.kill()
-        shell.communicate(timeout=60)
+        shell.communicate(timeout=GUARD_S)
 
 
 def test_a_program_that_starts_during_a_restart_waits(active: Guest) -> None:
@@ -130,7 +131,7 @@ def test_a_stop_leaves_nothing_that_varies_and_says_so_in_one_line(active: Guest
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     assert active.sh("systemctl start outboard@default").code == 0
     active.state("active")
-    out, _ = shell.communicate(f"{MATRIX}\n", timeout=60)
+    out, _ = shell.communicate(f"{MATRIX}\n", timeout=GUARD_S)
     assert PASS in out
 
 
@@ -208,6 +209,18 @@ def test_a_unit_that_needs_gpus_waits_for_them(active: Guest) -> None:
     eventually("the job is done", lambda: active.sh("systemctl is-active job").out == "active\n")
     assert "cycle" not in active.sh("journalctl -b --no-pager").out
     active.sh("systemctl disable --now job; rm /etc/systemd/system/job.service")
+
+
+def test_the_unit_of_the_predecessor_is_imported(active: Guest) -> None:
+    unit = "/tmp/bitfusion-client.service"
+    active.write(
+        unit, "[Service]\nExecStart=/usr/bin/bitfusion run -n 1 -p 0.5 -- /opt/capture.sh\n"
+    )
+    done = active.sh(f"outboard service import {unit}")
+    assert done.code == 0, done
+    assert "outboard service install -n 1 -p 0.5" in done.out
+    active.state("active")
+    assert passes(login(active))
 
 
 def test_a_user_without_root_has_a_service_of_his_own(guest: Guest) -> None:
