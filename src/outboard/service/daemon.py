@@ -203,7 +203,8 @@ class Service:
         self._become(State.ACTIVE)
         log.info("session %s: %s", granted.session.session, condition.devices())
         while True:
-            await self._wait_for_stir(self._next_look_s(granted))
+            look_s = next_look_s(granted, self.options.idle_s, self._exchange_s)
+            await self._wait_for_stir(look_s)
             self._stirred.clear()
             try:
                 granted = await _in_thread(partial(self._holder.renew, granted.lease_s))
@@ -299,16 +300,6 @@ class Service:
             self._warn(granted.notice)  # once: its figures change with every renewal
         condition.notice = granted.notice
 
-    def _next_look_s(self, granted: Granted) -> float:
-        """Renew at a sixth of the lease and half of the grant; look often enough for idleness."""
-        grant_left_s = granted.grant_expires_unix - time.time()
-        look_s = min(granted.lease_s / 6, grant_left_s / 2)
-        if self.options.idle_s is not None:
-            look_s = min(look_s, self.options.idle_s / 4)
-        if granted.ends_s is not None and granted.ends_s > self._exchange_s:
-            look_s = min(look_s, granted.ends_s - self._exchange_s)
-        return max(_LEAST_LOOK_S, look_s)
-
     async def _rest(self, state: State, reason: str) -> None:
         self._become(state, reason)
         log.warning("%s", self.condition.line(time.time()))
@@ -362,6 +353,20 @@ class Service:
         while True:
             await asyncio.sleep(min(self._notifier.watchdog_s or 5.0, 5.0))
             self._notifier.tell("WATCHDOG=1", f"STATUS={self.condition.line(time.time())}")
+
+
+def next_look_s(granted: Granted, idle_s: float | None, exchange_s: float) -> float:
+    """When to renew: at a sixth of the lease, half of the grant, and as often as the pool wants to
+    hear of who holds it, which at first is soon: a grant that nobody picks up ends early. Often
+    enough for idleness, and when it is time to exchange the session."""
+    look_s = min(granted.lease_s / 6, (granted.grant_expires_unix - time.time()) / 2)
+    if granted.renew_every_s is not None:
+        look_s = min(look_s, granted.renew_every_s)
+    if idle_s is not None:
+        look_s = min(look_s, idle_s / 4)
+    if granted.ends_s is not None and granted.ends_s > exchange_s:
+        look_s = min(look_s, granted.ends_s - exchange_s)
+    return max(_LEAST_LOOK_S, look_s)
 
 
 def _exchange_s(granted: Granted) -> float:
