@@ -55,6 +55,19 @@ def test_an_unsupported_function_is_refused_by_name_and_the_program_goes_on(
     assert refused.stderr.count(said) == 1
 
 
+def test_large_pinned_memory_deep_in_a_structure_is_refused_with_what_to_do(
+    native: Native, direct: Direct, pool: Pool
+) -> None:
+    program = native.program("pinnedInside", "driver")
+    assert direct.run(program, "--unasked", "1").returncode == 0
+    refused = pool.run(program, "--unasked", "1")
+    assert refused.returncode == 1
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS (700)" in refused.stderr
+    assert "set OUTBOARD_PINNED_IN_STRUCTURES=1" in refused.stderr
+    told = pool.run(program, "--unasked", "1", extra={"OUTBOARD_PINNED_IN_STRUCTURES": "1"})
+    assert told.returncode == 0, told.describe()
+
+
 @pytest.mark.parametrize("kind", ["static", "shared"])
 def test_device_printf_keeps_its_place_between_prints_of_the_host(
     native: Native, direct: Direct, pool: Pool, kind: str

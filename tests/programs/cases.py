@@ -33,6 +33,7 @@ RUNTIME_PROGRAMS = [
 DRIVER_PROGRAMS = [
     "virtualMemory",
     "mappedMemory",
+    "pinnedInside",
     "volumeCopies",
     "arrays",
     "memoryPools",

@@ -35,7 +35,9 @@ struct Range {
   Pool* pool = nullptr;  ///< of stream-ordered memory
   unsigned flags = 0;    ///< of host memory; of a device's, what it may be exported as
   MemoryKind kind = MemoryKind::device;
-  uint64_t partner = 0;  ///< of registered memory its alias, or 0; of an alias the memory
+  /// Of registered memory its alias, or 0; of an alias the memory; of pinned memory itself once it
+  /// is sure that devices use it.
+  uint64_t partner = 0;
 
   bool on_device() const { return kind <= MemoryKind::mapped; }
 };
@@ -46,7 +48,7 @@ class Addresses {
   bool add(Range range);
   /// Removes the range that begins exactly at `base` and is of one of the two kinds.
   bool remove(uint64_t base, MemoryKind kind, MemoryKind or_kind, Range* removed);
-  /// Notes the alias of the registered memory that begins at `base`.
+  /// Notes how devices know the host memory that begins at `base`.
   void set_partner(uint64_t base, uint64_t alias);
   /// The range that holds `address`.
   bool find(uint64_t address, Range* range) const;

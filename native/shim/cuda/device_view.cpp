@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -22,11 +23,15 @@ namespace outboard::shim {
 
 constinit VisibleWindow visible_window;
 constinit std::atomic<uint32_t> views_in_use{0};
+constinit std::atomic<bool> leftovers_seen{false};
 
 namespace {
 
 constexpr uint64_t page_bytes = 4096;
 constexpr uint64_t large_page_bytes = 2 << 20;
+// Memory up to this size counts as reached whatever looks like its address: flags and results are
+// small, and keeping them alike costs microseconds.
+constexpr uint64_t most_cheap_bytes = 64 << 10;
 
 /// Commands of this stream up to `count` may change the memory.
 struct Use {
@@ -232,6 +237,7 @@ CUresult Reach::add_view(uint64_t base) {
       return result;
     }
     found = views().all.emplace(std::pair(server, base), std::move(view)).first;
+    if (range.kind == MemoryKind::pinned) addresses().set_partner(base, base);
   }
   View& view = found->second;
   if (const CUresult result = send_changes(view); result != CUDA_SUCCESS) return result;
@@ -286,17 +292,58 @@ bool may_hold_address(const std::byte* bytes, size_t count) {
   return false;
 }
 
+bool all_words_count() {
+  static const bool wanted = [] {
+    const char* text = std::getenv("OUTBOARD_PINNED_IN_STRUCTURES");
+    return text != nullptr && std::strcmp(text, "1") == 0;
+  }();
+  return wanted;
+}
+
 }  // namespace
 
-CUresult Reach::add_words(const void* parameter, size_t bytes) {
-  if (!may_hold_address(static_cast<const std::byte*>(parameter), bytes)) return CUDA_SUCCESS;
-  const auto* at = static_cast<const std::byte*>(parameter);
-  for (size_t offset = 0; offset + sizeof(uint64_t) <= bytes; ++offset) {
-    uint64_t word = 0;
-    std::memcpy(&word, at + offset, sizeof word);
-    if (const CUresult result = add(word); result != CUDA_SUCCESS) return result;
+CUresult Reach::add_parameters(const Function* function, void** parameters) {
+  for (uint32_t i = 0; i < function->parameter_count; ++i) {
+    const auto* parameter = static_cast<const std::byte*>(parameters[i]);
+    const CUresult result = add_words(parameter, function->parameters[i].bytes);
+    if (result != CUDA_SUCCESS) return result;
   }
   return CUDA_SUCCESS;
+}
+
+CUresult Reach::add_packed(const Function* function, const std::byte* packed) {
+  if (!may_hold_address(packed, function->parameters_bytes)) return CUDA_SUCCESS;
+  for (uint32_t i = 0; i < function->parameter_count; ++i) {
+    const Function::Parameter& parameter = function->parameters[i];
+    const CUresult result = add_words(packed + parameter.offset, parameter.bytes);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+// A parameter, or what a structure begins with, is written by whoever passes it. Further inside,
+// eight bytes that could be an address may also be what the stack held before.
+CUresult Reach::add_words(const std::byte* parameter, size_t bytes) {
+  if (!may_hold_address(parameter, bytes)) return CUDA_SUCCESS;
+  for (size_t offset = 0; offset + sizeof(uint64_t) <= bytes; ++offset) {
+    uint64_t word = 0;
+    std::memcpy(&word, parameter + offset, sizeof word);
+    const CUresult result = offset == 0 ? add(word) : add_inner(word);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult Reach::add_inner(uint64_t word) {
+  if (!visible_window.contains(word)) return CUDA_SUCCESS;
+  Range range;
+  if (!addresses().find(word, &range)) return CUDA_SUCCESS;
+  const bool wanted = range.partner != 0 || range.bytes <= most_cheap_bytes || all_words_count();
+  if (range.kind == MemoryKind::pinned && !wanted) {
+    leftovers_seen.store(true, std::memory_order_relaxed);
+    return CUDA_SUCCESS;
+  }
+  return add_visible(word);
 }
 
 CUresult Reach::add_captured() {

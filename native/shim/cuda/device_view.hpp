@@ -40,6 +40,8 @@ struct VisibleWindow {
 extern VisibleWindow visible_window;
 /// Views that commands on their way may change.
 extern std::atomic<uint32_t> views_in_use;
+/// Words within structures were taken for leftovers, not for addresses (docs/adr/0011).
+extern std::atomic<bool> leftovers_seen;
 
 /// Memory of the program's that devices can be given the address of: page-aligned, filled with
 /// zeros; null: none to be had.
@@ -60,8 +62,9 @@ class Reach {
   CUresult add(uint64_t address) {
     return visible_window.contains(address) ? add_visible(address) : CUDA_SUCCESS;
   }
-  /// Every eight bytes of a kernel's parameter that could be such an address.
-  CUresult add_words(const void* parameter, size_t bytes);
+  /// What a kernel's parameters name; `packed` has each at its offset.
+  CUresult add_parameters(const Function* function, void** parameters);
+  CUresult add_packed(const Function* function, const std::byte* packed);
   /// What the captured commands of the process reach: a graph may hold them.
   CUresult add_captured();
   void sent() {
@@ -69,6 +72,8 @@ class Reach {
   }
 
  private:
+  CUresult add_words(const std::byte* parameter, size_t bytes);
+  CUresult add_inner(uint64_t word);
   CUresult add_visible(uint64_t address);
   CUresult add_view(uint64_t base);
   void note_sent();

@@ -51,8 +51,7 @@ CUresult read_kernel(Context* context, const CUDA_KERNEL_NODE_PARAMS_v3& given, 
   if (!visible_window.empty()) {
     Stream* side = side_stream(context);
     if (side == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-    const CUresult result =
-        Reach(side, true).add_words(out->arguments.data(), out->arguments.size());
+    const CUresult result = Reach(side, true).add_packed(function, out->arguments.data());
     if (result != CUDA_SUCCESS) return result;
   }
   auto& kernel = out->params.kernel;

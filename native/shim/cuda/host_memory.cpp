@@ -113,6 +113,7 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* pdptr, void* p, unsigned int 
     return CUDA_ERROR_INVALID_VALUE;
   }
   *pdptr = range.kind == MemoryKind::registered ? alias_of(address) : address;
+  if (range.kind == MemoryKind::pinned) addresses().set_partner(range.base, range.base);
   return *pdptr != 0 ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 

@@ -65,17 +65,6 @@ CUresult check_limits(const Function* function, const Device* device, const Shap
   return CUDA_SUCCESS;
 }
 
-// Host memory that the kernel's parameters name.
-CUresult reach_parameters(Reach* reach, const Function* function, void** parameters,
-                          const std::byte* buffer) {
-  if (buffer != nullptr) return reach->add_words(buffer, function->parameters_bytes);
-  for (uint32_t i = 0; i < function->parameter_count; ++i) {
-    const CUresult result = reach->add_words(parameters[i], function->parameters[i].bytes);
-    if (result != CUDA_SUCCESS) return result;
-  }
-  return CUDA_SUCCESS;
-}
-
 CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** parameters, void** extra,
                 uint32_t flags, AttributeBytes attributes) {
   Context* context = nullptr;
@@ -105,7 +94,8 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
 
   Reach reach(stream);
   if (!visible_window.empty()) [[unlikely]] {
-    result = reach_parameters(&reach, function, parameters, buffer);
+    result = buffer != nullptr ? reach.add_packed(function, buffer)
+                               : reach.add_parameters(function, parameters);
     if (result != CUDA_SUCCESS) return result;
   }
 

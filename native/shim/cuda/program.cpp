@@ -41,6 +41,13 @@ class Program final : public client::Owner {
   void fatal(client::Result result, uint64_t id) override {
     Context* context = contexts.find_id(id);
     if (context == nullptr) return;
+    if (to_cuda(result) == CUDA_ERROR_ILLEGAL_ADDRESS && leftovers_seen.load()) {
+      static const char said[] = "leftovers";
+      say_once(said,
+               "a kernel reached memory that it must not (700), and kernels were given structures "
+               "with what could be the address of pinned memory inside; if it is one, ask "
+               "cudaHostGetDevicePointer for it or set OUTBOARD_PINNED_IN_STRUCTURES=1");
+    }
     int none = 0;
     context->sticky.compare_exchange_strong(none, result);
     context->trouble.store(1, std::memory_order_release);
