@@ -12,9 +12,7 @@ import sqlalchemy as sa
 
 from outboard.errors import OutboardError
 from outboard.ledger import accounting, allocations, limits, nodes, requests, subjects, tokens
-from outboard.ledger.database import Database
 from outboard.ledger.requests import Granted, Lost, Terms
-from outboard.ledger.rows import insert, insert_new
 from outboard.ledger.schema import (
     allocations as allocations_table,
 )
@@ -33,6 +31,7 @@ from outboard.ledger.schema import (
 from outboard.ledger.transaction import Transaction
 from outboard.model.node import Device, Node
 from outboard.model.request import GrantedDevice, Request, Share
+from tests.unit.ledger.crashing import COMPANIES, Crashed, CrashingDatabase
 from tests.unit.ledger.reference import (
     ModelAllocation,
     ModelDevice,
@@ -47,64 +46,6 @@ USERS = ("ann", "bob", "cem")
 HOSTS = (None, "h1", "h2")
 GROUPS = ("g1", "g2")
 TERMS = Terms()
-_WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
-
-
-class Crashed(BaseException):
-    """The controller was killed here. Not an Exception: nothing may catch a kill."""
-
-
-def _refused(tx: Transaction) -> None:
-    insert_new(tx, controllers, [{"name": "refused", "joined_us": 0, "seen_us": 0}])
-    raise KeyError
-
-
-def _put_off(tx: Transaction) -> None:
-    insert(tx, controllers, [{"name": "put off", "joined_us": 0, "seen_us": 0}])
-    raise KeyError
-
-
-def _written(tx: Transaction) -> None:
-    insert(tx, controllers, [{"name": "written", "joined_us": 0, "seen_us": 0}])
-    tx.connection.execute(sa.select(controllers)).all()
-    raise KeyError
-
-
-def _impossible(tx: Transaction) -> None:
-    insert(tx, controllers, [{"name": "twice", "joined_us": 0, "seen_us": 0}] * 2)
-
-
-# What may be in the same commit as an operation, and leaves nothing: what fails after a write, what
-# fails before one, and what the database refuses when the operation has been done.
-_COMPANIES = ((_refused,), (_put_off,), (_written,), (_impossible,), (_refused, _impossible))
-
-
-class CrashingDatabase(Database):
-    """A database whose controller dies at the n-th write of a transaction.
-
-    Before and after the commit count as writes: after it, all is done and the answer is lost.
-    """
-
-    countdown = 0
-
-    def __init__(self, url: str, clock: Callable[[sa.Connection], int]) -> None:
-        super().__init__(url, clock, pool_size=2)
-        sa.event.listen(self.engine, "before_cursor_execute", self._before)
-
-    def _before(self, _connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        if statement.startswith(_WRITES):
-            self._step()
-
-    def _step(self) -> None:
-        if self.countdown:
-            self.countdown -= 1
-            if not self.countdown:
-                raise Crashed
-
-    def _commit(self, connection: sa.Connection) -> None:
-        self._step()
-        super()._commit(connection)
-        self._step()
 
 
 def node(name: str, capacities: list[int], salt: str = "") -> Node:
@@ -168,7 +109,7 @@ class Simulation:
         Expected refusals come back as the name of their class.
         """
         self.database.countdown, self.crash_at = self.crash_at, 0
-        company = self.dice.choice(_COMPANIES) if self.dice.random() < self.accompanied else ()
+        company = self.dice.choice(COMPANIES) if self.dice.random() < self.accompanied else ()
         try:
             return self.database.write_all([work, *company])[0].result()
         except Crashed:

@@ -20,8 +20,8 @@ from outboard.ledger.database import Database, database_clock
 from outboard.ledger.rows import insert_new
 from outboard.ledger.schema import audit, changes, controllers, metadata
 from outboard.ledger.transaction import Transaction
+from tests.unit.ledger.crashing import Crashed, CrashingDatabase
 from tests.unit.ledger.postgres import Postgres
-from tests.unit.ledger.simulation import Crashed, CrashingDatabase
 
 NewUrl = Callable[[], str]
 
