@@ -4,7 +4,6 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <mutex>
 
@@ -27,14 +26,17 @@ constexpr uint64_t page_bytes = 4096;
 
 uint64_t next_base = 0;
 
-// Two regions after the devices' windows, for at most 16 devices.
+// Two regions after the devices' windows, for at most 16 devices. What kernels are given is
+// searched for addresses of host memory: those begin where no small numbers side by side look like
+// one, as 64 and 256 do like 0x4000'0000'0100.
 struct Span {
   uint64_t begin, end;
+  uint64_t first;  ///< place
 };
-constexpr Span regions[] = {{0x3000'0000'0000, 0x4000'0000'0000},
-                            {0x4000'0000'0000, 0x5000'0000'0000}};
-constexpr Span sanitizer_regions[] = {{0x60'0000'0000, 0x70'0000'0000},
-                                      {0x70'0000'0000, 0x80'0000'0000}};
+constexpr Span regions[] = {{0x3000'0000'0000, 0x4000'0000'0000, 0x3000'0000'0000},
+                            {0x4000'0000'0000, 0x5000'0000'0000, 0x46d5'b3a0'0000}};
+constexpr Span sanitizer_regions[] = {{0x60'0000'0000, 0x70'0000'0000, 0x60'0000'0000},
+                                      {0x70'0000'0000, 0x80'0000'0000, 0x76'b3a0'0000}};
 constinit std::mutex regions_mutex;
 uint64_t next_place[2] = {};
 
@@ -84,10 +86,11 @@ bool reserve_place(Region region, uint64_t bytes, uint64_t alignment, Window* wi
   if (size < bytes || size > span.end - span.begin) return false;
   const std::lock_guard guard(regions_mutex);
   uint64_t& next = next_place[index];
+  if (next == 0) next = span.first;
   bool wrapped = false;
   // Past what is taken in steps of its own size: at worst the region is walked once.
   for (;;) {
-    const uint64_t base = (std::max(next, span.begin) + alignment - 1) & ~(alignment - 1);
+    const uint64_t base = (next + alignment - 1) & ~(alignment - 1);
     if (base > span.end - size) {
       if (wrapped) return false;
       wrapped = true;

@@ -314,9 +314,17 @@ CUresult cuStreamBatchMemOp_v2(CUstream s, unsigned int count, CUstreamBatchMemO
   return CUDA_SUCCESS;
 }
 
-// Captures and graphs are empty.
+// Captures and graphs are empty; which stream captures, nobody remembers.
 CUresult cuStreamBeginCapture_v2(CUstream, CUstreamCaptureMode) { return CUDA_SUCCESS; }
 CUresult cuStreamEndCapture(CUstream, CUgraph* out) { return make(out); }
+CUresult cuStreamGetCaptureInfo_v3(CUstream, CUstreamCaptureStatus* out, cuuint64_t*, CUgraph*,
+                                   const CUgraphNode**, const CUgraphEdgeData**, size_t*) {
+  return put(out, CU_STREAM_CAPTURE_STATUS_NONE);
+}
+CUresult cuStreamGetCaptureInfo_v2(CUstream, CUstreamCaptureStatus* out, cuuint64_t*, CUgraph*,
+                                   const CUgraphNode**, size_t*) {
+  return put(out, CU_STREAM_CAPTURE_STATUS_NONE);
+}
 CUresult cuStreamIsCapturing(CUstream, CUstreamCaptureStatus* out) {
   return put(out, CU_STREAM_CAPTURE_STATUS_NONE);
 }
@@ -324,6 +332,12 @@ CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode*) { return CUDA_S
 CUresult cuGraphCreate(CUgraph* out, unsigned int) { return make(out); }
 CUresult cuGraphDestroy(CUgraph) { return CUDA_SUCCESS; }
 CUresult cuGraphGetNodes(CUgraph, CUgraphNode*, size_t* count) { return put(count, size_t{0}); }
+CUresult cuGraphGetEdges(CUgraph, CUgraphNode*, CUgraphNode*, size_t* count) {
+  return put(count, size_t{0});
+}
+CUresult cuGraphGetEdges_v2(CUgraph, CUgraphNode*, CUgraphNode*, CUgraphEdgeData*, size_t* count) {
+  return put(count, size_t{0});
+}
 CUresult cuGraphInstantiateWithFlags(CUgraphExec* out, CUgraph, unsigned long long) {
   return make(out);
 }
