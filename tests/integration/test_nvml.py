@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import sys
 
-import pytest
-
 from tests.integration.harness import Direct, Pool
-
-pytestmark = pytest.mark.sanitize
 
 _LINK = """
 import ctypes
