@@ -154,6 +154,14 @@ CUresult open_view(Stream* stream, const Range& range, View* view) {
   return result;
 }
 
+bool all_words_count() {
+  static const bool wanted = [] {
+    const char* text = std::getenv("OUTBOARD_PINNED_IN_STRUCTURES");
+    return text != nullptr && std::strcmp(text, "1") == 0;
+  }();
+  return wanted;
+}
+
 // Copies on their way into pinned memory come before what reaches it; a captured stream has none.
 CUresult wait_for_reads(const client::Server* server) {
   CUresult result = CUDA_SUCCESS;
@@ -213,10 +221,16 @@ bool find_host(uint64_t* address) {
   return true;
 }
 
-CUresult Reach::add_visible(uint64_t address) {
+CUresult Reach::add_visible(uint64_t address, bool is_guess) {
   Range range;
   if (!addresses().find(address, &range)) return CUDA_SUCCESS;
   if (range.kind != MemoryKind::pinned && range.kind != MemoryKind::alias) return CUDA_SUCCESS;
+  const bool is_leftover =
+      is_guess && range.partner == 0 && range.bytes > most_cheap_bytes && !all_words_count();
+  if (is_leftover) {
+    leftovers_seen.store(true, std::memory_order_relaxed);
+    return CUDA_SUCCESS;
+  }
   return add_view(range.base);
 }
 
@@ -292,14 +306,6 @@ bool may_hold_address(const std::byte* bytes, size_t count) {
   return false;
 }
 
-bool all_words_count() {
-  static const bool wanted = [] {
-    const char* text = std::getenv("OUTBOARD_PINNED_IN_STRUCTURES");
-    return text != nullptr && std::strcmp(text, "1") == 0;
-  }();
-  return wanted;
-}
-
 }  // namespace
 
 CUresult Reach::add_parameters(const Function* function, void** parameters) {
@@ -328,22 +334,11 @@ CUresult Reach::add_words(const std::byte* parameter, size_t bytes) {
   for (size_t offset = 0; offset + sizeof(uint64_t) <= bytes; ++offset) {
     uint64_t word = 0;
     std::memcpy(&word, parameter + offset, sizeof word);
-    const CUresult result = offset == 0 ? add(word) : add_inner(word);
+    if (!visible_window.contains(word)) continue;
+    const CUresult result = add_visible(word, offset != 0);
     if (result != CUDA_SUCCESS) return result;
   }
   return CUDA_SUCCESS;
-}
-
-CUresult Reach::add_inner(uint64_t word) {
-  if (!visible_window.contains(word)) return CUDA_SUCCESS;
-  Range range;
-  if (!addresses().find(word, &range)) return CUDA_SUCCESS;
-  const bool wanted = range.partner != 0 || range.bytes <= most_cheap_bytes || all_words_count();
-  if (range.kind == MemoryKind::pinned && !wanted) {
-    leftovers_seen.store(true, std::memory_order_relaxed);
-    return CUDA_SUCCESS;
-  }
-  return add_visible(word);
 }
 
 CUresult Reach::add_captured() {

@@ -60,7 +60,7 @@ class Reach {
 
   /// Makes the memory at `address` alike at the server; any other address is none of its business.
   CUresult add(uint64_t address) {
-    return visible_window.contains(address) ? add_visible(address) : CUDA_SUCCESS;
+    return visible_window.contains(address) ? add_visible(address, false) : CUDA_SUCCESS;
   }
   /// What a kernel's parameters name; `packed` has each at its offset.
   CUresult add_parameters(const Function* function, void** parameters);
@@ -73,8 +73,8 @@ class Reach {
 
  private:
   CUresult add_words(const std::byte* parameter, size_t bytes);
-  CUresult add_inner(uint64_t word);
-  CUresult add_visible(uint64_t address);
+  /// `is_guess`: it may be no address at all.
+  CUresult add_visible(uint64_t address, bool is_guess);
   CUresult add_view(uint64_t base);
   void note_sent();
 
