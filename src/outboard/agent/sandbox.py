@@ -141,14 +141,14 @@ def prepare(
         return Sandbox(lacks=["all of it: isolation = off"], off=True)
     if os.geteuid() != 0:
         return Sandbox(lacks=_unprivileged())
-    ladder = [Sandbox(lacks=_unprivileged())]
-    if os.geteuid() == 0:
-        ids = Users(users)
-        os.makedirs(place, mode=0o700, exist_ok=True)
-        folders = [os.path.dirname(path) for path in (worker, driver, os.path.realpath(driver))]
-        alone = Sandbox(ids, lacks=["workers have no file system of their own"])
-        as_root = Sandbox(lacks=["workers run as root", *_unprivileged()])
-        ladder = [Sandbox(ids, View(place, [*folders, *reads])), alone, as_root]
+    ids = Users(users)
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    folders = [os.path.dirname(path) for path in (worker, driver, os.path.realpath(driver))]
+    ladder = [
+        Sandbox(ids, View(place, [*folders, *reads])),
+        Sandbox(ids, lacks=["workers have no file system of their own"]),
+        Sandbox(lacks=["workers run as root", *_unprivileged()]),
+    ]
     why: list[str] = []
     for sandbox in ladder:
         trouble = _rehearse(sandbox, worker, driver)
