@@ -30,6 +30,8 @@ from outboard.scheduler.shortlist import Shortlist
 
 _REMEMBERED_US = 5 * HALF_LIFE_US
 _MOST_AT_ONCE = 512
+_MOST_SEEN = 16
+_LONGEST_SEEN = 120
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Image:
         self._current: dict[Key, DeviceState] = {}
         self._shortlist = Shortlist()
         self._of_server: dict[str, set[Key]] = {}
+        self._shut: dict[Key, str] = {}
 
     def take_in(self, picture: Picture) -> None:
         """Know what the picture shows."""
@@ -77,6 +80,7 @@ class Image:
             self._current = {key: self._with_pending(key) for key in self.devices}
             self._shortlist = Shortlist(self._current.values())
             self._of_server = _by_server(self.devices)
+            self._shut = {key: one.closed for key, one in self.devices.items() if one.closed}
         else:
             self._take_servers(picture)
         for key, granted_bytes in picture.granted.items():
@@ -103,11 +107,27 @@ class Image:
             for key in self._of_server.pop(server, set()) - picture.devices.keys():
                 del self.devices[key], self._current[key]
                 self._shortlist.drop(key)
+                self._shut.pop(key, None)
         self._of_server.update(shown)
         for key, device in picture.devices.items():
             if self.devices.get(key) != device:
                 self.devices[key] = device
                 self._refresh(key)
+                self._shut.pop(key, None)
+                if device.closed:
+                    self._shut[key] = device.closed
+
+    def seen(self, avoided: Sequence[Key] = ()) -> dict[str, object]:
+        """What a grant is recorded with: what nobody could read from the ledger afterwards."""
+        found: dict[str, object] = {}
+        if self._shut:
+            first = itertools.islice(self._shut.items(), _MOST_SEEN)
+            found["closed"] = [[*key, why[:_LONGEST_SEEN]] for key, why in first]
+        if len(self._shut) > _MOST_SEEN:
+            found["more_closed"] = len(self._shut) - _MOST_SEEN
+        if avoided:
+            found["kept"] = [list(key) for key in avoided]
+        return found
 
     def states(self) -> list[DeviceState]:
         """Every device, with what is being granted counted as granted."""

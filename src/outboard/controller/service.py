@@ -173,9 +173,10 @@ class Service:
             if refusal is not None:  # never on a picture that may be behind the ledger
                 await self._read_devices()
                 chosen, refusal = self._choose(request)
+            seen = self.image.seen()
 
             def work(tx: Transaction) -> tuple[Granted | Ask | Lost, Answer | None]:
-                outcome = self._submit(tx, request, chosen, refusal)  # noqa: B023
+                outcome = self._submit(tx, request, chosen, refusal, seen)  # noqa: B023
                 return outcome, answer(tx, outcome) if isinstance(outcome, Granted) else None
 
             with self._holding(chosen) as done:
@@ -330,10 +331,11 @@ class Service:
         request: Request,
         chosen: tuple[GrantedDevice, ...],
         refusal: RequestError | None,
+        seen: requests.Seen,
     ) -> Granted | Ask | Lost:
         if refusal is not None and not requests.exists(tx, request.id):
             raise refusal
-        return requests.submit_for(tx, request, chosen, self.terms)
+        return requests.submit_for(tx, request, chosen, self.terms, seen)
 
     # --- the loops -------------------------------------------------------------------------------
 
@@ -436,10 +438,11 @@ class Service:
         return len(fitting) == len(waiting)
 
     async def _grant_waiting(self, request: Request, placement: Placement) -> None:
+        chosen, seen = placement.devices, self.image.seen(placement.avoided)
         try:
-            with self._holding(placement.devices) as done:
+            with self._holding(chosen) as done:
                 outcome = await self.write(
-                    lambda tx: requests.grant(tx, request.id, placement.devices, self.terms)
+                    lambda tx: requests.grant(tx, request.id, chosen, self.terms, seen)
                 )
                 done(outcome)
         except LimitReached as error:
@@ -450,7 +453,7 @@ class Service:
         if isinstance(outcome, Granted):
             self.image.waiting.pop(request.id, None)
         else:
-            await self._read_devices({one.node for one in placement.devices})
+            await self._read_devices({one.node for one in chosen})
 
     async def _keep_for_ever(self) -> None:
         while True:

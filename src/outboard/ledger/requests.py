@@ -6,7 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -33,6 +33,9 @@ from outboard.model.filters import Filter
 from outboard.model.request import GrantedDevice, Request, Share
 
 SECOND_US = 1_000_000
+
+Seen = Mapping[str, object]
+NOTHING_SEEN: Seen = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,11 @@ def submit(tx: Transaction, request: Request) -> Ask:
 
 
 def submit_for(
-    tx: Transaction, request: Request, chosen: Sequence[GrantedDevice], terms: Terms
+    tx: Transaction,
+    request: Request,
+    chosen: Sequence[GrantedDevice],
+    terms: Terms,
+    seen: Seen = NOTHING_SEEN,
 ) -> Granted | Ask | Lost:
     """Submit a request and grant it these devices, if there are any and it is waiting.
 
@@ -112,8 +119,8 @@ def submit_for(
     if ask.state == "waiting" and chosen:
         try:
             if applicant is None:
-                return grant(tx, request.id, chosen, terms)
-            outcome = _grant(tx, request, applicant, chosen, terms, new=True)
+                return grant(tx, request.id, chosen, terms, seen)
+            outcome = _grant(tx, request, applicant, chosen, terms, seen, new=True)
         except LimitReached:
             pass
     if applicant is not None and not isinstance(outcome, Granted):
@@ -175,12 +182,17 @@ _STILL_WAITING = Statement(
 
 
 def grant(
-    tx: Transaction, request_id: str, chosen: Sequence[GrantedDevice], terms: Terms
+    tx: Transaction,
+    request_id: str,
+    chosen: Sequence[GrantedDevice],
+    terms: Terms,
+    seen: Seen = NOTHING_SEEN,
 ) -> Granted | Lost:
     """Grant the chosen devices to a waiting request: completely, or not at all.
 
-    A request that was granted before answers with that grant. Raises `LimitReached` naming the
-    limit, `NotFound` for a request that waits no more.
+    `seen` is what the chooser saw that explains its choice, for the audit log. A request that was
+    granted before answers with that grant. Raises `LimitReached` naming the limit, `NotFound` for
+    a request that waits no more.
     """
     rows = tx.connection.execute(_LOCK, {"request": request_id}).all()
     if rows and rows[0].state == "granted":
@@ -191,7 +203,7 @@ def grant(
     groups = groups_of(tx, asked.user)
     subjects = limits.subjects_of(asked.user, groups, asked.host)
     applicant = _Applicant(groups, subjects, limits.in_force(tx, subjects))
-    return _grant(tx, asked, applicant, chosen, terms)
+    return _grant(tx, asked, applicant, chosen, terms, seen)
 
 
 _LOCK = locking(requests, requests.c.id == sa.bindparam("request"))
@@ -203,6 +215,7 @@ def _grant(
     applicant: _Applicant,
     chosen: Sequence[GrantedDevice],
     terms: Terms,
+    seen: Seen,
     *,
     new: bool = False,
 ) -> Granted | Lost:
@@ -235,7 +248,7 @@ def _grant(
     else:
         tx.later(_SET_GRANTED, {"request": asked.id, "now_us": tx.now_us})
         tx.changed("request", asked.id)
-    _write_grant(tx, asked, applicant.groups, made, terms)
+    _write_grant(tx, asked, applicant.groups, made, terms, seen)
     return made
 
 
@@ -308,7 +321,12 @@ _ADD = Statement(
 
 
 def _write_grant(
-    tx: Transaction, asked: Request, groups: Sequence[str], made: Granted, terms: Terms
+    tx: Transaction,
+    asked: Request,
+    groups: Sequence[str],
+    made: Granted,
+    terms: Terms,
+    seen: Seen,
 ) -> None:
     now, allocation = tx.now_us, made.allocation
     whose = {"user_name": asked.user, "host": asked.host}
@@ -344,7 +362,7 @@ def _write_grant(
     tx.changed("session", made.session)
     what = [[device.node, device.index, device.share_bytes] for device in made.devices]
     origin = asked.host or ""
-    tx.audit(asked.user, "grant", made.session, origin, allocation=allocation, devices=what)
+    tx.audit(asked.user, "grant", made.session, origin, allocation=allocation, devices=what, **seen)
 
 
 _SET_GRANTED = Statement(

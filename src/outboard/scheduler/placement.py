@@ -71,9 +71,10 @@ ANYWHERE = Rules()
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The devices of a request that can be granted now."""
+    """The devices of a request that can be granted now; `avoided` were held for others."""
 
     devices: tuple[GrantedDevice, ...]
+    avoided: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ def place(
     if chosen is None:
         return Busy(_why_busy(able, len(fitting), gpus, share))
     return Placement(
-        tuple(GrantedDevice(device.node, device.index, wanted) for device, wanted in chosen)
+        tuple(GrantedDevice(device.node, device.index, wanted) for device, wanted in chosen),
+        tuple(held),
     )
 
 
@@ -125,6 +127,11 @@ def judge(device: DeviceState, share: Share, rules: Rules) -> str:
     if wanted > device.free_bytes:
         return f"{format_mib(device.free_bytes)} are free, {format_mib(wanted)} are asked for"
     return ""
+
+
+def breaks(device: DeviceState, wanted: int) -> bool:
+    """Whether a whole GPU would be whole no more."""
+    return not device.granted_bytes and wanted < device.capacity_bytes
 
 
 def _mismatch(device: DeviceState, rules: Rules) -> str:
@@ -268,8 +275,7 @@ def _by_node(items: Iterable[Fitting]) -> dict[str, list[Fitting]]:
 
 def _best_fit(item: Fitting) -> tuple[bool, int, str, int]:
     device, wanted = item
-    breaks = not device.granted_bytes and wanted < device.capacity_bytes
-    return breaks, device.free_bytes - wanted, device.node, device.index
+    return breaks(device, wanted), device.free_bytes - wanted, device.node, device.index
 
 
 def _emptiest(item: Fitting) -> tuple[int, str, int]:

@@ -27,7 +27,7 @@ from outboard.scheduler.placement import (
     judge,
     place,
 )
-from outboard.units import MILLION, format_duration
+from outboard.units import MILLION
 
 _SECOND_US = 1_000_000
 _BACKFILL_DEPTH = 100  # how many behind the first that waits are looked at in one pass
@@ -141,27 +141,6 @@ def plan(
             standings[request.id] = Standing(position, _behind(position, outcome, held))
     reserved = {} if head is None else {head.request: head.keys}
     return Plan(tuple(grants), refusals, standings, reserved)
-
-
-def explain(
-    standing: Standing | None,
-    request: Request,
-    devices: Sequence[DeviceState],
-    now_us: int,
-) -> list[str]:
-    """Why a request waits, a line for each thing to know; device by device at the end."""
-    lines = []
-    if standing is not None:
-        lines.append(f"position {standing.position}: {standing.reason}")
-        if standing.starts_us is not None:
-            wait_s = max(0, standing.starts_us - now_us) / _SECOND_US
-            lines.append(f"it should start within {format_duration(wait_s)}")
-        else:
-            lines.append("when it will start is not known: those who run did not all give --time")
-    for device in devices:
-        why = judge(device, request.share, Rules.of(request))
-        lines.append(f"{device.node} GPU {device.index}: {why or 'it would do'}")
-    return lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,7 @@ def test_a_server_that_has_joined_is_not_well_before_its_agent_says_so(
     assert admin("nodes", "remove", "gpu2") == "gpu2: removed\n"
 
 
-def test_who_waits_is_listed_and_explained(admin: Person, ann: Person) -> None:
+def test_who_waits_or_runs_is_listed_and_explained(admin: Person, ann: Person) -> None:
     assert ann("queue") == "nobody waits\n"
     session = admin("request", "-m", "800").strip()
     waiting = subprocess.Popen(
@@ -252,6 +252,9 @@ def test_who_waits_is_listed_and_explained(admin: Person, ann: Person) -> None:
         assert ann.json("explain", row[1])["state"] == "waiting"
         assert "there is no request" in ann.fails("explain", "0" * 32)
         assert "32 hexadecimal digits" in ann.fails("explain", "../../v1/users")
+        placed = admin("explain", admin.json("sessions")["sessions"][0]["id"])
+        assert re.search(r"granted\n  granted after [\d.]+ s: session s-[0-9a-f]+\n", placed)
+        assert re.search(r"\n  gpu1 GPU 0: chosen: broken up, \d+ MiB left over\n", placed)
         assert waiting.stderr is not None
         said = waiting.stderr.readline()
         assert said.startswith("outboard: waiting, number 1 in the queue: at most "), said

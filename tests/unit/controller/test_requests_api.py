@@ -87,11 +87,77 @@ def test_who_waits_is_told_why_and_gets_what_becomes_free(ann: Client, bob: Clie
         return [(one["position"], one["user"]) for one in listed]
 
     eventually(lambda: queue() == [(1, "bob")], "the queue was looked at")
-    lines = bob.call("GET", f"/v1/requests/{waiting['request']}/explain")[1]["lines"]
-    assert lines[-1] == "n1 GPU 1: 0 MiB are free, 1024 MiB are asked for"
+    explained = bob.call("GET", f"/v1/requests/{waiting['request']}/explain")[1]
+    assert explained["lines"][0] == "position 1: 0 of the 1 GPUs asked for are free"
+    assert explained["devices"][-1] == {
+        "node": "n1",
+        "index": 1,
+        "verdict": "refused",
+        "why": "0 MiB are free, 1024 MiB are asked for",
+    }
     ann.call("DELETE", f"/v1/sessions/{first}")
     status, answer = bob.call("GET", f"/v1/requests/{waiting['request']}?hold_s=20")
     assert (status, answer["state"]) == (200, "granted")
+
+
+def test_what_was_granted_is_explained_by_the_pool_as_it_was_then(
+    ann: Client, bob: Client, deployment: Deployment
+) -> None:
+    for name in ("n2", "n3"):
+        add = node(name, 1)
+        deployment.database.write(lambda tx, add=add: nodes.register_node(tx, add))  # type: ignore[misc]
+    half = ann.granted(share={"bytes": 512 * MIB}, server="n1")
+    cordon = ("n3", "cordoned", "new fan")
+    deployment.database.write(lambda tx: nodes.set_node_state(tx, *cordon))
+    eventually(lambda: _closed(ann) == {"n3"}, "the cordon is known")
+    status, answer = bob.request(share={"bytes": 256 * MIB})
+    assert status == 201
+    before = bob.call("GET", f"/v1/requests/{answer['request']}/explain")[1]
+    # Whatever happens since is not what it was placed by.
+    ann.call("DELETE", f"/v1/sessions/{half}")
+    deployment.database.write(lambda tx: nodes.set_node_state(tx, "n3", "ready", ""))
+    deployment.database.write(lambda tx: nodes.register_node(tx, node("n4", 1)))
+    ann.granted(share={"bytes": 100 * MIB}, server="n2")
+    session = answer["session"]["session"]
+    after = bob.call("GET", f"/v1/sessions/{session}/explain")[1]
+    assert after == before
+    assert (after["state"], after["lines"][0].split(": ")[1]) == ("granted", f"session {session}")
+    assert after["lines"][1].startswith("GPUs in use already before whole ones")
+    assert len(after["lines"]) == 2, "it was placed as the rules say"
+    would = "it would do, but is whole and would be broken up, 768 MiB left over"
+    assert [(one["node"], one["index"], one["why"]) for one in after["devices"]] == [
+        ("n1", 0, "chosen: in use already, 256 MiB left over"),
+        ("n1", 1, would),
+        ("n2", 0, would),
+        ("n3", 0, "cordoned: new fan"),
+    ]
+    assert ann.call("GET", f"/v1/sessions/{session}/explain")[0] == 404, "another user's"
+
+
+def _closed(client: Client) -> set[str]:
+    """The servers that the controller's image knows to take nothing new."""
+    body = {"id": os.urandom(16).hex(), "gpus": 1, "dry_run": True}
+    listed = client.call("POST", "/v1/requests", body)[1]["pool"]
+    return {one["node"] for one in listed if "cordoned" in one["obstacle"]}
+
+
+def test_what_was_kept_for_another_is_said_of_who_overtook(
+    ann: Client, bob: Client, deployment: Deployment
+) -> None:
+    deployment.database.write(lambda tx: nodes.register_node(tx, node("n2", 1)))
+    ann.granted(share={"bytes": 600 * MIB}, server="n1")
+    assert bob.request(gpus=2, server="n1")[1]["state"] == "waiting"
+    eventually(lambda: bob.call("GET", "/v1/queue")[1]["waiting"], "bob waits")
+    overtaker = ann.request(share={"bytes": 100 * MIB})[1]["request"]
+    path = f"/v1/requests/{overtaker}"
+    assert ann.call("GET", f"{path}?hold_s=20")[1]["state"] == "granted"
+    explained = ann.call("GET", f"{path}/explain")[1]
+    assert {(one["node"], one["index"]): one["why"] for one in explained["devices"]} == {
+        ("n2", 0): "chosen: broken up, 924 MiB left over",
+        ("n1", 0): "it was kept for the first of the queue",
+        ("n1", 1): "it was kept for the first of the queue",
+    }
+    assert len(explained["lines"]) == 2, "it was placed as the rules say"
 
 
 def test_who_will_not_wait_is_refused(ann: Client, bob: Client) -> None:

@@ -15,7 +15,7 @@ import pytest
 from outboard.model.request import GrantedDevice, Request, Share
 from outboard.scheduler.fairness import FairShare
 from outboard.scheduler.placement import DeviceState, Key
-from outboard.scheduler.queue import Running, Waiting, explain, ordered, plan
+from outboard.scheduler.queue import Running, Waiting, ordered, plan
 
 MIB = 1 << 20
 SECOND = 1_000_000
@@ -177,16 +177,3 @@ def test_what_can_never_be_is_refused_and_holds_nobody_up() -> None:
     )
     assert [str(error.code) for error in made.refusals.values()] == ["too_many_gpus"]
     assert len(made.grants) == 1
-
-
-def test_explain_names_each_device_and_what_is_in_the_way() -> None:
-    devices = [device(0, 1000), replace(device(1), closed="cordoned: new fan")]
-    request = wish("ann", Share(amount_bytes=100 * MIB))
-    made = plan(devices, [Waiting(request, 0)], [], FairShare(), 0)
-    lines = explain(made.standings[request.id], request, devices, 0)
-    assert lines[0] == "position 1: at most 24 MiB of one GPU are free"
-    assert "not known" in lines[1]
-    assert lines[2:] == [
-        "a GPU 0: 24 MiB are free, 100 MiB are asked for",
-        "a GPU 1: cordoned: new fan",
-    ]

@@ -4,6 +4,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations here.
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
@@ -12,11 +13,13 @@ from outboard.controller import views
 from outboard.controller.actor import Actor
 from outboard.controller.bodies import RenewBody, RequestBody, ResizeBody, TakeOverBody
 from outboard.controller.parts import Here, User
+from outboard.controller.past import explain_granted
 from outboard.errors import Forbidden, PoolBusy, WaitedTooLong
 from outboard.ledger import allocations, requests, subjects
 from outboard.ledger.requests import Ask, Lost
+from outboard.ledger.transaction import Transaction
 from outboard.model.token import hash_secret
-from outboard.scheduler.queue import explain
+from outboard.scheduler.explanation import Explanation, explain_wait
 from outboard.units import format_duration
 
 LONGEST_HOLD_S = 25.0
@@ -93,13 +96,7 @@ async def cancel(here: Here, id: RequestId, actor: User) -> dict[str, Any]:  # n
 @request_routes.get("/v1/requests/{id}/explain")
 async def why(here: Here, id: RequestId, actor: User) -> dict[str, Any]:  # noqa: A002
     """Why a request waits, or was placed as it was."""
-    ask = await here.service.read(lambda tx: requests.find_request(tx, id))
-    actor.require_sight(actor.sees(ask.request.user, ask.request.host), f"request {id}")
-    now_us = await here.service.read(lambda tx: tx.now_us)
-    standing = here.service.standings.get(id) if ask.state == "waiting" else None
-    states = here.service.image.states()
-    lines = explain(standing, ask.request, states, now_us) if ask.state == "waiting" else []
-    return {"request": id, "state": ask.state, "reason": ask.reason, "lines": lines}
+    return await _explained(here, id, actor)
 
 
 @request_routes.get("/v1/queue")
@@ -107,6 +104,24 @@ async def queue(here: Here, actor: User) -> dict[str, Any]:
     """Who waits for what, next first; others' programs are not shown to users."""
     asks = await here.service.read(requests.waiting_requests)
     return {"waiting": here.answers.queue(asks, actor)}
+
+
+async def _explained(here: Here, request_id: str, actor: Actor) -> dict[str, Any]:
+    states = here.service.image.states()
+
+    def read(tx: Transaction) -> tuple[Ask, Explanation]:
+        ask = requests.find_request(tx, request_id)
+        actor.require_sight(actor.sees(ask.request.user, ask.request.host), f"request {request_id}")
+        if ask.state == "waiting":
+            standing = here.service.standings.get(request_id)
+            return ask, explain_wait(standing, ask.request, states, tx.now_us)
+        if ask.state == "granted":
+            made = requests.granted_of(tx, request_id)
+            return ask, explain_granted(tx, here.service.terms, made)
+        return ask, Explanation()
+
+    ask, found = await here.service.read(read)
+    return {"request": request_id, "state": ask.state, "reason": ask.reason, **asdict(found)}
 
 
 def _told(here: Here, found: dict[str, Any] | Ask, response: Response) -> dict[str, Any]:
@@ -134,6 +149,14 @@ async def one(here: Here, id: SessionId, actor: User) -> dict[str, Any]:  # noqa
     actor.require_sight(actor.sees(str(row.user_name), row.host), f"session {id}")
     found = await here.service.read(lambda tx: views.list_sessions(tx, None, here.answers.held, id))
     return found[0]
+
+
+@session_routes.get("/{id}/explain")
+async def why_there(here: Here, id: SessionId, actor: User) -> dict[str, Any]:  # noqa: A002
+    """Why a session has the devices that it was granted."""
+    row = await here.service.read(lambda tx: views.find_session(tx, id))
+    actor.require_sight(actor.sees(str(row.user_name), row.host), f"session {id}")
+    return await _explained(here, str(row.request), actor)
 
 
 @session_routes.post("/{id}/renew")
