@@ -147,7 +147,11 @@ def test_what_was_kept_for_another_is_said_of_who_overtook(
     deployment.database.write(lambda tx: nodes.register_node(tx, node("n2", 1)))
     ann.granted(share={"bytes": 600 * MIB}, server="n1")
     assert bob.request(gpus=2, server="n1")[1]["state"] == "waiting"
-    eventually(lambda: bob.call("GET", "/v1/queue")[1]["waiting"], "bob waits")
+
+    def queue() -> list[object]:
+        return [one["position"] for one in bob.call("GET", "/v1/queue")[1]["waiting"]]
+
+    eventually(lambda: queue() == [1], "the queue was looked at")
     overtaker = ann.request(share={"bytes": 100 * MIB})[1]["request"]
     path = f"/v1/requests/{overtaker}"
     assert ann.call("GET", f"{path}?hold_s=20")[1]["state"] == "granted"
