@@ -31,8 +31,9 @@ Length = Literal[
 ]
 
 CLASSES = ("local", "async", "sync", "unsupported")
-KEYS = {"class", "client", "worker", "stream", "params", "alias"}
+KEYS = {"class", "client", "worker", "stream", "params", "alias", "answer"}
 BODIES = ("override", "generated")
+RESULT = re.compile(r"CUDA_ERROR_[A-Z0-9_]+")
 EXPRESSION = re.compile(r"(\*?)([A-Za-z_]\w*)(?:-(\d+))?")
 WRITE = (
     'write params = {{ {name} = "in" | "out" | "inout" }}, followed by count=N, bytes=N, string, '
@@ -66,11 +67,12 @@ class Function:
     declaration: Declaration
     group: str  # the file's name
     klass: str
-    client: str | None = None  # None: unsupported or an alias
+    client: str | None = None  # None: unsupported, an alias or a constant answer
     worker: str | None = None
     stream: str | None = None
     alias: str | None = None
     family: Family | None = None
+    answer: str | None = None  # what every call is told, as by the driver itself
     rules: Mapping[str, Rule] | None = None
 
     @property
@@ -106,6 +108,10 @@ class Spec:
     def generated(self) -> list[Function]:
         """The functions whose client body is generated, in alphabetical order."""
         return [f for _, f in sorted(self.functions.items()) if f.client == "generated"]
+
+    def answers(self) -> list[Function]:
+        """The functions that have one answer for every call, in alphabetical order."""
+        return [f for _, f in sorted(self.functions.items()) if f.answer is not None]
 
     def unsupported_attributes(self) -> list[str]:
         """The device attributes that report 0, by value; of two names for one value the first."""
@@ -174,6 +180,11 @@ def _function(path: Path, name: str, entry: object, facts: Facts) -> Function:
         if len(entry) > 1:
             raise SpecError(f"{where}: an alias has no other key; its target says the rest")
         return Function(declaration, path.stem, "", alias=str(entry["alias"]))
+    if "answer" in entry:
+        answer = str(entry["answer"])
+        if len(entry) > 1 or not RESULT.fullmatch(answer):
+            raise SpecError(f'{where}: write answer = "CUDA_ERROR_..." and no other key')
+        return Function(declaration, path.stem, "local", answer=answer)
     klass = entry.get("class")
     if klass not in CLASSES[:-1]:
         raise SpecError(

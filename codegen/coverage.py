@@ -121,13 +121,17 @@ def _group(group: str, table: Iterable[Row]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for row in table:
         name = f"`{row.function.symbol}`" + (f" `{row.variant}`" if row.variant else "")
-        client = f"as `{row.target.symbol}`" if row.function.alias else _body(row.function.client)
+        client = _client(row)
         worker = "" if row.function.alias else _worker(row.function)
         yield f"| {name} | {row.target.klass} | {client} | {worker} | {_tests(row.tests)} |"
 
 
-def _body(kind: str | None) -> str:
-    return "generated" if kind == "generated" else "by hand"
+def _client(row: Row) -> str:
+    if row.function.alias:
+        return f"as `{row.target.symbol}`"
+    if row.target.answer is not None:
+        return f"`{row.target.answer}`, as the driver"
+    return "generated" if row.function.client == "generated" else "by hand"
 
 
 def _worker(function: Function) -> str:

@@ -96,7 +96,11 @@ def _shim_files(render: Renderer, root: Path, spec: Spec, bodies: Sequence[Body]
             debugger_functions=functions,
         ),
         "shim_bodies.cpp": render(
-            "shim_bodies.cpp", bodies=bodies, client_body=client_body, parameters=parameters
+            "shim_bodies.cpp",
+            spec=spec,
+            bodies=bodies,
+            client_body=client_body,
+            parameters=parameters,
         ),
         "absent_shim_bodies.cpp": render(
             "absent_shim_bodies.cpp", spec=spec, parameters=parameters

@@ -5,7 +5,7 @@
 
 namespace outboard::shim {
 
-% for f in (*spec.overrides(), *spec.generated()):
+% for f in (*spec.overrides(), *spec.generated(), *spec.answers()):
 __attribute__((weak)) CUresult ${f.symbol}(${parameters(f.declaration)}) {
   return CUDA_ERROR_NOT_SUPPORTED;
 }

@@ -67,7 +67,7 @@ CUresult ${f.symbol}(${parameters(f.declaration)});
 % endfor
 
 // ---- generated in shim_bodies.cpp ----
-% for f in spec.generated():
+% for f in (*spec.generated(), *spec.answers()):
 CUresult ${f.symbol}(${parameters(f.declaration)});
 % endfor
 

@@ -17,5 +17,12 @@ CUresult ${one.function.symbol}(${parameters(one.function.declaration)}) {
 % endfor
 }
 % endfor
+% for f in spec.answers():
+
+CUresult ${f.symbol}(${", ".join(p.type.replace(" *", "*") for p in f.declaration.parameters)}) {
+  const CUresult result = enter();
+  return result == CUDA_SUCCESS ? ${f.answer} : result;
+}
+% endfor
 
 }  // namespace outboard::shim

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.integration.harness import Native, Pool
 
-INVALID_HANDLE, NOT_SUPPORTED = 400, 801
+INVALID_VALUE, MAP_FAILED, NOT_SUPPORTED = 1, 205, 801
 # In a coprocess: what `said NAME` waits for is a line that begins so, `tell` lets it go on.
 SHELL = """
 said() { while read -r line <&"$1"; do [[ $line == "$2"* ]] && return; done; exit 9; }
@@ -38,7 +38,7 @@ def test_handles_are_worth_nothing_in_another_session_or_changed(
         stranger = pool.run(program, "--role", "guest", "--file", handles, options=options)
         owner = session.finish("\n")
     assert stranger.returncode == 0, stranger.describe()
-    refused = f"memory {INVALID_HANDLE}, event {INVALID_HANDLE}"
+    refused = f"memory {INVALID_VALUE}, event {MAP_FAILED}"
     assert f"nothing: {refused}" in stranger.stdout
     for part in ("magic", "kind", "worker", "token"):
         assert f"{part}: {refused}" in owner.stdout

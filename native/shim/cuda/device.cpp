@@ -1,5 +1,6 @@
 // Devices: all that a device says of itself came with the welcome.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -58,6 +59,21 @@ CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice dev) {
   }
   *bytes = device->snapshot->total_bytes;
   return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceTotalMem(unsigned int* bytes, CUdevice dev) {
+  Device* device = nullptr;
+  if (const CUresult result = enter_device(dev, bytes, &device); result != CUDA_SUCCESS) {
+    return result;
+  }
+  *bytes = static_cast<unsigned>(std::min<uint64_t>(device->snapshot->total_bytes, UINT32_MAX));
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetLuid(char* luid, unsigned int*, CUdevice dev) {
+  Device* device = nullptr;
+  const CUresult result = enter_device(dev, luid, &device);
+  return result == CUDA_SUCCESS ? CUDA_ERROR_NOT_SUPPORTED : result;
 }
 
 CUresult cuDeviceGetAttribute(int* pi, CUdevice_attribute attrib, CUdevice dev) {

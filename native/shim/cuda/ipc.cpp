@@ -172,7 +172,7 @@ CUresult cuIpcOpenMemHandle_v2(CUdeviceptr* pdptr, CUipcMemHandle opaque, unsign
     return CUDA_ERROR_INVALID_VALUE;
   }
   InterprocessHandle handle;
-  if (!read_handle(opaque, Shared::memory, &handle)) return CUDA_ERROR_INVALID_HANDLE;
+  if (!read_handle(opaque, Shared::memory, &handle)) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = here(context, handle); result != CUDA_SUCCESS) return result;
   const std::lock_guard guard(opened().mutex);
   Opened& memory = opened().all[{context, name_of(handle)}];
@@ -181,7 +181,7 @@ CUresult cuIpcOpenMemHandle_v2(CUdeviceptr* pdptr, CUipcMemHandle opaque, unsign
     range.kind = MemoryKind::imported;
     if (const CUresult result = import_memory(context, handle, &range); result != CUDA_SUCCESS) {
       opened().all.erase({context, name_of(handle)});
-      return result;
+      return result == CUDA_ERROR_INVALID_HANDLE ? CUDA_ERROR_INVALID_VALUE : result;
     }
     memory = {range.base, range.buffer_id, 0};
   }
@@ -227,7 +227,7 @@ CUresult cuIpcOpenEventHandle(CUevent* phEvent, CUipcEventHandle opaque) {
   if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
   if (phEvent == nullptr) return CUDA_ERROR_INVALID_VALUE;
   InterprocessHandle handle;
-  if (!read_handle(opaque, Shared::event, &handle)) return CUDA_ERROR_INVALID_HANDLE;
+  if (!read_handle(opaque, Shared::event, &handle)) return CUDA_ERROR_MAP_FAILED;
   if (const CUresult result = here(context, handle); result != CUDA_SUCCESS) return result;
   Event* event = events.take();
   if (event == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -240,7 +240,7 @@ CUresult cuIpcOpenEventHandle(CUevent* phEvent, CUipcEventHandle opaque) {
            &answer);
   if (result != CUDA_SUCCESS) {
     events.give(event);
-    return result;
+    return result == CUDA_ERROR_INVALID_HANDLE ? CUDA_ERROR_MAP_FAILED : result;
   }
   *phEvent = shim::handle(event);
   return CUDA_SUCCESS;

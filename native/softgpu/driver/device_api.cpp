@@ -66,6 +66,14 @@ extern "C" CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
   });
 }
 
+extern "C" CUresult cuDeviceTotalMem(unsigned int* bytes, CUdevice device) {
+  return with_device(device, [&](Device& d) {
+    if (bytes == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    *bytes = static_cast<unsigned>(std::min<uint64_t>(d.total_bytes(), UINT32_MAX));
+    return CUDA_SUCCESS;
+  });
+}
+
 extern "C" CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute,
                                          CUdevice device) {
   return with_device(device, [&](Device& d) {
@@ -109,8 +117,10 @@ extern "C" CUresult cuDeviceGetProperties(CUdevprop* out, CUdevice device) {
   });
 }
 
-extern "C" CUresult cuDeviceGetLuid(char*, unsigned int*, CUdevice device) {
-  return with_device(device, [](Device&) { return CUDA_ERROR_NOT_SUPPORTED; });  // Windows only
+extern "C" CUresult cuDeviceGetLuid(char* luid, unsigned int*, CUdevice device) {
+  return with_device(device, [&](Device&) {
+    return luid == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_SUPPORTED;  // Windows only
+  });
 }
 
 extern "C" CUresult cuDeviceGetPCIBusId(char* text, int length, CUdevice device) {

@@ -8,7 +8,8 @@ __CUDA_API_VERSION_INTERNAL), and the folder of CUDA's headers, whose cudaTypede
 which CUDA version each variant of a function exists. Output, three files:
 
 entries_fallback.cpp    a weak definition of every cu* name that answers NOT_SUPPORTED; a real
-                        definition elsewhere in the library replaces it
+                        definition elsewhere in the library replaces it, and so does the one answer
+                        that the driver gives to every call
 entries_per_thread.cpp  the _ptds and _ptsz variants: the plain function, called with the
                         per-thread default stream
 entries_table.cpp       base name, CUDA version, address: what cuGetProcAddress searches
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -56,9 +58,25 @@ def versions(include: Path) -> dict[str, list[int]]:
     return {base: sorted(numbers) for base, numbers in found.items()}
 
 
-def emit_fallback(names: list[str]) -> str:
+def answers(functions: Path, preprocessed: str) -> dict[str, str]:
+    """Name -> the number that every call of it is answered with."""
+    found = {}
+    for path in sorted(functions.glob("*.toml")):
+        for name, entry in tomllib.loads(path.read_text()).items():
+            if isinstance(entry, dict) and "answer" in entry:
+                match = re.search(rf"\b{entry['answer']} *= *(\d+)", preprocessed)
+                assert match is not None, entry["answer"]
+                found[name] = match[1]
+    return found
+
+
+def emit_fallback(names: list[str], answered: dict[str, str]) -> str:
     lines = [HEADER, '#include "unsupported.hpp"\n']
-    lines += [f"OUTBOARD_UNSUPPORTED({name})" for name in names]
+    for name in names:
+        if (answer := answered.get(re.sub("_pt[sd][sz]$", "", name))) is not None:
+            lines.append(f"OUTBOARD_ANSWERED({name}, {answer})")
+        else:
+            lines.append(f"OUTBOARD_UNSUPPORTED({name})")
     return "\n".join(lines) + "\n"
 
 
@@ -109,13 +127,16 @@ def main() -> None:
     parser.add_argument("--names", type=Path, required=True)
     parser.add_argument("--preprocessed", type=Path, required=True, help="g++ -E -P of cuda.h")
     parser.add_argument("--include", type=Path, required=True, help="folder of CUDA's headers")
+    parser.add_argument("--functions", type=Path, required=True, help="api/cuda/functions")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     options = parser.parse_args()
     names = [n for n in options.names.read_text().split() if not n.startswith("cudbg")]
-    declared = prototypes(options.preprocessed.read_text())
+    preprocessed = options.preprocessed.read_text()
+    declared = prototypes(preprocessed)
+    answered = answers(options.functions, preprocessed)
     options.output.mkdir(parents=True, exist_ok=True)
     for file, text in (
-        ("entries_fallback.cpp", emit_fallback(names)),
+        ("entries_fallback.cpp", emit_fallback(names, answered)),
         ("entries_per_thread.cpp", emit_per_thread(names, declared)),
         ("entries_table.cpp", emit_table(names, versions(options.include))),
     ):

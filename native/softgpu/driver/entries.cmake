@@ -4,6 +4,8 @@
 set(SOFTGPU_DRIVER_DIR ${CMAKE_CURRENT_LIST_DIR})
 
 function(add_driver_entries target folder)
+  set(functions ${PROJECT_SOURCE_DIR}/api/cuda/functions)
+  file(GLOB annotations CONFIGURE_DEPENDS ${functions}/*.toml)
   set(written ${folder}/entries_fallback.cpp ${folder}/entries_per_thread.cpp ${folder}/entries_table.cpp)
   add_custom_command(
     OUTPUT ${written}
@@ -12,9 +14,9 @@ function(add_driver_entries target folder)
             -o ${folder}/cuda.i
     COMMAND Python3::Interpreter ${SOFTGPU_DRIVER_DIR}/emit_entries.py
             --names ${SOFTGPU_DRIVER_DIR}/names.txt --preprocessed ${folder}/cuda.i
-            --include ${CUDA_INCLUDE_DIR} --output ${folder}
+            --include ${CUDA_INCLUDE_DIR} --functions ${functions} --output ${folder}
     COMMAND ${CMAKE_COMMAND} -E touch ${written}
-    DEPENDS ${SOFTGPU_DRIVER_DIR}/emit_entries.py ${SOFTGPU_DRIVER_DIR}/names.txt ${CUDA_INCLUDE_DIR}/cuda.h
+    DEPENDS ${SOFTGPU_DRIVER_DIR}/emit_entries.py ${SOFTGPU_DRIVER_DIR}/names.txt ${CUDA_INCLUDE_DIR}/cuda.h ${annotations}
     COMMENT "Writing the driver's entry points"
     VERBATIM)
   add_library(${target} OBJECT ${written})

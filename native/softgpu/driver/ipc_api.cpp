@@ -119,7 +119,7 @@ extern "C" CUresult cuIpcOpenMemHandle_v2(CUdeviceptr* out, CUipcMemHandle opaqu
     if (out == nullptr || flags != CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS) {
       return CUDA_ERROR_INVALID_VALUE;
     }
-    if (!is_handle(handle, SharedKind::memory)) return CUDA_ERROR_INVALID_HANDLE;
+    if (!is_handle(handle, SharedKind::memory)) return CUDA_ERROR_INVALID_VALUE;
     std::lock_guard lock(opened().mutex);
     Opened& memory = opened().all[{context.id, handle.token}];
     if (memory.references == 0 || !stands(memory)) {
@@ -129,7 +129,7 @@ extern "C" CUresult cuIpcOpenMemHandle_v2(CUdeviceptr* out, CUipcMemHandle opaqu
       if (CUresult r = map_memory(context, handle, allocation, &memory.address);
           r != CUDA_SUCCESS) {
         opened().all.erase({context.id, handle.token});
-        return r;
+        return r == CUDA_ERROR_INVALID_HANDLE ? CUDA_ERROR_INVALID_VALUE : r;
       }
       memory.buffer_id = MemoryMap::get().find(memory.address)->buffer_id;
     }
@@ -181,13 +181,15 @@ extern "C" CUresult cuIpcOpenEventHandle(CUevent* out, CUipcEventHandle opaque) 
   return with_context([&](Context& context) -> CUresult {
     auto handle = std::bit_cast<SharedHandle>(opaque);
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    if (!is_handle(handle, SharedKind::event)) return CUDA_ERROR_INVALID_HANDLE;
+    if (!is_handle(handle, SharedKind::event)) return CUDA_ERROR_MAP_FAILED;
     if (handle.process == own_process()) return CUDA_ERROR_INVALID_CONTEXT;
     SharedPlace place;
-    if (CUresult r = obtain(handle, &place); r != CUDA_SUCCESS) return r;
+    if (CUresult r = obtain(handle, &place); r != CUDA_SUCCESS) {
+      return r == CUDA_ERROR_INVALID_HANDLE ? CUDA_ERROR_MAP_FAILED : r;
+    }
     auto event = std::make_shared<Event>();
     event->shared = SharedEvent::open(place.fd);
-    if (!event->shared) return CUDA_ERROR_INVALID_HANDLE;
+    if (!event->shared) return CUDA_ERROR_MAP_FAILED;
     event->context = context.weak_from_this();
     event->flags = CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING;
     event->handle = events().insert(event);

@@ -17,3 +17,6 @@ int unsupported(const char* name, char* said);
     static char said;                                                  \
     return outboard::unsupported(#name, &said);                        \
   }
+// The same of a function that a driver answers with one error whatever it is asked.
+#define OUTBOARD_ANSWERED(name, answer) \
+  extern "C" __attribute__((weak, visibility("default"))) int name() { return answer; }

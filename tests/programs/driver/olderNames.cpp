@@ -80,6 +80,87 @@ void batches(Program& program) {
   CHECK(cuStreamDestroy_v2(stream));
 }
 
+// A driver of today has the interface with 32-bit sizes and addresses for contexts that were made
+// through it, and so for none.
+void narrow(Program& program, CUdevice device) {
+  unsigned total = 0, bytes = 0, more = 0;
+  CHECK(cuDeviceTotalMem(&total, device));
+  size_t wide = 0;
+  CHECK(cuDeviceTotalMem_v2(&wide, device));
+  program.expect(total == (wide > UINT32_MAX ? UINT32_MAX : wide), "32 bits of the memory");
+  program.expect(cuDeviceTotalMem(nullptr, device) == CUDA_ERROR_INVALID_VALUE &&
+                     cuDeviceTotalMem(&total, 99) == CUDA_ERROR_INVALID_DEVICE,
+                 "32 bits of nothing");
+  CUdeviceptr_v1 at = 0;
+  CUarray array = nullptr;
+  CUmodule module = nullptr;
+  char host[64] = {};
+  void* pinned = nullptr;
+  CUDA_ARRAY_DESCRIPTOR_v1 plane{8, 4, CU_AD_FORMAT_FLOAT, 1};
+  CUDA_ARRAY3D_DESCRIPTOR_v1 volume{8, 4, 2, CU_AD_FORMAT_FLOAT, 1, 0};
+  CUDA_MEMCPY2D_v1 rows{};
+  CUDA_MEMCPY3D_v1 slices{};
+  const CUresult answers[] = {cuMemAlloc(&at, 64),
+                              cuMemAllocPitch(&at, &bytes, 64, 4, 4),
+                              cuMemFree(at),
+                              cuMemAllocHost(&pinned, 64),
+                              cuMemHostGetDevicePointer(&at, host, 0),
+                              cuMemGetInfo(&bytes, &more),
+                              cuMemGetAddressRange(&at, &bytes, at),
+                              cuModuleGetGlobal(&at, &bytes, module, "name"),
+                              cuMemcpyHtoD(at, host, 4),
+                              cuMemcpyHtoDAsync(at, host, 4, nullptr),
+                              cuMemcpyDtoH(host, at, 4),
+                              cuMemcpyDtoHAsync(host, at, 4, nullptr),
+                              cuMemcpyDtoD(at, at, 4),
+                              cuMemcpyDtoDAsync(at, at, 4, nullptr),
+                              cuMemcpyHtoA(array, 0, host, 4),
+                              cuMemcpyHtoAAsync(array, 0, host, 4, nullptr),
+                              cuMemcpyAtoH(host, array, 0, 4),
+                              cuMemcpyAtoHAsync(host, array, 0, 4, nullptr),
+                              cuMemcpyDtoA(array, 0, at, 4),
+                              cuMemcpyAtoD(at, array, 0, 4),
+                              cuMemcpyAtoA(array, 0, array, 0, 4),
+                              cuMemcpy2D(&rows),
+                              cuMemcpy2DUnaligned(&rows),
+                              cuMemcpy2DAsync(&rows, nullptr),
+                              cuMemcpy3D(&slices),
+                              cuMemcpy3DAsync(&slices, nullptr),
+                              cuMemsetD8(at, 1, 4),
+                              cuMemsetD16(at, 1, 4),
+                              cuMemsetD32(at, 1, 4),
+                              cuMemsetD2D8(at, 4, 1, 1, 1),
+                              cuMemsetD2D16(at, 4, 1, 1, 1),
+                              cuMemsetD2D32(at, 4, 1, 1, 1),
+                              cuArrayCreate(&array, &plane),
+                              cuArrayGetDescriptor(&plane, array),
+                              cuArray3DCreate(&array, &volume),
+                              cuArray3DGetDescriptor(&volume, array)};
+  bool refused = true;
+  for (const CUresult answer : answers) refused = refused && answer == CUDA_ERROR_INVALID_CONTEXT;
+  program.expect(refused, "the 32-bit interface has no context");
+}
+
+// What only other systems, or other devices, have.
+void elsewhere(Program& program, CUdevice device) {
+  char luid[8] = {};
+  unsigned mask = 0;
+  program.expect(cuDeviceGetLuid(luid, &mask, device) == CUDA_ERROR_NOT_SUPPORTED &&
+                     cuDeviceGetLuid(nullptr, nullptr, device) == CUDA_ERROR_INVALID_VALUE &&
+                     cuDeviceGetLuid(luid, &mask, 99) == CUDA_ERROR_INVALID_DEVICE,
+                 "Windows alone has such numbers");
+  int algorithms = -1;
+  CHECK(
+      cuDeviceGetAttribute(&algorithms, CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK, device));
+  CUmemDecompressParams what{};
+  size_t index = 0;
+  if (algorithms == 0) {
+    program.expect(
+        cuMemBatchDecompressAsync(&what, 1, 0, &index, nullptr) == CUDA_ERROR_NOT_SUPPORTED,
+        "a device that names no algorithm decompresses nothing");
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -93,6 +174,8 @@ int main(int argc, char** argv) {
   CHECK(cuCtxSetCurrent(primary));
   events();
   batches(program);
+  narrow(program, device);
+  elsewhere(program, device);
   CHECK(cuDevicePrimaryCtxRelease(device));
   CHECK(cuDevicePrimaryCtxReset(device));
   return program.finish();

@@ -37,6 +37,7 @@ Edit = Callable[[str, str, str], None]
         ('alias = "cuStreamDestroy_v2" }', 'alias = "cuStreamCreate" }', "parameters differ"),
         ('alias = "cuStreamDestroy_v2" }', 'alias = "cuStreamNo" }', "no function with a body"),
         ('cuStreamQuery = { class = "sync"', 'cuStreamQuery = { klass = "x"', "key 'klass'"),
+        ('cuStreamQuery = { class = "sync"', 'cuStreamQuery = { answer = "no"', "write answer ="),
     ],
 )
 def test_a_mistake_stops_the_generator(
