@@ -12,9 +12,11 @@ from outboard.client.pool import open_pool
 from outboard.settings import load_settings
 
 
-def call(method: str, path: str, body: dict[str, object] | None = None) -> dict[str, Any]:
-    """The answer; a pool of this machine that does not run is not started for it."""
-    pool = open_pool(load_settings(), start=False)
+def call(
+    method: str, path: str, body: dict[str, object] | None = None, *, start: bool = False
+) -> dict[str, Any]:
+    """The answer; a pool of this machine that does not run is started for it only if told."""
+    pool = open_pool(load_settings(), start=start)
     try:
         return pool.call(method, path, body)
     finally:

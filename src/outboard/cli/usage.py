@@ -44,7 +44,7 @@ def usage_command(words: list[str]) -> int:
     since, until = moment("--since", options.since), moment("--until", options.until)
     asked = {"since": since, "until": until, "by": options.by}
     query = urlencode({name: value for name, value in asked.items() if value is not None})
-    answer = call("GET", f"/v1/usage?{query}")
+    answer = call("GET", f"/v1/usage?{query}", start=True)
     if options.json or options.format == "json":
         print_json(answer)
     elif options.format == "csv":

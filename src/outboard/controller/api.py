@@ -5,9 +5,11 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl
 
 from outboard import __version__
 from outboard.controller.controller import Controller
@@ -15,6 +17,8 @@ from outboard.controller.http import Connection, HttpRequest, Peer
 from outboard.errors import MalformedRequest, NotFound, SessionsActive
 from outboard.model.request import Request, Session, Share, is_holder_hash
 
+# What was held and used between two times (the last day), summed by keys.
+Account = Callable[[dt.datetime | None, dt.datetime | None, list[str]], dict[str, object]]
 Route = Callable[[HttpRequest, Connection], Awaitable[tuple[int, object]]]
 
 
@@ -26,7 +30,9 @@ class Api:
         controller: Controller,
         stop: Callable[[], None],
         describe: Callable[[], dict[str, object]],
+        account: Account,
     ) -> None:
+        self._account = account
         self._controller = controller
         self._stop = stop
         self._describe = describe
@@ -36,6 +42,7 @@ class Api:
             ("GET", "/v1/status"): self._status,
             ("GET", "/v1/devices"): self._devices,
             ("GET", "/v1/sessions"): self._sessions,
+            ("GET", "/v1/usage"): self._usage,
             ("POST", "/v1/requests"): self._request,
             ("POST", "/v1/sessions/{id}/renew"): self._renew,
             ("POST", "/v1/sessions/{id}/takeover"): self._take_over,
@@ -96,6 +103,11 @@ class Api:
     async def _sessions(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
         sessions = self._controller.ledger.sessions.values()
         return 200, {"sessions": [self._describe_session(session) for session in sessions]}
+
+    async def _usage(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        asked = dict(parse_qsl(request.path.partition("?")[2]))
+        by = asked.get("by", "user").split(",")
+        return 200, self._account(_time(asked, "since"), _time(asked, "until"), by)
 
     async def _request(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
         asked = _request_from(request.body, connection.peer)
@@ -223,6 +235,17 @@ def _whole(record: dict[str, object], name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise MalformedRequest(f"{name} is not a whole number")
     return value
+
+
+def _time(asked: dict[str, str], name: str) -> dt.datetime | None:
+    """A time of the query; without a zone it is UTC."""
+    if name not in asked:
+        return None
+    try:
+        found = dt.datetime.fromisoformat(asked[name])
+    except ValueError:
+        raise MalformedRequest(f"{name} is not a time", "write 2026-11-01T08:00:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _printable(text: str) -> str:

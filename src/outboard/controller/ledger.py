@@ -8,17 +8,29 @@ Its invariant is the counters': 0 <= granted <= capacity for every device, check
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from outboard.model.node import Device, Node
 from outboard.model.request import Allocation, GrantedDevice, Lease, Request, Session, SessionState
 from outboard.scheduler.placement import DeviceState
 
 
+class Accounts(Protocol):
+    """Who writes down what was held, to be asked for when the ledger has forgotten it."""
+
+    def begin(self, session: Session, capacities_bytes: Sequence[int]) -> None:
+        """A session holds its devices, which have so much each, from now on."""
+
+    def end(self, session: Session) -> None:
+        """A session holds nothing more."""
+
+
 class Ledger:
     """Everything that the controller knows. Methods change it completely or not at all."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[Node], accounts: Accounts) -> None:
+        self._accounts = accounts
         self.nodes = {node.name: node for node in nodes}
         self.sessions: dict[str, Session] = {}
         self._granted_bytes: dict[tuple[str, int], int] = {
@@ -63,6 +75,7 @@ class Ledger:
         lease = Lease(held=True, holder_sha256=request.holder_sha256)
         session = Session(session_id, request, allocation, lease, SessionState.ACTIVE, now_unix)
         self.sessions[session_id] = session
+        self._accounts.begin(session, [self.device(device).capacity_bytes for device in devices])
         return session
 
     def forget(self, session: Session) -> None:
@@ -74,6 +87,7 @@ class Ledger:
                 raise AssertionError(f"device {device.index} of {device.node} freed twice")
         del self.sessions[session.id]
         self._granted_bytes = counters
+        self._accounts.end(session)
 
     def session_of_request(self, request_id: str) -> Session | None:
         """The active session that this request was granted before."""

@@ -1,78 +1,51 @@
-"""Accounts: what was held, exactly, and what was used, as far as it is known.
+"""Accounts of the ledger: the grants' spans and what workers counted, for `model.account`.
 
 SPDX-License-Identifier: Apache-2.0
-
-*Held* is the sum over grant rows of bytes times the microseconds that a row shares with the
-interval: whole numbers, so that sums by user and sums by device are the same to the last unit.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from outboard.errors import MalformedRequest
 from outboard.ledger.rows import insert_new
 from outboard.ledger.schema import allocations, devices, grants, sessions, usage
 from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
-from outboard.units import MILLION
-
-DAY_US = 86_400_000_000
-KEYS = ("user", "device", "node", "session", "host", "day")
-# Of what was used there is more to say: whose process it was.
-USED_KEYS = (*KEYS, "uid", "process")
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One line of an account: its keys, byte-microseconds, and GPU time weighted by share.
-
-    `gpu_ppm_us` is in millionths of a GPU times microseconds; a share is rounded down to whole
-    millionths once, so that these sums match to the last unit as well.
-    """
-
-    keys: tuple[str, ...]
-    byte_us: int
-    gpu_ppm_us: int
+from outboard.model.account import (
+    KEYS,
+    USED_KEYS,
+    Held,
+    Process,
+    Span,
+    Used,
+    check_keys,
+    sum_held,
+    sum_used,
+)
 
 
 def held(tx: Transaction, since_us: int, until_us: int, by: Sequence[str]) -> list[Held]:
-    """What was held in [since, until), grouped by some of `KEYS`, in the order of the keys.
-
-    What is still held counts up to now; days are UTC's.
-    """
+    """What was held in [since, until), grouped by some of `KEYS`; what still is, up to now."""
     check_keys(by, KEYS)
     until_us = min(until_us, tx.now_us)
-    sums: dict[tuple[str, ...], list[int]] = {}
-    for row in _rows(tx, since_us, until_us):
-        first = max(since_us, row.started_us)
-        last = until_us if row.ended_us is None else min(until_us, row.ended_us)
-        for start, end in _days(first, last) if "day" in by else [(first, last)]:
-            if end <= start:
-                continue
-            total = sums.setdefault(_keys(row, start, by), [0, 0])
-            total[0] += row.share_bytes * (end - start)
-            total[1] += row.share_bytes * MILLION // max(1, row.capacity_bytes) * (end - start)
-    return [Held(keys, total[0], total[1]) for keys, total in sorted(sums.items())]
+    return sum_held(_spans(tx, since_us, until_us), since_us, until_us, by)
 
 
-def _rows(tx: Transaction, since_us: int, until_us: int) -> sa.CursorResult[tuple[object, ...]]:
+def _spans(tx: Transaction, since_us: int, until_us: int) -> Iterator[Span]:
     statement = (
         sa.select(
             grants.c.user_name,
             grants.c.node,
             grants.c.idx,
+            sa.func.coalesce(sessions.c.id, grants.c.allocation).label("session"),
+            allocations.c.host,
             grants.c.share_bytes,
+            devices.c.capacity_bytes,
             grants.c.started_us,
             grants.c.ended_us,
-            grants.c.allocation,
-            allocations.c.host,
-            devices.c.capacity_bytes,
-            sessions.c.id.label("session"),
         )
         .join(allocations, allocations.c.id == grants.c.allocation)
         .join(devices, sa.and_(devices.c.node == grants.c.node, devices.c.idx == grants.c.idx))
@@ -80,33 +53,7 @@ def _rows(tx: Transaction, since_us: int, until_us: int) -> sa.CursorResult[tupl
         .where(grants.c.started_us < until_us)
         .where(sa.or_(grants.c.ended_us.is_(None), grants.c.ended_us > since_us))
     )
-    return tx.connection.execute(statement)
-
-
-def _keys(row: sa.Row[tuple[object, ...]], start_us: int, by: Sequence[str]) -> tuple[str, ...]:
-    found = {
-        "user": row.user_name,
-        "device": f"{row.node}/{row.idx}",
-        "node": row.node,
-        "session": row.session or row.allocation,
-        "host": row.host or "",
-        "day": _day(start_us) if "day" in by else "",
-    }
-    return tuple(str(found[key]) for key in by)
-
-
-def _days(first_us: int, last_us: int) -> list[tuple[int, int]]:
-    """An interval cut at midnight UTC."""
-    pieces = []
-    while first_us < last_us:
-        midnight = (first_us // DAY_US + 1) * DAY_US
-        pieces.append((first_us, min(last_us, midnight)))
-        first_us = midnight
-    return pieces
-
-
-def _day(at_us: int) -> str:
-    return dt.datetime.fromtimestamp(at_us // 1_000_000, dt.UTC).strftime("%Y-%m-%d")
+    return (Span(*row) for row in tx.connection.execute(statement))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,50 +151,15 @@ def processes(tx: Transaction, since_us: int, until_us: int) -> list[dict[str, o
     return [dict(row) for row in _uses(tx, since_us, until_us).mappings()]
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """One line of what was used: device time, calls, the most that one process held at once."""
-
-    keys: tuple[str, ...]
-    busy_us: int
-    calls: int
-    peak_bytes: int
-    processes: int
-
-
 def used(tx: Transaction, since_us: int, until_us: int, by: Sequence[str]) -> list[Used]:
-    """What was used in [since, until), grouped by some of `USED_KEYS`, in the order of the keys.
-
-    A process that ran before, after or past midnight counts by the part of its time: workers count
-    sums, not when. What they did not count is left out.
-    """
+    """What was used in [since, until), grouped by some of `USED_KEYS`."""
     check_keys(by, USED_KEYS)
     until_us = min(until_us, tx.now_us)
-    sums: dict[tuple[str, ...], list[int]] = {}
-    workers: dict[tuple[str, ...], set[str]] = {}
-    for row in _uses(tx, since_us, until_us):
-        ended_us = max(tx.now_us if row.ended_us is None else row.ended_us, row.started_us + 1)
-        first, last = max(since_us, row.started_us), min(until_us, ended_us)
-        for start, end in _days(first, last) if "day" in by else [(first, last)]:
-            keys = _used_keys(row, start, by)
-            total = sums.setdefault(keys, [0, 0, 0])
-            part, whole = max(0, end - start), ended_us - row.started_us
-            total[0] += (row.busy_us or 0) * part // whole
-            total[1] += (row.calls or 0) * part // whole
-            total[2] = max(total[2], row.peak_bytes or 0)
-            workers.setdefault(keys, set()).add(row.worker)
-    return [
-        Used(keys, total[0], total[1], total[2], len(workers[keys]))
-        for keys, total in sorted(sums.items())
-    ]
-
-
-def check_keys(by: Sequence[str], allowed: Sequence[str]) -> None:
-    """Raises `MalformedRequest` for keys that accounts do not have, or have twice."""
-    if [key for key in by if key not in allowed] or len(set(by)) != len(by):
-        raise MalformedRequest(
-            f"usage cannot be grouped by {', '.join(by)}", f"use {', '.join(allowed)}"
-        )
+    found = (
+        Process(**{name: row[name] for name in Process.__dataclass_fields__})
+        for row in _uses(tx, since_us, until_us).mappings()
+    )
+    return sum_used(found, since_us, until_us, by, tx.now_us)
 
 
 def _uses(tx: Transaction, since_us: int, until_us: int) -> sa.CursorResult[tuple[object, ...]]:
@@ -259,19 +171,3 @@ def _uses(tx: Transaction, since_us: int, until_us: int) -> sa.CursorResult[tupl
         .order_by(usage.c.id)
     )
     return tx.connection.execute(statement)
-
-
-def _used_keys(
-    row: sa.Row[tuple[object, ...]], start_us: int, by: Sequence[str]
-) -> tuple[str, ...]:
-    found = {
-        "user": row.user_name,
-        "device": f"{row.node}/{row.idx}",
-        "node": row.node,
-        "session": row.session,
-        "host": row.host or "",
-        "day": _day(start_us) if "day" in by else "",
-        "uid": row.uid,
-        "process": f"{row.pid} {row.program}".strip(),
-    }
-    return tuple(str(found[key]) for key in by)

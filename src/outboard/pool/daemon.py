@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import fcntl
 import json
 import logging
@@ -31,15 +32,24 @@ from outboard.controller.api import Api
 from outboard.controller.controller import Controller
 from outboard.controller.http import serve_unix
 from outboard.controller.ledger import Ledger
-from outboard.directories import cache_directory, pool_socket, sessions_directory
+from outboard.directories import (
+    cache_directory,
+    pool_socket,
+    sessions_directory,
+    state_directory,
+)
 from outboard.errors import OutboardError, PoolStartFailed
 from outboard.model.grant import HmacSigner
 from outboard.model.node import Node
 from outboard.native import NativeFiles, find_native_files
+from outboard.pool.accounts import Accounts
 from outboard.pool.logs import open_log
 from outboard.settings import Settings, load_settings
 
 log = logging.getLogger("outboard.pool")
+
+_NOTE_EVERY_S = 10.0
+_MOST_USES = 1024
 
 
 def run_daemon(runtime: str, ready_fd: int | None) -> int:
@@ -111,6 +121,8 @@ class Pool:
         self._stop = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
         self._controller: Controller
+        self._agent: Agent
+        self._accounts = Accounts(state_directory())
 
     async def run(self, ready_fd: int | None) -> None:
         """Serve until stopped."""
@@ -119,10 +131,12 @@ class Pool:
         node_key, signer = os.urandom(32), HmacSigner(os.urandom(32))
         # Grants and keys are this process's own: so is the memory of which are void.
         epochs = Epochs(None, time.time())
-        agent = Agent(Admission(name, node_key, signer, epochs), self._inventory.devices)
+        agent = self._agent = Agent(
+            Admission(name, node_key, signer, epochs), self._inventory.devices
+        )
         gate = Gate("127.0.0.1", agent.admit)
         self._controller = Controller(
-            Ledger([self._node(name, gate.address)]),
+            Ledger([self._node(name, gate.address)], self._accounts),
             agent,
             node_key,
             signer,
@@ -134,6 +148,7 @@ class Pool:
 
         def exited(worker: Worker) -> None:
             agent.worker_exited(worker)
+            self._note_uses()
 
         workers = agent.workers = Workers(
             self._native.worker,
@@ -148,11 +163,11 @@ class Pool:
         self._remove_stale_session_files()
         path = pool_socket(self._runtime)
         _unlink_if_there(path)  # left by a pool that was killed: the lock says that none lives
-        api = Api(self._controller, self._stop.set, lambda: self._describe(workers))
+        api = Api(self._controller, self._stop.set, lambda: self._describe(workers), self._account)
         server = await serve_unix(path, api.handle)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
-        serving = loop.create_task(gate.serve())
+        serving = [loop.create_task(work()) for work in (gate.serve, self._note_for_ever)]
         self._log_start(gate.address)
         workers.fill()
         _report(ready_fd, {"ready": True})
@@ -161,10 +176,13 @@ class Pool:
         # From here on a launcher finds no socket, and starts a new pool once the lock is free.
         _unlink_if_there(path)
         server.close()
-        serving.cancel()
+        for task in serving:
+            task.cancel()
         gate.close()
         self._controller.ending = True
         await workers.close(abandon_claimed=True)
+        self._note_uses()
+        self._accounts.close()
 
     def _node(self, name: str, address: str) -> Node:
         return Node(
@@ -177,6 +195,26 @@ class Pool:
             software=self._inventory.software,
             devices=self._inventory.devices,
         )
+
+    def _note_uses(self) -> None:
+        """Write down what programs did until now."""
+        ended = self._agent.ended_uses.first(_MOST_USES)
+        running = (session.uses() for session in self._agent.sessions)
+        self._accounts.note(
+            {**ended, **{name: one for uses in running for name, one in uses.items()}}
+        )
+        self._agent.ended_uses.drop(ended)
+
+    async def _note_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_NOTE_EVERY_S)
+            self._note_uses()
+
+    def _account(
+        self, since: dt.datetime | None, until: dt.datetime | None, by: list[str]
+    ) -> dict[str, object]:
+        self._note_uses()
+        return self._accounts.account(since, until, by)
 
     def _changed(self) -> None:
         """A session came or went: start or stop the clock of the idle end."""

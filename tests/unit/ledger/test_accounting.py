@@ -14,7 +14,6 @@ import pytest
 from outboard.errors import MalformedRequest
 from outboard.ledger import nodes, requests, subjects
 from outboard.ledger.accounting import (
-    DAY_US,
     Use,
     close_usage,
     held,
@@ -24,6 +23,7 @@ from outboard.ledger.accounting import (
 )
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Granted, Terms
+from outboard.model.account import DAY_US
 from outboard.model.request import GrantedDevice, Request, Share
 from tests.unit.ledger.simulation import MIB, node
 

@@ -19,6 +19,7 @@ from outboard.errors import Forbidden
 from outboard.ledger import accounting
 from outboard.ledger.changes import Change, changes_after
 from outboard.ledger.transaction import Transaction
+from outboard.model.account import KEYS, USED_KEYS, Held, Used, account_json, check_keys
 
 _KEEP_ALIVE_S = 15.0
 # PostgreSQL may show a lower number after a higher one: who comes back hears these again.
@@ -43,12 +44,12 @@ async def usage(
     it; grouped by some of user, device, node, session, host, day. Grouped also by uid or process it
     is of what was used alone: what is held is a session's. Users see their own."""
     keys = by.split(",")
-    accounting.check_keys(keys, accounting.USED_KEYS)
-    of_used_alone = bool(set(keys) - set(accounting.KEYS))
+    check_keys(keys, USED_KEYS)
+    of_used_alone = bool(set(keys) - set(KEYS))
     if not actor.sees_all and "user" not in keys:
         keys = ["user", *keys]
 
-    def read(tx: Transaction) -> tuple[int, int, list[accounting.Held], list[accounting.Used]]:
+    def read(tx: Transaction) -> tuple[int, int, list[Held], list[Used]]:
         last_us = tx.now_us if until is None else _us(until)
         first_us = last_us - _us_of(_DAY) if since is None else _us(since)
         lines = [] if of_used_alone else accounting.held(tx, first_us, last_us, keys)
@@ -62,26 +63,7 @@ async def usage(
     return {
         "since": views.iso(first_us),
         "until": views.iso(last_us),
-        "by": keys,
-        "held": [
-            {
-                **dict(zip(keys, line.keys, strict=True)),
-                "byte_us": line.byte_us,
-                "gpu_ppm_us": line.gpu_ppm_us,
-                "gpu_s": round(line.gpu_ppm_us / 1e12, 3),
-            }
-            for line in lines
-        ],
-        "used": [
-            {
-                **dict(zip(keys, line.keys, strict=True)),
-                "busy_us": line.busy_us,
-                "calls": line.calls,
-                "peak_bytes": line.peak_bytes,
-                "processes": line.processes,
-            }
-            for line in used
-        ],
+        **account_json(keys, lines, used),
     }
 
 
