@@ -23,7 +23,7 @@ skip() {
 missing=()
 command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
-for name in zsh fish cron sudo; do command -v $name >/dev/null || missing+=("$name"); done
+for name in zsh fish cron sudo podman crun; do command -v $name >/dev/null || missing+=("$name"); done
 if [ "${1:-}" = --setup ]; then
   [ ${#missing[@]} -gt 0 ] || exit 0
   command -v apt-get >/dev/null || skip "these are missing: ${missing[*]}"

@@ -16,13 +16,11 @@ import sys
 def main() -> None:
     specification, root, *command = sys.argv[1:]
     with open(specification, encoding="utf-8") as file:
-        (device,) = json.load(file)["devices"]
+        text = "".join(line for line in file if not line.startswith("#"))
+    (device,) = json.loads(text)["devices"]
     edits = device["containerEdits"]
     for mount in edits["mounts"]:
         source, target = mount["hostPath"], root + mount["containerPath"]
-        if mount.get("type") == "tmpfs":
-            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", target], check=True)
-            continue
         if os.path.isdir(source):
             os.makedirs(target, exist_ok=True)
         else:

@@ -177,7 +177,7 @@ def furnish(root: Path, package: Path, programs: Path) -> None:
     (root / PROGRAMS[1:]).mkdir(parents=True)
     for name in ("matrixMul", "longLoop"):
         shutil.copy(programs / name, root / PROGRAMS[1:])
-    for name in ("keeper.py", "contain.py"):
+    for name in ("keeper.py", "contain.py", "podman.sh"):
         shutil.copy(ROOT / "tests/machines" / name, root / PROGRAMS[1:])
     key = root / f"home/{USER}/.ssh/id_ed25519"
     key.parent.mkdir(mode=0o700)

@@ -157,6 +157,25 @@ def test_other_users_may_not_stop_it_and_operators_may(active: Guest) -> None:
     active.state("active")
 
 
+def test_a_service_for_one_user_is_what_his_programs_use_beside_the_machines(
+    active: Guest,
+) -> None:
+    assert active.sh(f"{INSTALL} --name team --for-user {USER}").code == 0
+    loops = [active.start(["su", "-l", user, "-c", LOOP]) for user in (USER, "user2")]
+    try:
+        for loop in loops:
+            assert loop.stdout is not None
+            assert loop.stdout.readline().startswith("READY")
+        services = active.json("outboard", "status", "--json")["services"]
+        used = {one["name"]: [each["user"] for each in one["processes"]] for one in services}
+        assert used == {"default": ["user2"], "team": [USER]}
+    finally:
+        active.sh("pkill -9 -x longLoop")
+        for loop in loops:
+            loop.communicate(timeout=GUARD_S)
+    assert active.sh("outboard service uninstall --name team").code == 0
+
+
 def test_what_no_retry_cures_is_not_tried_again(active: Guest) -> None:
     assert active.sh("outboard service install -m 1 --no-start").code == 0
     active.sh("systemctl stop outboard@default")
@@ -166,8 +185,30 @@ def test_what_no_retry_cures_is_not_tried_again(active: Guest) -> None:
     started = time.monotonic()
     assert "is not running" in login(active).err
     measured("a program is told that there is no service", time.monotonic() - started)
+    shown = login(active, "outboard status").out
+    assert "failed: -m 1 cannot hold a CUDA context" in shown, shown
+    assert "when that is mended: systemctl start outboard@default" in shown
     assert active.sh(f"{INSTALL}").code == 0
     active.state("active")
+
+
+def test_a_restart_that_comes_while_a_service_gives_up_keeps_its_socket(active: Guest) -> None:
+    folder = "systemd/system/outboard@default.service.d"
+    edit = f'sed -i "s/-m 1/-p 0.25/" /etc/{folder}/10-request.conf'
+    cure = f"{edit}; systemctl daemon-reload; systemctl --no-block restart outboard@default"
+    active.write(
+        f"/run/{folder}/20-cure.conf",
+        "[Service]\nExecStopPost=\n"
+        f"ExecStopPost=+/bin/sh -c '[ \"$EXIT_STATUS\" != 78 ] || {{ {cure}; }}'\n"
+        "ExecStopPost=+/usr/bin/outboard service ended --system --name default\n",
+    )
+    # A restart would take over the session that there is, and find out later.
+    active.sh("systemctl stop outboard@default; outboard service install -m 1 --no-start")
+    active.sh("systemctl start outboard@default")
+    active.state("active")
+    assert "Traceback" not in active.sh("journalctl -b --no-pager -u outboard@default").out
+    active.sh(f"rm -r /run/{folder}; systemctl daemon-reload")
+    assert active.sh(INSTALL).code == 0
 
 
 def test_an_idle_service_stands_by_and_wakes_for_a_program(active: Guest) -> None:

@@ -7,28 +7,31 @@ On the client machine of two on a network, or one with a kernel of its own (`mak
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
 
-from tests.machines.guest import PROGRAMS, USER, Guest, eventually, measured
+from tests.machines.guest import GUARD_S, PROGRAMS, USER, Guest, eventually, measured
 from tests.machines.site import MATRIX, PASS, REQUEST, Site
 
+LOOP = f"{PROGRAMS}/longLoop"
 SSH = "ssh -o StrictHostKeyChecking=no"
 # The bar for units of the machine.
 MOST_EXPOSURE = 3.0
 # A container's files: a loader and libraries of its own, and nothing of the service.
 ROOT = "/var/tmp/container"
-PRIVATE = "/run/outboard/default/private"
 _CONTAINER = f"""
 needed() {{
-  echo {MATRIX} /bin/ls /etc/hosts
+  echo {MATRIX} {LOOP} /bin/ls /etc/hosts
   ldd {MATRIX} /bin/ls /usr/lib/outboard/lib/shim/libcuda.so.1 |
     awk '$2 == "=>" {{ print $3 }} /ld-linux/ {{ print $1 }}'
 }}
 mkdir -p {ROOT} && needed | sort -u | xargs cp -L --parents -t {ROOT}
 """
+
+
+def _podman(words: str, command: str) -> str:
+    return f"sh {PROGRAMS}/podman.sh run --rm --network=host {words} --rootfs {ROOT} {command}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,18 +92,40 @@ def test_a_user_service_has_gpus(client: Guest) -> None:
 def test_a_container_has_gpus_by_what_the_machines_cdi_file_says(client: Guest) -> None:
     done = client.sh(_CONTAINER)
     assert done.code == 0, done
-    contain = f"unshare --mount python3 {PROGRAMS}/contain.py /etc/cdi/outboard.json {ROOT}"
+    contain = f"unshare --mount python3 {PROGRAMS}/contain.py /etc/cdi/outboard.yaml {ROOT}"
     done = client.sh(f"{contain} {MATRIX}")
     assert PASS in done.out, done
-    assert client.sh(f"{contain} /bin/ls {PRIVATE}").out == ""
 
 
-@pytest.mark.skipif("OUTBOARD_TEST_VM" not in os.environ, reason="make machine-qemu")
 @pytest.mark.parametrize("words", ["--device outboard/gpu=all", "$(outboard service env --docker)"])
 def test_a_container_started_by_hand_has_gpus(client: Guest, words: str) -> None:
     assert client.sh(_CONTAINER).code == 0
-    done = client.sh(f"podman run --rm --network=host {words} --rootfs {ROOT} {MATRIX}")
+    started = time.monotonic()
+    done = client.sh(_podman(words, MATRIX))
     assert PASS in done.out, done
+    measured(f"matrixMul by podman run {words}", time.monotonic() - started)
+    shown = client.sh(_podman(words, "/bin/ls -R /run/outboard"))
+    assert "session.json" in shown.out, shown
+    assert "lease.json" not in shown.out
+    assert "lease.json" in client.sh("/bin/ls -R /run/outboard").out
+
+
+def test_two_containers_are_two_programs_of_the_service(client: Guest) -> None:
+    assert client.sh(_CONTAINER).code == 0
+    started = [
+        client.start(["sh", "-c", _podman("-i --device outboard/gpu=all", LOOP)]) for _ in range(2)
+    ]
+    try:
+        for one in started:
+            assert one.stdout is not None
+            assert one.stdout.readline().startswith("READY")
+        found = [one["pid"] for one in client.service()["processes"]]
+        assert len(set(found)) == 2, found
+    finally:
+        client.sh("pkill -9 -x longLoop")
+        for one in started:
+            one.communicate(timeout=GUARD_S)
+    eventually("nobody uses the service", lambda: not client.service()["processes"])
 
 
 def test_the_units_of_the_machine_are_hardened(client: Guest) -> None:

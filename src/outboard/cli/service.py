@@ -77,16 +77,16 @@ def _ended(words: list[str]) -> int:
     folders = folders_of(parser.parse_args(words))
     from outboard.service.daemon import EXIT_INCURABLE
     from outboard.service.holder import release_left_over
-    from outboard.service.manager import stop_socket, unit_is_stopping
+    from outboard.service.manager import stop_socket, unit_job
     from outboard.service.publish import unpublish
 
-    stopping = unit_is_stopping(folders)
-    if stopping or os.environ.get("EXIT_STATUS") == str(EXIT_INCURABLE):
-        # Its socket would start it again for every program that asks. A start that follows at once
-        # calls this stop off.
+    job = unit_job(folders)
+    gave_up = os.environ.get("EXIT_STATUS") == str(EXIT_INCURABLE)
+    if job.kind == "stop" or (gave_up and not job.begins_anew):
+        # Its socket would start it again for every program that asks.
         stop_socket(folders)
         unpublish(folders, socket_too=False)
-    if not stopping:
+    if job.kind != "stop":
         return 0
     error = release_left_over(folders.lease_file)
     if error is not None:

@@ -12,6 +12,7 @@ from outboard.model.session_file import find_session_file
 from outboard.service.client import ask
 from outboard.service.folders import ServiceFolders
 from outboard.service.installed import known_services
+from outboard.service.manager import unit_failure
 from outboard.settings import load_settings
 from outboard.units import format_duration
 
@@ -52,11 +53,13 @@ def _service(folders: ServiceFolders) -> dict[str, object]:
     try:
         answer = ask(folders, "status")
     except OutboardError as error:
+        failure = unit_failure(folders)
+        start = f"when that is mended: {folders.systemctl('start')}"
         return {
             **head,
             "state": "not running" if error.code == "service_not_running" else "closed",
-            "reason": error.message,
-            "next": error.hint,
+            "reason": failure or error.message,
+            "next": start if failure else error.hint,
         }
     status = answer["status"]
     assert isinstance(status, dict)

@@ -304,7 +304,7 @@ def _open_configured(settings: Settings, url: str, source: str) -> Pool:
     if token is None or authority is None:
         raise ConfigurationError(
             f"{source}: the pool is {url}, and there is no token for it",
-            f"sign in: outboard login {url}",
+            f"sign in: outboard login {url}; as a machine: outboard join TOKEN {url}",
         )
     pem = remote.read_authority(*authority)
 

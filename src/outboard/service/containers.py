@@ -3,8 +3,10 @@
 SPDX-License-Identifier: Apache-2.0
 
 Libraries are put where every loader looks, so that an image's own LD_LIBRARY_PATH stays as it is.
-The service's folder is given as a whole, since what is in it is made anew when the service starts;
-its private part is covered: root in a container is root to files.
+The service's folder is given as a whole, since what is in it is made anew when the service starts.
+
+The specification is of the version that Debian 12's podman reads, and has what that knows: a reader
+takes no newer one, and no field that it does not know.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 from outboard.service.environment import Gain
 from outboard.service.folders import ServiceFolders
 
-CDI_FILE = "/etc/cdi/outboard.json"
+CDI_FILE = "/etc/cdi/outboard.yaml"  # YAML, of which JSON is a part, for the sake of a comment
 DEVICE = "outboard/gpu=all"
 # Debian and its kin look in the first, Fedora and its kin in the second.
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")
@@ -23,25 +25,16 @@ _LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 _READ_ONLY = ["bind", "ro", "nosuid", "nodev"]
 
 
-def cdi(folders: ServiceFolders, shim_folder: str, found: list[Gain], mark: str = "") -> str:
-    """The specification (0.6) of the device `outboard/gpu=all`; `mark` says who wrote it."""
-    mounts: list[dict[str, object]] = [
+def cdi(folders: ServiceFolders, shim_folder: str, found: list[Gain]) -> str:
+    """The specification of the device `outboard/gpu=all`."""
+    mounts = [
         {"hostPath": source, "containerPath": target, "options": _READ_ONLY}
         for source, target in _binds(folders, shim_folder)
     ]
-    mounts.append(
-        {
-            "hostPath": "tmpfs",
-            "containerPath": folders.private,
-            "type": "tmpfs",
-            "options": ["ro", "nosuid", "nodev", "noexec"],
-        }
-    )
     edits = {"env": _settings(folders, found), "mounts": mounts}
     specification = {
-        "cdiVersion": "0.6.0",
+        "cdiVersion": "0.3.0",
         "kind": DEVICE.partition("=")[0],
-        "annotations": {"outboard/origin": mark} if mark else {},
         "devices": [{"name": DEVICE.partition("=")[2], "containerEdits": edits}],
     }
     return json.dumps(specification, indent=2) + "\n"
@@ -51,7 +44,6 @@ def flags(folders: ServiceFolders, shim_folder: str, found: list[Gain]) -> list[
     """The same for `docker run` and `podman run` without CDI."""
     return [
         *(f"--volume={source}:{target}:ro" for source, target in _binds(folders, shim_folder)),
-        f"--tmpfs={folders.private}:ro",
         *(f"--env={setting}" for setting in _settings(folders, found)),
     ]
 

@@ -81,7 +81,8 @@ def run_service(folders: ServiceFolders, options: ServiceOptions) -> int:
     log.error("%s", incurable.message)
     if incurable.hint:
         log.error("%s", incurable.hint)
-    notifier.tell(f"STATUS=failed: {incurable.message}", f"ERRNO={EXIT_INCURABLE}")
+    why = "; ".join(filter(None, (incurable.message, incurable.hint)))
+    notifier.tell(f"STATUS=failed: {why}", f"ERRNO={EXIT_INCURABLE}")
     return EXIT_INCURABLE
 
 

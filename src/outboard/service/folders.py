@@ -2,8 +2,10 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-    system   /run/outboard/NAME/session.json, sock, private/lease.json
-    user     /run/user/UID/outboard/session.json (default), services/NAME/sock, private/lease.json
+    system   /run/outboard/NAME/session.json, sock
+             /run/outboard/private/NAME/lease.json
+    user     /run/user/UID/outboard/session.json (default), services/NAME/sock
+             /run/user/UID/outboard/private/NAME/lease.json
 
 Everything here varies and is gone after stop, or a power cut. Names are stable: environments name
 them for as long as the service is installed.
@@ -20,7 +22,7 @@ SYSTEM_ROOT = "/run/outboard"
 DEFAULT_NAME = "default"
 USERS_FOLDER = "users"  # below SYSTEM_ROOT: one link per user who has a service to himself
 # What else lies below SYSTEM_ROOT: an agent's state, where this machine is a GPU server as well.
-_TAKEN = (USERS_FOLDER, "agent")
+_TAKEN = (USERS_FOLDER, "agent", "private")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")
 
 
@@ -36,7 +38,8 @@ class ServiceFolders:
         self.name = name
         self.system = system
         if system:
-            self.folder = os.path.join(SYSTEM_ROOT, name)
+            root = SYSTEM_ROOT
+            self.folder = os.path.join(root, name)
             self.session_file = os.path.join(self.folder, "session.json")
         else:
             root = _user_root()
@@ -45,7 +48,8 @@ class ServiceFolders:
             self.session_file = os.path.join(where, "session.json")
         self.socket = os.path.join(self.folder, "sock")
         self.environment_file = os.path.join(self.folder, "environment.json")
-        self.private = os.path.join(self.folder, "private")
+        # Beside the folder, which containers get as a whole: root in them is root to files.
+        self.private = os.path.join(root, "private", name)
         self.lease_file = os.path.join(self.private, "lease.json")
 
     @property

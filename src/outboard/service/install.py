@@ -70,7 +70,7 @@ def plan(
         found = gains(folders, native.shim_folder, software=software)
         if folders.system:
             made.files[LOADER_FILE] = f"# {_MARK}\n{native.shim_folder}\n"
-            made.files[CDI_FILE] = cdi(folders, native.shim_folder, found, _MARK)
+            made.files[CDI_FILE] = f"# {_MARK}\n{cdi(folders, native.shim_folder, found)}"
             _plan_system_hooks(made, found)
         else:
             _plan_user_hooks(made, found)

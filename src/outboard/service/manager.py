@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import dataclass
 
 from outboard.service.folders import ServiceFolders
 from outboard.service.installed import known_services
@@ -15,14 +16,30 @@ from outboard.service.unit_text import request_words
 _TIMEOUT_S = 10.0
 
 
-def unit_is_stopping(folders: ServiceFolders) -> bool:
-    """Whether systemd's job for the unit is `stop`: only then nothing is left to take over.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What systemd is about to do with a unit: `stop`, `restart`, `start`; empty after a crash."""
 
-    A restart's job is `restart`, a crash has none. Where systemd cannot be asked nothing is
-    released: the lease runs out by itself.
-    """
-    listing = _systemctl(folders, "list-jobs", "--no-legend", "--plain")
-    return job_of(listing, folders.unit) == "stop"
+    kind: str = ""
+    state: str = ""
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether a start is to come. One that runs is the start that has just failed."""
+        return self.kind == "restart" or (self.kind == "start" and self.state == "waiting")
+
+
+def unit_job(folders: ServiceFolders) -> Job:
+    """The unit's job. Only after a `stop` nothing is left to take over. Where systemd cannot be
+    asked nothing is released: the lease runs out by itself."""
+    return job_of(_systemctl(folders, "list-jobs", "--no-legend", "--plain"), folders.unit)
+
+
+def unit_failure(folders: ServiceFolders) -> str:
+    """Why the unit has failed, as its service told systemd; empty if it has not."""
+    shown = _systemctl(folders, "show", "--property=ActiveState,StatusText", folders.unit)
+    told = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return told.get("StatusText", "") if told.get("ActiveState") == "failed" else ""
 
 
 def unit_request(folders: ServiceFolders) -> list[str]:
@@ -32,8 +49,13 @@ def unit_request(folders: ServiceFolders) -> list[str]:
 
 
 def stop_socket(folders: ServiceFolders) -> None:
-    """Stop listening, without waiting: this runs inside a job of the same units."""
-    _systemctl(folders, "--no-block", "stop", f"outboard@{folders.name}.socket")
+    """Stop listening, without waiting: this runs inside a job of the same units. A start of the
+    service that comes later calls it off; one that came just before found the socket still there,
+    and would be deaf."""
+    unit = f"outboard@{folders.name}.socket"
+    _systemctl(folders, "--no-block", "stop", unit)
+    if unit_job(folders).begins_anew:
+        _systemctl(folders, "--no-block", "start", unit)
 
 
 def start_installed() -> None:
@@ -43,13 +65,13 @@ def start_installed() -> None:
             _systemctl(folders, "--no-block", "start", folders.unit)
 
 
-def job_of(listing: str, unit: str) -> str:
-    """A unit's job in the list (number, unit, type, state): its type, empty if it has none."""
+def job_of(listing: str, unit: str) -> Job:
+    """A unit's job in the list: number, unit, kind, state."""
     for line in listing.splitlines():
         words = line.split()
-        if len(words) >= 3 and words[1] == unit:
-            return words[2]
-    return ""
+        if len(words) >= 4 and words[1] == unit:
+            return Job(words[2], words[3])
+    return Job()
 
 
 def _systemctl(folders: ServiceFolders, *words: str) -> str:

@@ -36,7 +36,9 @@ def publish_session(folders: ServiceFolders, options: ServiceOptions) -> None:
         entry = pwd.getpwnam(options.for_user)
         os.chmod(folders.session_file, 0o400)
         os.chown(folders.session_file, entry.pw_uid, entry.pw_gid)
-        os.makedirs(os.path.join(SYSTEM_ROOT, USERS_FOLDER), mode=0o755, exist_ok=True)
+        users = os.path.join(SYSTEM_ROOT, USERS_FOLDER)
+        os.makedirs(users, exist_ok=True)
+        os.chmod(users, 0o755)  # whatever the unit's umask: everybody's programs look in it
         _replace_link(folders.session_file, users_link(entry.pw_uid))
 
 
