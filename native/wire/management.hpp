@@ -1,4 +1,5 @@
-// The numbers that a client asks the server's NVML for, by what travels for each.
+// The numbers that a client asks the server's NVML for, by what travels for each, with the numbers
+// that go with the question.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,8 +12,12 @@ enum class ManagementQuestion : uint32_t {
   max_pcie_width,
   pcie_generation,
   pcie_width,
-  pcie_sent,  ///< KB/s, of the latest 20 ms
-  pcie_received,
+  pcie_throughput,     ///< counter; KB/s, of the latest 20 ms
+  nvlink_state,        ///< link
+  nvlink_version,      ///< link
+  nvlink_capability,   ///< link, capability
+  nvlink_remote_type,  ///< link
+  nvlink_remote,       ///< link; the other end's PCI domain << 16 | bus << 8 | device
   count
 };
 

@@ -94,6 +94,17 @@ CUresult make(Worker& worker, const Naming& naming, bool primary, Reply& reply,
   return CUDA_SUCCESS;
 }
 
+// The driver ends it by itself where one of the two goes.
+void forget_peers(Worker& worker, Context& context) {
+  const auto forget = [&](Context& one, const Context& other) {
+    if (std::erase(one.peers, other.id) != 0) worker.memory.close(other.device, one.device);
+  };
+  worker.tables.contexts.each([&](Context& other) {
+    forget(other, context);
+    forget(context, other);
+  });
+}
+
 }  // namespace
 
 // Everything that lives in a context goes with it, as in CUDA; the client may use the ids again.
@@ -128,6 +139,7 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   tables.graphs.remove_where(inside);
   tables.executables.remove_where(inside);
   end_arrays(worker, *context);
+  forget_peers(worker, *context);
   tables.contexts.remove(context->id);
   worker.make_current(*context);
   context->staging.unregister_all();
@@ -182,6 +194,39 @@ void execute(Worker& worker, const Request& request, const wire::command::Contex
     }
     worker.answer(request, result);
   });
+}
+
+CUresult execute(Worker& worker, const wire::command::ContextSetPeer& command,
+                 wire::command::ContextSetPeer::Reply&) {
+  Context* context = worker.current();
+  const Context* peer = worker.tables.contexts.find(command.peer);
+  if (!context || !peer || peer->device == context->device) return CUDA_ERROR_INVALID_CONTEXT;
+  const bool has =
+      std::find(context->peers.begin(), context->peers.end(), peer->id) != context->peers.end();
+  if (command.reached == 0) {
+    if (!has) return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+    std::erase(context->peers, peer->id);
+    worker.memory.close(peer->device, context->device);
+    return worker.driver().cuCtxDisablePeerAccess(peer->handle);
+  }
+  if (has) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+  // What the driver places itself, as globals and arrays, goes by its own switch.
+  CUresult result = worker.driver().cuCtxEnablePeerAccess(peer->handle, 0);
+  if (result != CUDA_SUCCESS) return result;
+  result = worker.memory.open(peer->device, context->device);
+  if (result == CUDA_SUCCESS) context->peers.push_back(peer->id);
+  if (result != CUDA_SUCCESS) worker.driver().cuCtxDisablePeerAccess(peer->handle);
+  return result;
+}
+
+CUresult execute(Worker& worker, const wire::command::DeviceSetViewer& command,
+                 wire::command::DeviceSetViewer::Reply&) {
+  if (command.device >= worker.devices.size() || command.viewer >= worker.devices.size() ||
+      command.device == command.viewer) {
+    return CUDA_ERROR_INVALID_DEVICE;
+  }
+  return command.open != 0 ? worker.memory.open(command.device, command.viewer)
+                           : worker.memory.close(command.device, command.viewer);
 }
 
 CUresult execute(Worker& worker, const wire::command::ContextSetLimit& command,

@@ -28,6 +28,7 @@ struct Context {
   unsigned loading = 0;        ///< loads under way beside the loop
   std::shared_ptr<Stream> legacy;
   std::vector<std::shared_ptr<Stream>> streams;  ///< all that have work, the legacy one among them
+  std::vector<uint64_t> peers;                   ///< contexts whose memory it reaches
   StreamBacklog backlog;
   Staging staging;
   bool prints = false;    ///< a module of it may use device printf

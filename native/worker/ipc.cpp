@@ -179,9 +179,6 @@ void execute(Worker& worker, const Request& request, const wire::command::Memory
         if (!makes_sense(worker, packet, fd)) {
           return worker.answer(request, CUDA_ERROR_INVALID_HANDLE);
         }
-        if (packet.device != context->device) {
-          return worker.answer(request, CUDA_ERROR_NOT_SUPPORTED);
-        }
         worker.make_current(*context);
         wire::command::MemoryImport::Reply reply;
         CUdeviceptr address = 0;

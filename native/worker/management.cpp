@@ -15,22 +15,36 @@ namespace {
 
 constexpr uint32_t not_supported = 3;  // NVML's
 
+// How a function of NVML takes what goes with the question and gives what it says.
+enum class Form { number, one_argument, two_arguments, pci };
+
 struct Question {
   const char* function;
-  int counter = -1;  ///< its second argument, where it has one
+  Form form;
 };
 constexpr std::array<Question, static_cast<size_t>(wire::ManagementQuestion::count)> questions = {{
-    {"nvmlDeviceGetMaxPcieLinkGeneration"},
-    {"nvmlDeviceGetMaxPcieLinkWidth"},
-    {"nvmlDeviceGetCurrPcieLinkGeneration"},
-    {"nvmlDeviceGetCurrPcieLinkWidth"},
-    {"nvmlDeviceGetPcieThroughput", 0},
-    {"nvmlDeviceGetPcieThroughput", 1},
+    {"nvmlDeviceGetMaxPcieLinkGeneration", Form::number},
+    {"nvmlDeviceGetMaxPcieLinkWidth", Form::number},
+    {"nvmlDeviceGetCurrPcieLinkGeneration", Form::number},
+    {"nvmlDeviceGetCurrPcieLinkWidth", Form::number},
+    {"nvmlDeviceGetPcieThroughput", Form::one_argument},
+    {"nvmlDeviceGetNvLinkState", Form::one_argument},
+    {"nvmlDeviceGetNvLinkVersion", Form::one_argument},
+    {"nvmlDeviceGetNvLinkCapability", Form::two_arguments},
+    {"nvmlDeviceGetNvLinkRemoteDeviceType", Form::one_argument},
+    {"nvmlDeviceGetNvLinkRemotePciInfo_v2", Form::pci},
 }};
 
 struct Answer {
   uint32_t status = not_supported;
-  uint32_t value = 0;
+  uint64_t value = 0;
+};
+
+// nvmlPciInfo_t of driver 580.
+struct Pci {
+  char legacy_id[16];
+  uint32_t domain, bus, device, device_id, subsystem_id;
+  char id[32];
 };
 
 template <typename Function>
@@ -51,21 +65,36 @@ void* open_nvml(const Driver& driver) {
   return start && start() == 0 ? library : nullptr;
 }
 
-Answer ask(const Driver& driver, const std::string& uuid, const Question& question) {
+Answer ask(const Driver& driver, const std::string& uuid, const Question& question,
+           const wire::command::ManagementNumber& asked) {
   static void* const library = open_nvml(driver);
   if (!library) return {};
   const auto find = symbol<uint32_t (*)(const char*, void**)>(library, "nvmlDeviceGetHandleByUUID");
   void* device = nullptr;
   if (!find || find(uuid.c_str(), &device) != 0) return {};
-  Answer answer;
-  if (question.counter < 0) {
-    const auto get = symbol<uint32_t (*)(void*, uint32_t*)>(library, question.function);
-    if (get) answer.status = get(device, &answer.value);
-  } else {
-    const auto get = symbol<uint32_t (*)(void*, int, uint32_t*)>(library, question.function);
-    if (get) answer.status = get(device, question.counter, &answer.value);
+  void* function = ::dlsym(library, question.function);
+  if (!function) return {};
+  uint32_t status = not_supported;
+  uint32_t number = 0;
+  Pci pci = {};
+  switch (question.form) {
+    case Form::number:
+      status = reinterpret_cast<uint32_t (*)(void*, uint32_t*)>(function)(device, &number);
+      break;
+    case Form::one_argument:
+      status = reinterpret_cast<uint32_t (*)(void*, uint32_t, uint32_t*)>(function)(
+          device, asked.first, &number);
+      break;
+    case Form::two_arguments:
+      status = reinterpret_cast<uint32_t (*)(void*, uint32_t, uint32_t, uint32_t*)>(function)(
+          device, asked.first, asked.second, &number);
+      break;
+    case Form::pci:
+      status = reinterpret_cast<uint32_t (*)(void*, uint32_t, Pci*)>(function)(device, asked.first,
+                                                                               &pci);
+      return {status, uint64_t{pci.domain} << 16 | pci.bus << 8 | pci.device};
   }
-  return answer;
+  return {status, number};
 }
 
 }  // namespace
@@ -77,15 +106,15 @@ void execute(Worker& worker, const Request& request,
   if (result != CUDA_SUCCESS) return worker.answer(request, result);
   if (command.question >= questions.size()) return worker.answer(request, CUDA_ERROR_INVALID_VALUE);
   auto answer = std::make_shared<Answer>();
-  worker.side.start(
-      [&driver = worker.driver(), uuid = uuid_text(worker.driver(), device), answer,
-       question = questions[command.question]] { *answer = ask(driver, uuid, question); },
-      [&worker, request, answer] {
-        wire::command::ManagementNumber::Reply reply;
-        reply.status = answer->status;
-        reply.value = answer->value;
-        worker.reply(request, CUDA_SUCCESS, reply);
-      });
+  worker.side.start([&driver = worker.driver(), uuid = uuid_text(worker.driver(), device), answer,
+                     question = questions[command.question],
+                     command] { *answer = ask(driver, uuid, question, command); },
+                    [&worker, request, answer] {
+                      wire::command::ManagementNumber::Reply reply;
+                      reply.status = answer->status;
+                      reply.value = answer->value;
+                      worker.reply(request, CUDA_SUCCESS, reply);
+                    });
 }
 
 }  // namespace outboard::worker

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 
 #include "worker/worker.hpp"
 
@@ -60,7 +61,7 @@ CUresult Memory::create(CUdevice device, uint64_t bytes,
 
 CUresult Memory::make_chunk(unsigned device, uint64_t bytes, uint64_t* address) {
   if (!share_.reserve(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
-  Chunk chunk{0, bytes, std::make_shared<Claim>(share_, device, bytes, true)};
+  Chunk chunk{0, bytes, std::make_shared<Claim>(share_, device, bytes, true), std::nullopt};
   const CUresult result = create(devices_[device].device, bytes, &chunk.handle);
   return result == CUDA_SUCCESS ? map_chunk(device, std::move(chunk), address) : result;
 }
@@ -73,10 +74,14 @@ CUresult Memory::map_chunk(unsigned device, Chunk chunk, uint64_t* address) {
   if (place) {
     result = driver_.cuMemMap(place->base, chunk.bytes, 0, chunk.handle, 0);
     if (result == CUDA_SUCCESS) {
-      CUmemAccessDesc access = {};
-      access.location = {CU_MEM_LOCATION_TYPE_DEVICE, memory.device};
-      access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-      result = driver_.cuMemSetAccess(place->base, chunk.bytes, &access, 1);
+      std::set<unsigned> reached_by = {device};
+      for (const auto& [viewer, times] : memory.viewers) reached_by.insert(viewer);
+      if (chunk.importer) reached_by.insert(*chunk.importer);
+      for (const unsigned viewer : reached_by) {
+        if (result == CUDA_SUCCESS) {
+          result = set_access(*place, viewer, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+        }
+      }
       if (result != CUDA_SUCCESS) driver_.cuMemUnmap(place->base, chunk.bytes);
     }
     if (result != CUDA_SUCCESS) memory.free_window.release(*place);
@@ -88,6 +93,41 @@ CUresult Memory::map_chunk(unsigned device, Chunk chunk, uint64_t* address) {
   memory.chunks.emplace(place->base, std::move(chunk));
   *address = place->base;
   return CUDA_SUCCESS;
+}
+
+CUresult Memory::set_access(const Range& range, unsigned device, CUmemAccess_flags access) const {
+  CUmemAccessDesc description = {};
+  description.location = {CU_MEM_LOCATION_TYPE_DEVICE, devices_[device].device};
+  description.flags = access;
+  return driver_.cuMemSetAccess(range.base, range.bytes, &description, 1);
+}
+
+CUresult Memory::open(unsigned device, unsigned viewer) {
+  DeviceMemory& memory = devices_[device];
+  if (memory.viewers[viewer]++ != 0) return CUDA_SUCCESS;
+  for (const auto& [base, chunk] : memory.chunks) {
+    const CUresult result =
+        set_access({base, chunk.bytes}, viewer, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+    if (result == CUDA_SUCCESS) continue;
+    close(device, viewer);
+    return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult Memory::close(unsigned device, unsigned viewer) {
+  DeviceMemory& memory = devices_[device];
+  const auto found = memory.viewers.find(viewer);
+  if (found == memory.viewers.end()) return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+  if (--found->second != 0) return CUDA_SUCCESS;
+  memory.viewers.erase(found);
+  CUresult result = CUDA_SUCCESS;
+  for (const auto& [base, chunk] : memory.chunks) {
+    if (chunk.importer == viewer) continue;
+    const CUresult closed = set_access({base, chunk.bytes}, viewer, CU_MEM_ACCESS_FLAGS_PROT_NONE);
+    if (result == CUDA_SUCCESS) result = closed;
+  }
+  return result;
 }
 
 void Memory::unmap_chunk(unsigned device, uint64_t address) {
@@ -173,7 +213,7 @@ CUresult Memory::export_chunk(const Allocation& allocation, Exported* exported) 
 
 CUresult Memory::import_chunk(const Context& context, unsigned device, Exported exported,
                               uint64_t bytes, CUdeviceptr* address) {
-  Chunk chunk{0, exported.chunk_bytes, std::move(exported.claim)};
+  Chunk chunk{0, exported.chunk_bytes, std::move(exported.claim), context.device};
   const auto fd = static_cast<intptr_t>(exported.chunk.get());
   CUresult result = driver_.cuMemImportFromShareableHandle(
       &chunk.handle, reinterpret_cast<void*>(fd), CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);

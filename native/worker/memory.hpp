@@ -48,6 +48,11 @@ class Memory {
   bool reserve_window(unsigned device, Range window);
   void free_windows();
 
+  /// Kernels on `viewer` reach the device's memory, present and to come, until as many calls of
+  /// close() came as of open(). CUDA's own switch does not count for memory that is mapped.
+  CUresult open(unsigned device, unsigned viewer);
+  CUresult close(unsigned device, unsigned viewer);
+
   CUresult allocate(const Context& context, unsigned device, uint64_t bytes, CUdeviceptr* address);
   /// The allocation that begins here and is not freed.
   Allocation* begins_at(CUdeviceptr address);
@@ -60,7 +65,8 @@ class Memory {
     std::shared_ptr<Claim> claim;
   };
   CUresult export_chunk(const Allocation& allocation, Exported* exported) const;
-  /// Maps another worker's chunk, with an allocation of `bytes` at `offset`.
+  /// Maps another worker's chunk, with an allocation of `bytes` at `offset`. It is of `device`, and
+  /// kernels on the context's device reach it too.
   CUresult import_chunk(const Context& context, unsigned device, Exported exported, uint64_t bytes,
                         CUdeviceptr* address);
   /// Takes a module's global into the table.
@@ -83,9 +89,11 @@ class Memory {
     CUmemGenericAllocationHandle handle = 0;
     uint64_t bytes = 0;
     std::shared_ptr<Claim> claim;
+    std::optional<unsigned> importer;  ///< a device that reaches it besides its own
   };
   struct DeviceMemory {
     CUdevice device = 0;
+    std::map<unsigned, unsigned> viewers;  ///< how often each was let in
     Range window;
     Blocks free_window{granule_bytes};
     Blocks small{small_alignment_bytes};
@@ -94,6 +102,7 @@ class Memory {
 
   CUresult make_chunk(unsigned device, uint64_t bytes, uint64_t* address);
   CUresult map_chunk(unsigned device, Chunk chunk, uint64_t* address);
+  CUresult set_access(const Range& range, unsigned device, CUmemAccess_flags access) const;
   CUresult create(CUdevice device, uint64_t bytes, CUmemGenericAllocationHandle* handle) const;
   void unmap_chunk(unsigned device, uint64_t address);
 

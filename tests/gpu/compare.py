@@ -4,9 +4,10 @@ SPDX-License-Identifier: Apache-2.0
 
 Run on a machine with an NVIDIA GPU, PyTorch, CuPy, JAX and Numba after `make build`:
 `python3 tests/gpu/compare.py [FILE…] [--jobs 3] [--logs FOLDER]`, FILE being a name in
-`tests/gpu/frameworks/` without `.py`. Each file runs natively twice and once through Outboard.
-Where both native runs agree bit for bit, Outboard's result has to be the same bits; else it has to
-be close to the first. Prints a row a case; exit code 1 if any differs.
+`tests/gpu/frameworks/` without `.py`; with `--gpus 2` those of several devices are among them.
+Each file runs natively twice and once through Outboard. Where both native runs agree bit for bit,
+Outboard's result has to be the same bits; else it has to be close to the first. Prints a row a
+case; exit code 1 if any differs.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 FRAMEWORKS = Path(__file__).resolve().parent / "frameworks"
 KINDS = ("native", "again", "outboard")
-# Its pre-allocation takes most of the GPU, so it cannot run beside the others.
-ALONE = {"jax_cases"}
+# Their pre-allocation takes most of the GPU, so they cannot run beside the others.
+ALONE = {"jax_cases", "jax_devices"}
+# Needs several devices.
+SEVERAL = {"jax_devices", "torch_devices"}
 # What a second native run may differ by (atomics, autotuned algorithms), relative to the largest.
 TOLERANCE = 2e-2
 
@@ -125,8 +128,8 @@ def messages(folder: Path) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="frameworks natively and through Outboard")
-    files = sorted(f.stem for f in FRAMEWORKS.glob("*.py") if f.stem != "cases")
-    parser.add_argument("files", nargs="*", metavar="FILE", default=files)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="default: all")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs of the session")
     parser.add_argument("--jobs", type=int, default=3, help="runs at a time")
     parser.add_argument("--timeout", type=int, default=240, help="seconds for a file's run")
     parser.add_argument("--logs", type=Path, help="folder for logs and results")
@@ -134,13 +137,18 @@ def main() -> int:
     if "OUTBOARD_SESSION" not in os.environ:  # all remote programs join one session
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = ":".join(filter(None, paths))
-        module = [sys.executable, "-m", "outboard", "run", "-q", "-n", "1", "--"]
+        module = [sys.executable, "-m", "outboard", "run", "-q", "-n", str(options.gpus), "--"]
         return subprocess.call([*module, sys.executable, __file__, *sys.argv[1:]])
+    files = options.files or sorted(
+        f.stem
+        for f in FRAMEWORKS.glob("*.py")
+        if f.stem != "cases" and (options.gpus > 1 or f.stem not in SEVERAL)
+    )
     logs = options.logs or Path(tempfile.mkdtemp(prefix="outboard-compare-"))
     kinds = environments()
-    together = [n for n in options.files if n not in ALONE]
+    together = [n for n in files if n not in ALONE]
     seconds: dict[tuple[str, str], float] = {}
-    for names, jobs in ((together, options.jobs), ([n for n in options.files if n in ALONE], 1)):
+    for names, jobs in ((together, options.jobs), ([n for n in files if n in ALONE], 1)):
         with ThreadPoolExecutor(jobs) as pool:
             started: dict[tuple[str, str], Future[float]] = {}
             for name in names:
@@ -151,7 +159,7 @@ def main() -> int:
                     started[name, kind] = pool.submit(run, *work)
             seconds |= {key: future.result() for key, future in started.items()}
     wrong = 0
-    for name in options.files:
+    for name in files:
         times = ", ".join(f"{kind} {seconds[name, kind]:.0f} s" for kind in KINDS)
         print(f"== {name} ({times})")
         if not case_names(logs / name):

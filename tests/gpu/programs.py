@@ -3,8 +3,8 @@
 SPDX-License-Identifier: Apache-2.0
 
 Run on a machine with an NVIDIA GPU after `make build`:
-`python3 tests/gpu/programs.py [NAME…] [--jobs 6] [--nvrtc FOLDER]`. A row for every program whose
-exit code or result buffers differ from native's; exit code 1 if there is one.
+`python3 tests/gpu/programs.py [NAME…] [--jobs 6] [--gpus 2] [--nvrtc FOLDER]`. A row for every
+program whose exit code or result buffers differ from native's; exit code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from tests.gpu.compare import environments
-from tests.programs.cases import BEYOND_THE_DRIVER, CASES
+from tests.programs.cases import BEYOND_THE_DRIVER, CASES, TWO_DEVICE_CASES
 
 # Takes most of the device, so it cannot run beside others.
 ALONE = "memoryLimit"
@@ -66,14 +66,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="the suite's programs on a real GPU")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these programs")
     parser.add_argument("--jobs", type=int, default=6, help="programs at a time")
+    parser.add_argument("--gpus", type=int, default=1, help="2: those of two devices, too")
     parser.add_argument("--nvrtc", type=Path, help="the folder of libnvrtc.so.13")
     options = parser.parse_args()
     if "OUTBOARD_SESSION" not in os.environ:  # all remote programs join one session
         os.environ["PYTHONPATH"] = str(ROOT / "src")
-        module = [sys.executable, "-m", "outboard", "run", "-q", "-n", "1", "--"]
+        module = [sys.executable, "-m", "outboard", "run", "-q", "-n", str(options.gpus), "--"]
         return subprocess.call([*module, sys.executable, __file__, *sys.argv[1:]])
     kinds = environments()
-    cases = [case for case in CASES if not options.names or case[1] in options.names]
+    known = CASES + TWO_DEVICE_CASES if options.gpus > 1 else CASES
+    cases = [case for case in known if not options.names or case[1] in options.names]
 
     def arguments_of(name: str) -> list[str]:
         if name != "nvrtcModule":

@@ -39,3 +39,45 @@ def test_the_link_to_the_device_is_the_servers(direct: Direct, pool: Pool) -> No
     actual = pool.run(sys.executable, "-c", _LINK)
     assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
     assert actual.stdout == expected.stdout
+
+
+_PEERS = """
+import ctypes
+nvml = ctypes.CDLL("libnvidia-ml.so.1")
+assert nvml.nvmlInit_v2() == 0
+devices = [ctypes.c_void_p(), ctypes.c_void_p()]
+for index, device in enumerate(devices):
+    assert nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) == 0
+number = ctypes.c_uint()
+for index in (1, 0):  # of writes, of reads
+    result = nvml.nvmlDeviceGetP2PStatus(*devices, index, ctypes.byref(number))
+    print("between them", index, result, number.value)
+for device in devices:
+    for name, *more in (
+        ("State", 0),
+        ("Version", 0),
+        ("Capability", 0, 0),
+        ("Capability", 0, 3),
+        ("RemoteDeviceType", 0),
+        ("State", 1),
+        ("State", 99),
+    ):
+        number.value = 999
+        link = getattr(nvml, "nvmlDeviceGetNvLink" + name)
+        print(name, *more, link(device, *more, ctypes.byref(number)), number.value)
+    pci = ctypes.create_string_buffer(256)  # domain, bus, device at 16; the bus id at 36
+    print(nvml.nvmlDeviceGetNvLinkRemotePciInfo_v2(device, 0, pci), pci.raw[16:28], pci[36:52])
+"""
+
+
+def test_the_links_between_devices_are_the_servers(direct: Direct, own_pool: Pool) -> None:
+    two = {"SOFTGPU_DEVICES": "2"}
+    expected = direct.run(sys.executable, "-c", _PEERS, extra=two)
+    assert expected.returncode == 0, f"directly: {expected.describe()}"
+    assert "between them 0 0 0\n" in expected.stdout
+    assert "State 0 0 1\n" in expected.stdout
+    assert "State 1 2 999\n" in expected.stdout
+    own_pool.options.update(two)
+    actual = own_pool.run(sys.executable, "-c", _PEERS, options=("-n", "2"))
+    assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
+    assert actual.stdout == expected.stdout

@@ -71,6 +71,7 @@ WITHOUT_RESULTS = {
     "memoryLimit",
     "exitWithoutCleanup",
     "exitFromThread",
+    "copiesAcrossDevices",
 }
 # Programs that show what Outboard promises beyond the driver, which may fail them.
 BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads"}
@@ -80,6 +81,14 @@ OLDER = {
     "shared12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
     "shared11": ["matrixMul", "reduction", "symbols", "perThreadStream"],
 }
+# On two devices of one server.
+TWO_DEVICE_CASES = [
+    ("driver", "peerMemory"),
+    ("driver", "peerAccess"),
+    ("driver", "earlyCalls"),
+    ("static", "perDeviceState"),
+    ("static", "copiesAcrossDevices"),
+]
 CASES = [
     *[(kind, name) for name in RUNTIME_PROGRAMS for kind in ("static", "shared")],
     *[("driver", name) for name in DRIVER_PROGRAMS],

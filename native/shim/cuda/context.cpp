@@ -466,22 +466,36 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx) {
 
 CUresult cuCtxSynchronize() { return cuCtxSynchronize_v2(nullptr); }
 
-// ---- peers: devices of a session cannot reach each other yet
-// -----------------------------------------
+// ---- peers
+// -----------------------------------------------------------------------------------------
+
+namespace {
+
+CUresult set_peer(Context* context, const Context* peer, bool reached) {
+  client::Answer<wire::command::ContextSetPeer> answer;
+  return call(context, wire::command::ContextSetPeer{.peer = peer->head.id(), .reached = reached},
+              &answer);
+}
+
+}  // namespace
 
 CUresult cuCtxEnablePeerAccess(CUcontext peerContext, unsigned int Flags) {
   Context* context = nullptr;
   if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
   const Context* peer = find(peerContext);
   if (peer == nullptr || peer == context) return CUDA_ERROR_INVALID_CONTEXT;
-  return Flags != 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+  if (Flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (!reaches(*context->device, *peer->device)) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+  return set_peer(context, peer, true);
 }
 
 CUresult cuCtxDisablePeerAccess(CUcontext peerContext) {
   Context* context = nullptr;
   if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
-  return find(peerContext) == nullptr ? CUDA_ERROR_INVALID_CONTEXT
-                                      : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+  const Context* peer = find(peerContext);
+  if (peer == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  if (!reaches(*context->device, *peer->device)) return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+  return set_peer(context, peer, false);
 }
 
 }  // namespace outboard::shim

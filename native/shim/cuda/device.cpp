@@ -17,7 +17,19 @@ CUresult enter_device(CUdevice ordinal, const void* out, Device** device) {
   return *device != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
 
+// What the server says of two of its devices; 0 between servers, which cannot reach each other.
+int peer_attribute(const Device& device, const Device& peer, CUdevice_P2PAttribute attribute) {
+  const auto& rows = device.snapshot->p2p;
+  if (device.server != peer.server || peer.index >= rows.size()) return 0;
+  const auto place = static_cast<size_t>(attribute) - CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK;
+  return place < rows[peer.index].size() ? rows[peer.index][place] : 0;
+}
+
 }  // namespace
+
+bool reaches(const Device& device, const Device& peer) {
+  return peer_attribute(device, peer, CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED) != 0;
+}
 
 CUresult cuDeviceGet(CUdevice* device, int ordinal) {
   Device* found = nullptr;
@@ -155,8 +167,9 @@ CUresult cuDeviceCanAccessPeer(int* canAccessPeer, CUdevice dev, CUdevice peerDe
   if (const CUresult result = enter_device(dev, canAccessPeer, &device); result != CUDA_SUCCESS) {
     return result;
   }
-  if (find_device(peerDev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  *canAccessPeer = 0;
+  const Device* peer = find_device(peerDev);
+  if (peer == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  *canAccessPeer = reaches(*device, *peer);
   return CUDA_SUCCESS;
 }
 
@@ -166,9 +179,10 @@ CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attrib, CUdev
   if (const CUresult result = enter_device(srcDevice, value, &device); result != CUDA_SUCCESS) {
     return result;
   }
-  if (find_device(dstDevice) == nullptr || srcDevice == dstDevice) return CUDA_ERROR_INVALID_DEVICE;
+  const Device* peer = find_device(dstDevice);
+  if (peer == nullptr || peer == device) return CUDA_ERROR_INVALID_DEVICE;
   if (attrib < CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK) return CUDA_ERROR_INVALID_VALUE;
-  *value = 0;  // as cuDeviceCanAccessPeer
+  *value = peer_attribute(*device, *peer, attrib);
   return CUDA_SUCCESS;
 }
 

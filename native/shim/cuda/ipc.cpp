@@ -56,15 +56,13 @@ bool read_handle(const Opaque& opaque, Shared kind, InterprocessHandle* handle) 
   return handle->magic == InterprocessHandle::magic_text && handle->kind == kind;
 }
 
+// Whether kernels of the context can reach what the handle names.
 CUresult here(const Context* context, const InterprocessHandle& handle) {
   Device* device = nullptr;
   if (const CUresult result = device_of(handle, &device); result != CUDA_SUCCESS) return result;
-  if (device == context->device) return CUDA_SUCCESS;
-  static const char said[] = "memory of another device";
-  say_once(said,
-           "the program opens memory or an event of another process on another device than it is "
-           "on, which is not supported; it gets CUDA_ERROR_NOT_SUPPORTED");
-  return CUDA_ERROR_NOT_SUPPORTED;
+  return device == context->device || reaches(*context->device, *device)
+             ? CUDA_SUCCESS
+             : CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
 }
 
 }  // namespace
@@ -145,7 +143,7 @@ CUresult import_memory(Context* context, const InterprocessHandle& handle, Range
   range->base = answer.reply.address;
   range->bytes = answer.reply.bytes;
   range->context = context;
-  range->device = context->device;
+  if (device_of(handle, &range->device) != CUDA_SUCCESS) range->device = context->device;
   addresses().add(*range);
   return addresses().find(range->base, range) ? CUDA_SUCCESS : CUDA_ERROR_MAP_FAILED;
 }

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -179,6 +180,7 @@ struct Pool {
   std::atomic<uint64_t> release_threshold{0};
   std::atomic<int> reuse_follow_event{1}, reuse_opportunistic{1}, reuse_internal{1};
   std::atomic<uint64_t> used{0}, used_high{0};
+  std::set<CUdevice> viewers;  ///< that its memory is open to; under the device's mutex
 };
 
 /// A CUmemGenericAllocationHandle. It lives while the program has a handle of it or a mapping.

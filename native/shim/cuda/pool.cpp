@@ -79,6 +79,18 @@ bool take(Pool* pool, uint64_t bytes) {
   return true;
 }
 
+// With the device's mutex held. All memory of the device is open while one of its pools is.
+CUresult set_viewer(Pool* pool, const Device& viewer, bool open) {
+  client::Answer<wire::command::DeviceSetViewer> answer;
+  const wire::command::DeviceSetViewer command{
+      .device = pool->device->index, .viewer = viewer.index, .open = open};
+  pool->device->server->connection().call(command, 0, &answer);
+  if (answer.result != CUDA_SUCCESS) return to_cuda(answer.result);
+  if (open) pool->viewers.insert(viewer.ordinal);
+  if (!open) pool->viewers.erase(viewer.ordinal);
+  return CUDA_SUCCESS;
+}
+
 CUresult allocate_now(Stream* stream, Pool* pool, size_t bytes, CUdeviceptr* out) {
   client::Answer<wire::command::MemoryAllocateOrdered> answer;
   const wire::command::MemoryAllocateOrdered command{.stream = stream->head.id(), .bytes = bytes};
@@ -334,7 +346,11 @@ CUresult cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc* map, size_
     const bool own = device == found->device;
     const bool wanted = map[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
     if (own && !wanted) return CUDA_ERROR_INVALID_DEVICE;  // a device always reaches its own pools
-    if (!own && wanted) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+    const std::lock_guard guard(found->device->mutex);
+    if (own || wanted == found->viewers.contains(device->ordinal)) continue;
+    if (!reaches(*device, *found->device)) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+    const CUresult result = set_viewer(found, *device, wanted);
+    if (result != CUDA_SUCCESS) return result;
   }
   return CUDA_SUCCESS;
 }
@@ -350,8 +366,9 @@ CUresult cuMemPoolGetAccess(CUmemAccess_flags* flags, CUmemoryPool memPool,
   }
   const Device* device = find_device(location->id);
   if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *flags =
-      device == found->device ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  const std::lock_guard guard(found->device->mutex);
+  const bool open = device == found->device || found->viewers.contains(device->ordinal);
+  *flags = open ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
   return CUDA_SUCCESS;
 }
 

@@ -43,6 +43,10 @@ struct Device {
 
 /// The devices; filled once by start() and constant afterwards.
 extern Device* devices[max_devices];
+
+/// Whether kernels on `device` can be let reach the memory of `peer`.
+bool reaches(const Device& device, const Device& peer);
+
 extern int device_count;
 extern bool software_gpu;
 /// What cuDriverGetVersion says: the lesser of 13.0 and the oldest server's.

@@ -107,6 +107,13 @@ int Device::attribute(int which) const {
   return 0;
 }
 
+int Device::peer_attribute(const Device& peer, int which) const {
+  const auto& rows = server->welcome().devices[index].p2p;
+  if (server != peer.server || peer.index >= rows.size()) return 0;
+  const auto place = static_cast<size_t>(which - 1);  // they are counted from 1
+  return place < rows[peer.index].size() ? rows[peer.index][place] : 0;
+}
+
 nvmlReturn_t open_session() {
   const std::lock_guard guard(mutex);
   State& self = state();
@@ -172,10 +179,13 @@ nvmlReturn_t memory(const Device& device, uint64_t* used_bytes, uint64_t* total_
   return NVML_SUCCESS;
 }
 
-nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned* out) {
+nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned first,
+                 unsigned second, uint64_t* out) {
   client::Answer<wire::command::ManagementNumber> answer;
   const wire::command::ManagementNumber command{.device = device.index,
-                                                .question = static_cast<uint32_t>(question)};
+                                                .question = static_cast<uint32_t>(question),
+                                                .first = first,
+                                                .second = second};
   device.server->connection().call(command, 0, &answer);
   if (answer.result != client::result::success) return result_of(answer.result);
   if (answer.reply.status == NVML_SUCCESS) *out = answer.reply.value;

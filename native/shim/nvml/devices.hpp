@@ -25,6 +25,8 @@ struct Device {
 
   /// A CUdevice_attribute; 0 where the server did not say.
   int attribute(int which) const;
+  /// A CUdevice_P2PAttribute; 0 between servers.
+  int peer_attribute(const Device& peer, int which) const;
 };
 
 /// Reads the session once per process (again in a forked child). One line on stderr where there is
@@ -38,7 +40,8 @@ int index_of(nvmlDevice_t handle);
 /// Used and total bytes of the device's share, now.
 nvmlReturn_t memory(const Device& device, uint64_t* used_bytes, uint64_t* total_bytes);
 /// What the NVML of the device's server says, now.
-nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned* out);
+nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned first,
+                 unsigned second, uint64_t* out);
 /// The lesser of 13.0 and the servers' versions.
 nvmlReturn_t cuda_version(int* version);
 
