@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from outboard.ledger import limits
-from outboard.ledger.requests import Granted
+from outboard.ledger.grants import Granted
 from outboard.ledger.schema import allocations, audit
 from tests.integration.harness import Native, Running, clean_environment, eventually
 from tests.unit.controller.site import Site, new_site

@@ -14,10 +14,10 @@ from outboard.controller import views
 from outboard.controller.actor import Actor
 from outboard.controller.service import Service, SessionMaker
 from outboard.errors import NotFound, SessionEnded, SessionIdle
+from outboard.ledger.grants import Granted, describe, granted_of
 from outboard.ledger.idleness import REASON, judge
-from outboard.ledger.requests import Ask, Granted, granted_of
-from outboard.ledger.rows import any_of
-from outboard.ledger.schema import devices, leases, nodes
+from outboard.ledger.requests import Ask
+from outboard.ledger.schema import leases
 from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
@@ -120,13 +120,8 @@ class Answers:
         return sorted(listed, key=lambda one: (one["position"] or 1 << 30, one["since"]))
 
     def _session(self, tx: Transaction, made: Granted) -> dict[str, Any]:
-        content, expires_unix = self._maker.session_file(
-            tx, made.session, made.allocation, made.epoch, made.devices, made.uid
-        )
-        keys = sorted({(one.node, one.index) for one in made.devices})
-        found = tx.rows(_DESCRIBED, allocation=made.allocation, keys=keys)
-        rows = {(row.node, row.idx): row for row in found}
-        programs = [row.programs for row in rows.values()]
+        content, expires_unix = self._maker.session_file(tx, made)
+        rows = describe(tx, made)
         return {
             "session": content.to_json(),
             "request": made.request,
@@ -137,7 +132,7 @@ class Answers:
             "ends_s": None
             if made.end_by_us is None
             else max(0, made.end_by_us - tx.now_us) / 1_000_000,
-            "programs": int(programs[0] or 0) if programs else 0,
+            "programs": _programs(tx, made),
             "notice": _notice(tx, made),
             "allocation": made.allocation,
             "epoch": made.epoch,
@@ -146,27 +141,23 @@ class Answers:
         }
 
 
+def _programs(tx: Transaction, made: Granted) -> int:
+    """How many programs the agents reported; none of what was granted just now."""
+    lease = None if _is_new(tx, made) else tx.one(_LEASE, of_allocation=made.allocation)
+    return lease.programs if lease else 0
+
+
 def _notice(tx: Transaction, made: Granted) -> str:
     """What the session's holder should be told now; nothing of what was granted just now."""
-    if made.started_us >= tx.now_us:
+    if _is_new(tx, made):
         return ""
     return next((one.notice for one in judge(tx, made.allocation)), "")
 
 
-# Devices with what their session is told of them, and how many programs their agents reported.
-_DESCRIBED = Statement(
-    sa.select(
-        devices.c.node,
-        devices.c.idx,
-        devices.c.total_bytes,
-        nodes.c.software,
-        sa.select(leases.c.programs)
-        .where(leases.c.allocation == sa.bindparam("allocation"))
-        .scalar_subquery()
-        .label("programs"),
-    )
-    .join(nodes, nodes.c.name == devices.c.node)
-    .where(any_of("keys", devices.c.node, devices.c.idx)),
-    "keys",
-    steady=True,
+def _is_new(tx: Transaction, made: Granted) -> bool:
+    return made.started_us >= tx.now_us
+
+
+_LEASE = Statement(
+    sa.select(leases.c.programs).where(leases.c.allocation == sa.bindparam("of_allocation"))
 )

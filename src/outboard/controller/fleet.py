@@ -116,14 +116,12 @@ class Fleet:
         known = self._health.get(node) == health
         nothing_new = described is None and not ended and not over
         if nothing_new:
-            seen, keys = await self._turns.glance(
-                lambda tx: (standing.node_standing(tx, node), standing.public_keys(tx))
-            )
+            seen = await self._turns.glance(lambda tx: standing.node_standing(tx, node))
             _require_present(node, seen)
             known = known or (seen.healthy and not any(health.values()))
             nothing_new = seen.reconciled and known
         if not nothing_new:
-            seen, keys = await self._turns.write(lambda tx: _take_in(tx, news, known))
+            seen = await self._turns.write(lambda tx: _take_in(tx, news, known))
         self._health[node] = dict(health)
         self._figures[node] = _figures(body)
         self._uses.keep(use for use in uses if use.ended_us is None)
@@ -137,7 +135,7 @@ class Fleet:
                     used_us = _monotonic_us() - session["unused_us"]
                     self._used_us[allocation] = max(used_us, self._used_us.get(allocation, used_us))
         return {
-            "keys": keys,
+            "keys": seen.keys,
             "report_every_s": self._report_every_s,
             "want_inventory": described is None and not seen.has_inventory,
             "end": _to_end(seen.live, running),
@@ -240,12 +238,13 @@ class _News:
     over: Sequence[accounting.Use]
 
 
-def _take_in(tx: Transaction, news: _News, health_known: bool) -> tuple[NodeStanding, list[str]]:
-    """Write the news down; returns how the node stands then, and the controllers' keys."""
+def _take_in(tx: Transaction, news: _News, health_known: bool) -> NodeStanding:
+    """Write the news down; returns how the node stands then."""
+    before = standing.ask_standing(tx, news.node)
     for allocation in sorted(news.ended):
         accounting.close_usage(tx, allocation, news.node)
         allocations.release(tx, allocation, news.node)
-    seen = standing.node_standing(tx, news.node)
+    seen = before().without(news.ended)
     _require_present(news.node, seen)
     if news.over:
         accounting.record_usage(tx, news.over)
@@ -262,7 +261,7 @@ def _take_in(tx: Transaction, news: _News, health_known: bool) -> tuple[NodeStan
         epochs = {one: session["epoch"] for one, session in news.running.items()}
         nodes.reconcile(tx, news.node, epochs)
         seen = standing.node_standing(tx, news.node)
-    return seen, standing.public_keys(tx)
+    return seen
 
 
 def _require_present(node: str, seen: NodeStanding) -> None:

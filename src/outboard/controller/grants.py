@@ -6,15 +6,11 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import sqlalchemy as sa
-
 from outboard.errors import NotFound, PoolError
-from outboard.ledger.rows import any_of
-from outboard.ledger.schema import devices, nodes
-from outboard.ledger.statements import Statement
+from outboard.ledger.grants import Granted, describe
 from outboard.ledger.transaction import Transaction
 from outboard.model.grant import LIFETIME_S, Grant, Signer, data_plane_key, seal
 from outboard.model.request import GrantedDevice
@@ -37,44 +33,35 @@ class GrantMaker:
         self._lifetime_s = lifetime_s
         self._clock = clock
 
-    def session_file(
-        self,
-        tx: Transaction,
-        session: str,
-        allocation: str,
-        epoch: int,
-        chosen: Sequence[GrantedDevice],
-        uid: int,
-    ) -> tuple[SessionFile, int]:
+    def session_file(self, tx: Transaction, made: Granted) -> tuple[SessionFile, int]:
         """The content of a session's file with fresh grants, and when those expire (unix seconds).
 
-        `chosen` is in the order in which programs see the devices. Raises `PoolError` if a server
-        never enrolled.
+        Raises `PoolError` if a server never enrolled.
         """
         expires_unix = int(self._clock() + self._lifetime_s)
-        names = list(dict.fromkeys(device.node for device in chosen))
-        keys = sorted({(device.node, device.index) for device in chosen})
-        found = tx.rows(_CHOSEN, keys=keys)
-        servers = {row.node: row for row in found if row.key_sealed is not None}
-        known = {(row.node, row.idx): row for row in found}
+        known = describe(tx, made)
+        names = list(dict.fromkeys(device.node for device in made.devices))
+        servers = {row.node: row for row in known.values() if row.key_sealed is not None}
         listed = []
         for name in names:
             if name not in servers:
                 raise PoolError(
                     f"{name} has no key in the ledger", "enrol it again: outboard join TOKEN"
                 )
-            part = tuple(device for device in chosen if device.node == name)
-            grant = Grant(session, allocation, epoch, name, part, uid, expires_unix)
+            part = tuple(device for device in made.devices if device.node == name)
+            grant = Grant(
+                made.session, made.allocation, made.epoch, name, part, made.uid, expires_unix
+            )
             text = seal(grant, self._signer)
             row = servers[name]
             key = data_plane_key(self._sealing.open(name, bytes(row.key_sealed)), text).hex()
             listed.append(SessionNode(name, row.address, row.tls, text, key))
         content = SessionFile(
-            session,
+            made.session,
             nodes=listed,
             devices=[
                 _device(known.get((device.node, device.index)), names.index(device.node), device)
-                for device in chosen
+                for device in made.devices
             ],
             grant=listed[0].grant,
             key=listed[0].key,
@@ -82,23 +69,6 @@ class GrantMaker:
         if len(listed) == 1:
             listed[0].grant = listed[0].key = ""
         return content, expires_unix
-
-
-_CHOSEN = Statement(
-    sa.select(
-        devices.c.node,
-        devices.c.idx,
-        devices.c.uuid,
-        devices.c.name,
-        nodes.c.address,
-        nodes.c.tls,
-        nodes.c.key_sealed,
-    )
-    .join(nodes, nodes.c.name == devices.c.node)
-    .where(any_of("keys", devices.c.node, devices.c.idx)),
-    "keys",
-    steady=True,
-)
 
 
 def _device(row: Any, node: int, granted: GrantedDevice) -> SessionDevice:

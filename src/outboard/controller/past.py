@@ -16,7 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from outboard.controller.image import read_devices
-from outboard.ledger.requests import Granted, Terms, find_request
+from outboard.ledger.grants import Granted
+from outboard.ledger.requests import Terms, find_request
 from outboard.ledger.schema import audit, grants, nodes
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice

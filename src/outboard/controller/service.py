@@ -15,7 +15,7 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -36,8 +36,9 @@ from outboard.errors import DatabaseUnavailable, LimitReached, NotFound, Outboar
 from outboard.ledger import allocations, requests
 from outboard.ledger.changes import Change, ChangeReader
 from outboard.ledger.database import Database
+from outboard.ledger.grants import Granted, Lost, granted_of
 from outboard.ledger.rehearsal import rehearse
-from outboard.ledger.requests import Ask, Granted, Lost, Terms
+from outboard.ledger.requests import Ask, Terms
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 from outboard.model.session_file import SessionFile
@@ -62,15 +63,7 @@ _SLICES_OF_ALL = 60
 class SessionMaker(Protocol):
     """Makes what a client needs to use a grant."""
 
-    def session_file(
-        self,
-        tx: Transaction,
-        session: str,
-        allocation: str,
-        epoch: int,
-        chosen: Sequence[GrantedDevice],
-        uid: int,
-    ) -> tuple[SessionFile, int]:
+    def session_file(self, tx: Transaction, made: Granted) -> tuple[SessionFile, int]:
         """A session's file with fresh grants, and when those expire (unix seconds)."""
 
 
@@ -103,6 +96,8 @@ class Service:
         self.keeper = Keeper(database, terms, pace.grace_s)
         self.standings: dict[str, Standing] = {}
         self.trouble = ""
+        self.on_accounts: Callable[[], None] = lambda: None  # a token or a user has changed
+        self.fed_s = 0.0  # when what had changed by then was taken in, by the monotonic clock
         self._first_reasons: OrderedDict[str, str] = OrderedDict()
         self._pace = pace
         self._on_ending = on_ending
@@ -245,17 +240,16 @@ class Service:
         """
 
         def begin(tx: Transaction) -> tuple[str, str]:
-            row = views.find_session(tx, session)
+            locked = allocations.lock_session(tx, session)
+            row = locked or views.find_session(tx, session)
             if not may_end(str(row.user_name), row.host):
                 raise NotFound(
                     f"there is no session {session}", "see what there is: outboard sessions"
                 )
-            if row.allocation is None:
+            if locked is None:
                 return "", "ended"
-            allocation = str(row.allocation)
-            if allocations.begin_end(tx, allocation, actor, reason):
-                return allocation, "ending"
-            return allocation, allocations.state_of(tx, allocation)
+            begun = allocations.begin_end_of(tx, locked, actor, reason)
+            return str(locked.id), "ending" if begun else str(locked.state)
 
         allocation, state = await self.write(begin)
         if state == "ending":
@@ -352,11 +346,15 @@ class Service:
 
     async def _feed(self) -> None:
         """Take in what has changed, grant what can be, wake who waits for it."""
+        begun_s = time.monotonic()
         done, self._done = self._done, []
         doubted, self._doubted = self._doubted, set()
         try:
             changed, picture = await self.read(lambda tx: self._read_feed(tx, doubted))
             self.image.take_in(picture)
+            if any(one.kind in ("token", "user") for one in changed):
+                self.on_accounts()
+            self.fed_s = begun_s
         except BaseException:
             self._doubted |= doubted
             raise
@@ -521,4 +519,4 @@ def _outcome(tx: Transaction, request_id: str, may_see: Sight) -> Granted | Ask:
     found = requests.find_request(tx, request_id)
     if not may_see(found.request.user, found.request.host):
         raise NotFound(f"there is no request {request_id}", "see who waits: outboard queue")
-    return requests.granted_of(tx, request_id) if found.state == "granted" else found
+    return granted_of(tx, request_id) if found.state == "granted" else found

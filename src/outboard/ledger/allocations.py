@@ -16,15 +16,9 @@ import sqlalchemy as sa
 
 from outboard.errors import NotFound, Stale
 from outboard.ledger import limits
+from outboard.ledger.grants import Granted, Lost, add_granted, granted_of, insert_grants
 from outboard.ledger.nodes import epoch_base
-from outboard.ledger.requests import (
-    Granted,
-    Lost,
-    Terms,
-    add_granted,
-    granted_of,
-    insert_grants,
-)
+from outboard.ledger.requests import Terms
 from outboard.ledger.rows import any_of, locked, locking
 from outboard.ledger.schema import (
     allocations,
@@ -126,16 +120,22 @@ def end_expired(tx: Transaction, allocation: str) -> bool:
     if row is None or not rows or rows[0].expires_us >= tx.now_us:
         return False
     reason = "its lease is over" if rows[0].picked_up else "nobody picked it up"
-    return _begin_end(tx, row, BY_RULE, reason)
+    return begin_end_of(tx, row, BY_RULE, reason)
 
 
 def begin_end(tx: Transaction, allocation: str, actor: str, reason: str) -> bool:
     """No new programs from here on; returns False if it was ending already, or over."""
     row = _lock(tx, allocation)
-    return row is not None and _begin_end(tx, row, actor, reason)
+    return row is not None and begin_end_of(tx, row, actor, reason)
 
 
-def _begin_end(tx: Transaction, row: Any, actor: str, reason: str) -> bool:
+def lock_session(tx: Transaction, session: str) -> Any:
+    """The allocation of a session, locked; None if it has none."""
+    return tx.one(_LOCK_SESSION, of_session=session)
+
+
+def begin_end_of(tx: Transaction, row: Any, actor: str, reason: str) -> bool:
+    """`begin_end` of an allocation that is locked."""
     if row.state != "active":
         return False
     allocation = str(row.id)
@@ -154,10 +154,11 @@ def release(tx: Transaction, allocation: str, node: str | None = None) -> bool:
 
     Returns whether that ended it. Doing it twice is doing it once.
     """
-    row = _lock(tx, allocation)
+    found = tx.ask(_LOCK, of_allocation=allocation)
+    live = tx.rows(_LIVE, of_allocation=allocation)
+    row = found.one()
     if row is None or row.state != "ending":
         return False
-    live = tx.rows(_LIVE, of_allocation=allocation)
     going = [grant for grant in live if node is None or grant.node == node]
     over = len(going) == len(live)
     less = limits.Use(len(going), sum(grant.share_bytes for grant in going), int(over))
@@ -287,12 +288,17 @@ def _lock(tx: Transaction, allocation: str) -> Any:
     return tx.one(_LOCK, of_allocation=allocation)
 
 
-_LOCK = Statement(
-    sa.select(allocations, sessions.c.id.label("session"))
-    .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
-    .where(allocations.c.id == sa.bindparam("of_allocation"))
-    .with_for_update(key_share=True, of=allocations)
-)
+def _locking(condition: sa.ColumnElement[bool], *, has_session: bool) -> Statement:
+    return Statement(
+        sa.select(allocations, sessions.c.id.label("session"))
+        .join(sessions, sessions.c.allocation == allocations.c.id, isouter=not has_session)
+        .where(condition)
+        .with_for_update(key_share=True, of=allocations)
+    )
+
+
+_LOCK = _locking(allocations.c.id == sa.bindparam("of_allocation"), has_session=False)
+_LOCK_SESSION = _locking(sessions.c.id == sa.bindparam("of_session"), has_session=True)
 
 
 def _active(tx: Transaction, allocation: str) -> Any:

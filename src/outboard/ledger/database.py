@@ -25,11 +25,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from outboard.errors import DatabaseUnavailable, LedgerLocked
 from outboard.ledger import versions
-from outboard.ledger.transaction import Transaction
+from outboard.ledger.statements import Statement, pipeline, run, settle
+from outboard.ledger.transaction import News, Transaction
 
 log = logging.getLogger("outboard.ledger")
 
@@ -39,7 +40,6 @@ _ATTEMPTS = 10
 _FIRST_PAUSE_S = 0.002
 _MOST_TOGETHER = 64  # bounds how long the first waits for the last
 _FRESH_S = 1.0
-_MOST_PREPARED = 500
 _STATEMENT_TIMEOUT_S = 10  # also bounds how long a hole in the ids of `changes` may last
 _STALLED_S = 5  # a controller that stopped inside of a transaction keeps others so long
 _RETRIED = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
@@ -57,10 +57,11 @@ def database_clock(connection: sa.Connection) -> int:
     """The database's own time: the same for every controller. SQLite's is this process's."""
     if connection.dialect.name != "postgresql":
         return time.time_ns() // 1000
-    return int(connection.exec_driver_sql(f"SELECT {_NOW}").scalar_one())
+    return int(_NOW.ask(connection, {}).one().now_us)
 
 
-_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_NOW_US = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us"
+_NOW = Statement(sa.text(f"SELECT {_NOW_US}"))
 
 
 Work = Callable[[Transaction], Result]
@@ -109,6 +110,7 @@ class Database:
         try:
             with self._explained(), self.engine.connect() as connection:
                 _begin_writing(connection)
+                settle(connection)
                 versions.ensure_newest(connection)
                 connection.commit()
         except BaseException:
@@ -123,10 +125,7 @@ class Database:
 
     def read(self, work: Work[Result]) -> Result:
         """Run `work` on one snapshot of the ledger; nothing that it does is kept."""
-        with self._explained(), self.engine.connect() as connection:
-            if not self.sqlite:
-                connection = connection.execution_options(isolation_level="REPEATABLE READ")
-            connection.begin()
+        with self._reading() as connection:
             return work(Transaction(connection, self._clock))
 
     def write_all(self, works: Sequence[Work[Any]]) -> list[Outcome[Any]]:
@@ -144,21 +143,28 @@ class Database:
         """Run several reads on one snapshot; for each what `read` would return or raise."""
         outcomes = [Outcome(work) for work in works]
 
-        def read(tx: Transaction) -> None:
-            for one in outcomes:
-                try:
-                    one.value = one.work(Transaction(tx.connection, self._clock))
-                except DBAPIError:
-                    raise  # the snapshot is gone
-                except Exception as error:
-                    one.error = error
-
         try:
-            self.read(read)
+            with self._reading() as connection:
+                for one in outcomes:
+                    try:
+                        one.value = one.work(Transaction(connection, self._clock))
+                    except DBAPIError:
+                        raise  # the snapshot is gone
+                    except Exception as error:
+                        one.error = error
         except Exception as error:
             for one in outcomes:
                 one.error = one.error or error
         return outcomes
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A connection with a snapshot."""
+        with self._explained(), self.engine.connect() as connection:
+            connection.begin()
+            if not self.sqlite:
+                pipeline(connection).begin(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+            yield connection
 
     def close(self) -> None:
         """Close every connection, then let another controller have the file."""
@@ -195,16 +201,21 @@ class Database:
         for attempt in range(_ATTEMPTS):
             try:
                 with self.engine.connect() as connection:
-                    now_us = _begin_writing(connection)
-                    clock = self._clock
-                    if clock is database_clock and now_us is not None:
-                        clock = lambda _connection, at=now_us: at  # noqa: E731
+                    clock = _begin_writing(connection)
+                    if self._clock is not database_clock:
+                        clock = self._clock
+                    news = News()
                     for item in batch:
                         item.error = None
-                        self._write_one(connection, item, clock, alone=len(batch) == 1)
+                        self._write_one(connection, item, clock, news, alone=len(batch) == 1)
                     if any(item.error is None for item in batch):
+                        news.write(connection)
                         self._commit(connection)
                 return
+            except IntegrityError as error:
+                if len(batch) == 1:
+                    raise
+                raise _Spoilt from error  # of a change that nobody has waited for
             except OperationalError as error:
                 if getattr(error.orig, "sqlstate", None) not in _RETRIED:
                     raise
@@ -215,12 +226,19 @@ class Database:
                 time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)
 
     def _write_one(
-        self, connection: sa.Connection, item: Outcome[Any], clock: Clock, *, alone: bool
+        self,
+        connection: sa.Connection,
+        item: Outcome[Any],
+        clock: Clock,
+        news: News,
+        *,
+        alone: bool,
     ) -> None:
         tx = Transaction(connection, clock, with_others=not alone)
         try:
             item.value = item.work(tx)
             tx.flush()
+            news.add(tx)
         except Exception as error:
             if alone or isinstance(error, OperationalError):
                 raise  # the whole transaction may be undone: a full disk, a deadlock
@@ -229,6 +247,9 @@ class Database:
             item.error = error
 
     def _commit(self, connection: sa.Connection) -> None:
+        if not self.sqlite:
+            run(connection, "COMMIT", ())
+            settle(connection)
         connection.commit()
 
     def _explained_outcome(self, outcome: Outcome[Any]) -> Outcome[Any]:
@@ -254,8 +275,9 @@ class Database:
             raise _unavailable(error) from error
 
 
-def _begin_writing(connection: sa.Connection) -> int | None:
-    """This is the writer from here on; PostgreSQL's time then, read after the wait for it.
+def _begin_writing(connection: sa.Connection) -> Clock:
+    """This is the writer from here on; the clock tells PostgreSQL's time then, read after the wait
+    for it.
 
     Without the writer's lock two controllers whose transactions change the rows of many requests
     would lock each other, and for one request at a time there are too many round trips.
@@ -263,10 +285,18 @@ def _begin_writing(connection: sa.Connection) -> int | None:
     if connection.dialect.name == "sqlite":
         connection.execution_options(begin="IMMEDIATE")
         connection.begin()
-        return None
+        return database_clock
     connection.begin()
-    lock = f"SELECT {_NOW} FROM (SELECT pg_advisory_xact_lock({_WRITER_LOCK}) OFFSET 0) AS locked"
-    return int(connection.exec_driver_sql(lock).scalar_one())
+    pipeline(connection).begin(connection, "BEGIN ISOLATION LEVEL READ COMMITTED")
+    begun = _LOCK.ask(connection, {})
+    return lambda _connection: int(begun.one().now_us)
+
+
+_LOCK = Statement(
+    sa.text(
+        f"SELECT {_NOW_US} FROM (SELECT pg_advisory_xact_lock({_WRITER_LOCK}) OFFSET 0) AS locked"
+    )
+)
 
 
 def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
@@ -303,17 +333,24 @@ def _postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
 
     from psycopg.types.numeric import Int8Dumper
 
+    from outboard.ledger.pipeline import Pipeline
+
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: sa.engine.interfaces.DBAPIConnection, record: Any) -> None:
         cursor = connection.cursor()
-        # One type for all whole numbers, so that a statement is prepared once.
+        # Statements that are prepared are prepared by the pipeline: after a rollback psycopg would
+        # drop all that the connection has.
         driver: Any = record.driver_connection
         driver.adapters.register_dumper(int, Int8Dumper)
-        driver.prepared_max = _MOST_PREPARED
+        driver.prepare_threshold = None
         cursor.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
+        # What is prepared while a table is small is kept when it has grown; see `Transaction`.
+        cursor.execute("SET enable_seqscan = off")
+        cursor.execute("SET jit = off")
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_STALLED_S}s'")
         cursor.close()
         connection.commit()
+        record.info["pipeline"] = Pipeline(driver)
 
     # Instead of the pool's own ping, which is a round trip for every transaction.
     @sa.event.listens_for(engine, "checkin")

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from outboard.errors import LimitReached, MalformedRequest
 from outboard.ledger.rows import any_of, insert_new, locked, locking
 from outboard.ledger.schema import limit_use, limits
-from outboard.ledger.statements import Statement
+from outboard.ledger.statements import Answer, Statement
 from outboard.ledger.transaction import Transaction
 from outboard.units import format_mib
 
@@ -57,11 +57,18 @@ class Limit:
     names: str
 
 
-def in_force(tx: Transaction, subjects: Sequence[Subject]) -> list[Limit]:
-    """Each subject's own limits and, where it has none of a kind, those of its kind's default."""
+def ask_in_force(tx: Transaction, subjects: Sequence[Subject]) -> Answer:
+    """What `in_force` judges by."""
     kinds = {kind for kind, _ in subjects}
     wanted = [*subjects, *((kind, DEFAULT) for kind in kinds)]
-    rows = tx.rows(_IN_FORCE, subjects=wanted)
+    return tx.ask(_IN_FORCE, subjects=wanted)
+
+
+def in_force(
+    tx: Transaction, subjects: Sequence[Subject], asked: Answer | None = None
+) -> list[Limit]:
+    """Each subject's own limits and, where it has none of a kind, those of its kind's default."""
+    rows = (asked or ask_in_force(tx, subjects)).rows()
     if not rows:
         return []
     said = {(row.subject_kind, row.subject, row.kind): row for row in rows}
@@ -136,9 +143,16 @@ def _apply(tx: Transaction, subject: Subject, kind: str) -> None:
 Counters = Mapping[tuple[str, str, str], Any]
 
 
-def lock_counters(tx: Transaction, subjects: Sequence[Subject]) -> Counters:
+def ask_counters(tx: Transaction, subjects: Sequence[Subject]) -> Answer:
+    """What `lock_counters` begins with."""
+    return tx.ask(_COUNTERS, subjects=subjects)
+
+
+def lock_counters(
+    tx: Transaction, subjects: Sequence[Subject], asked: Answer | None = None
+) -> Counters:
     """The subjects' counters, locked in order; those that do not exist yet are made."""
-    rows = tx.rows(_COUNTERS, subjects=subjects)
+    rows = (asked or ask_counters(tx, subjects)).rows()
     if len(rows) < len(subjects) * len(COUNTED):
         _one_at_a_time(tx)
         found = {(limit.subject, limit.kind): limit.value for limit in in_force(tx, subjects)}

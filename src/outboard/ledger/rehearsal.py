@@ -11,7 +11,8 @@ from typing import NoReturn
 from outboard.errors import LimitReached
 from outboard.ledger import requests
 from outboard.ledger.database import Database
-from outboard.ledger.requests import Lost, Terms
+from outboard.ledger.grants import Lost
+from outboard.ledger.requests import Terms
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 

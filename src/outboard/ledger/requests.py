@@ -13,12 +13,21 @@ import sqlalchemy as sa
 
 from outboard.errors import Forbidden, LimitReached, NotFound
 from outboard.ledger import limits
+from outboard.ledger.grants import (
+    DESCRIPTION,
+    Described,
+    Granted,
+    Lost,
+    add_granted,
+    granted_of,
+    insert_grants,
+    keys_of,
+)
 from outboard.ledger.nodes import NEWEST_BASE
 from outboard.ledger.rows import Row, any_of, insert, locked, locking
 from outboard.ledger.schema import (
     allocations,
     devices,
-    grants,
     leases,
     memberships,
     nodes,
@@ -26,7 +35,7 @@ from outboard.ledger.schema import (
     sessions,
     users,
 )
-from outboard.ledger.statements import Statement
+from outboard.ledger.statements import Answer, Statement
 from outboard.ledger.subjects import groups_of
 from outboard.ledger.transaction import Transaction
 from outboard.model.filters import Filter
@@ -49,28 +58,6 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
-    """What a request was granted, as the ledger has it."""
-
-    request: str
-    session: str
-    allocation: str
-    epoch: int
-    devices: tuple[GrantedDevice, ...]
-    started_us: int
-    end_by_us: int | None
-    state: str
-    uid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The chosen devices cannot be granted any more; the chooser's image is behind."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Ask:
     """A request as the ledger has it."""
 
@@ -83,12 +70,21 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a grant judges by: the counters, locked, and then the devices, locked too."""
+
+    counters: Answer
+    devices: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class _Applicant:
     """Whoever asks, as far as limits go by it."""
 
     groups: Sequence[str]
     subjects: Sequence[limits.Subject]
     in_force: Sequence[limits.Limit]
+    wanted: _Wanted | None
 
 
 def submit(tx: Transaction, request: Request) -> Ask:
@@ -114,7 +110,7 @@ def submit_for(
 
     Where a limit is in the way it waits until its user has ended something. Raises as `submit`.
     """
-    ask, applicant = _enter(tx, request)
+    ask, applicant = _enter(tx, request, chosen)
     outcome: Granted | Ask | Lost = ask
     if ask.state == "waiting" and chosen:
         try:
@@ -135,9 +131,11 @@ def _insert(tx: Transaction, request: Request, **more: object) -> None:
     tx.changed("request", request.id)
 
 
-def _enter(tx: Transaction, request: Request) -> tuple[Ask, _Applicant | None]:
+def _enter(
+    tx: Transaction, request: Request, chosen: Sequence[GrantedDevice] = ()
+) -> tuple[Ask, _Applicant | None]:
     """The request and, if it is new and still to be inserted, who asks."""
-    applicant = _admitted(tx, request)
+    applicant = _admitted(tx, request, chosen)
     if applicant is not None:
         until_us = _wait_until(request, tx.now_us)
         return Ask(request, "waiting", "", tx.now_us, tx.now_us, until_us), applicant
@@ -202,7 +200,9 @@ def grant(
     asked = _ask(rows[0]).request
     groups = groups_of(tx, asked.user)
     subjects = limits.subjects_of(asked.user, groups, asked.host)
-    applicant = _Applicant(groups, subjects, limits.in_force(tx, subjects))
+    in_force, wanted = limits.ask_in_force(tx, subjects), _want(tx, subjects, chosen)
+    found = limits.in_force(tx, subjects, in_force)
+    applicant = _Applicant(groups, subjects, found, wanted)
     return _grant(tx, asked, applicant, chosen, terms, seen)
 
 
@@ -222,11 +222,13 @@ def _grant(
     """Grant to a request that waits and is this transaction's to change; a `new` one is inserted
     with its grant."""
     total = limits.Use(len(chosen), sum(device.share_bytes for device in chosen), 1)
-    counters = limits.lock_counters(tx, applicant.subjects)
+    wanted = applicant.wanted or _want(tx, applicant.subjects, chosen)
+    counters = limits.lock_counters(tx, applicant.subjects, wanted.counters)
     refused = limits.refusal(counters, total)
     if refused is not None:
         raise refused
-    taken = _take_devices(tx, chosen, terms)
+    described = {(row.node, row.idx): row for row in wanted.devices.rows()}
+    taken = _take_devices(tx, chosen, described, terms)
     if isinstance(taken, Lost):
         return taken
     limits.count(tx, counters, total)
@@ -242,6 +244,7 @@ def _grant(
         end_by_us,
         "active",
         asked.uid,
+        described,
     )
     if new:
         _insert(tx, asked, state="granted", finished_us=tx.now_us)
@@ -252,12 +255,19 @@ def _grant(
     return made
 
 
-def _take_devices(tx: Transaction, chosen: Sequence[GrantedDevice], terms: Terms) -> int | Lost:
-    """Count the devices as granted; returns the base of epochs that their servers stand on."""
-    keys = sorted({(device.node, device.index) for device in chosen})
+def _want(
+    tx: Transaction, subjects: Sequence[limits.Subject], chosen: Sequence[GrantedDevice]
+) -> _Wanted:
+    keys = keys_of(chosen)
     if len(keys) != len(chosen):
         raise ValueError("a device is chosen twice")
-    found = {(row.node, row.idx): row for row in tx.rows(_DEVICES, keys=keys)}
+    return _Wanted(limits.ask_counters(tx, subjects), tx.ask(_DEVICES, keys=keys))
+
+
+def _take_devices(
+    tx: Transaction, chosen: Sequence[GrantedDevice], found: Described, terms: Terms
+) -> int | Lost:
+    """Count the devices as granted; returns the base of epochs that their servers stand on."""
     base = 0
     for device in chosen:
         row = found.get((device.node, device.index))
@@ -281,8 +291,7 @@ def _take_devices(tx: Transaction, chosen: Sequence[GrantedDevice], terms: Terms
 # the grant had come that much sooner.
 _DEVICES = Statement(
     sa.select(
-        devices.c.node,
-        devices.c.idx,
+        *DESCRIPTION,
         devices.c.granted_bytes,
         devices.c.capacity_bytes,
         devices.c.state,
@@ -298,25 +307,6 @@ _DEVICES = Statement(
     .order_by(devices.c.node, devices.c.idx)
     .with_for_update(key_share=True, of=devices),
     "keys",
-)
-
-
-def add_granted(tx: Transaction, more: Sequence[tuple[str, int, int]]) -> None:
-    """Change devices' counters by (node, index, bytes), locked in the order of their keys; the
-    counter's CHECK refuses what must never be."""
-    told = [
-        {"of_node": node, "of_index": index, "more_bytes": amount}
-        for node, index, amount in sorted(more)
-    ]
-    tx.later(_ADD, *told)
-    for one in told:
-        tx.changed("device", f"{one['of_node']}/{one['of_index']}")
-
-
-_ADD = Statement(
-    devices.update()
-    .where(devices.c.node == sa.bindparam("of_node"), devices.c.idx == sa.bindparam("of_index"))
-    .values(granted_bytes=devices.c.granted_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger))
 )
 
 
@@ -372,64 +362,6 @@ _SET_GRANTED = Statement(
 )
 
 
-def insert_grants(
-    tx: Transaction, allocation: str, user: str, epoch: int, chosen: Sequence[GrantedDevice]
-) -> None:
-    """A live row for each device of an allocation, in the order that its programs see them."""
-    rows: list[Row] = [
-        {
-            "allocation": allocation,
-            "ordinal": ordinal,
-            "epoch": epoch,
-            "node": device.node,
-            "idx": device.index,
-            "user_name": user,
-            "share_bytes": device.share_bytes,
-            "started_us": tx.now_us,
-        }
-        for ordinal, device in enumerate(chosen)
-    ]
-    insert(tx, grants, rows)
-
-
-def granted_of(tx: Transaction, request_id: str) -> Granted:
-    """What a granted request has; the devices are those of its newest rows."""
-    row = tx.one(_GRANTED, request=request_id)
-    if row is None:
-        raise NotFound(f"request {request_id} has no allocation")
-    return Granted(
-        request_id,
-        row.session or "",
-        row.id,
-        row.epoch,
-        granted_devices(tx, row.id),
-        row.started_us,
-        row.end_by_us,
-        row.state,
-        row.uid or 0,
-    )
-
-
-_GRANTED = Statement(
-    sa.select(allocations, sessions.c.id.label("session"), sessions.c.uid)
-    .join(sessions, sessions.c.allocation == allocations.c.id, isouter=True)
-    .where(allocations.c.request == sa.bindparam("request"))
-)
-
-
-def granted_devices(tx: Transaction, allocation: str) -> tuple[GrantedDevice, ...]:
-    """An allocation's devices as it has them, or had them last."""
-    newest = {row.ordinal: row for row in tx.rows(_GRANTED_DEVICES, allocation=allocation)}
-    return tuple(GrantedDevice(row.node, row.idx, row.share_bytes) for row in newest.values())
-
-
-_GRANTED_DEVICES = Statement(
-    sa.select(grants.c.ordinal, grants.c.node, grants.c.idx, grants.c.share_bytes)
-    .where(grants.c.allocation == sa.bindparam("allocation"))
-    .order_by(grants.c.ordinal, grants.c.epoch)
-)
-
-
 def signs(tx: Transaction, identities: Iterable[str]) -> None:
     """Note that these requests' clients are still there: one statement for all."""
     rows = locked(tx, requests, requests.c.id.in_(sorted(identities)))
@@ -465,10 +397,12 @@ def give_up(tx: Transaction, terms: Terms) -> list[str]:
     return [row.id for row in rows]
 
 
-def _admitted(tx: Transaction, request: Request) -> _Applicant | None:
+def _admitted(
+    tx: Transaction, request: Request, chosen: Sequence[GrantedDevice]
+) -> _Applicant | None:
     """Who asks, if they may; None for a request that was sent before.
 
-    Needs no lock: here it can only be refused, and the counters are judged again.
+    What a grant of what is chosen will judge by comes along: so much less to wait for.
     """
     rows = tx.rows(_APPLICANT, user=request.user, request=request.id)
     if not rows or (rows[0].disabled and not rows[0].known):
@@ -482,9 +416,11 @@ def _admitted(tx: Transaction, request: Request) -> _Applicant | None:
         )
     groups = [str(row.group_name) for row in rows if row.group_name is not None]
     subjects = limits.subjects_of(request.user, groups, request.host)
-    found = limits.in_force(tx, subjects)
+    in_force = limits.ask_in_force(tx, subjects)
+    wanted = _want(tx, subjects, chosen) if chosen else None
+    found = limits.in_force(tx, subjects, in_force)
     _check(request, found)
-    return _Applicant(groups, subjects, found)
+    return _Applicant(groups, subjects, found, wanted)
 
 
 _APPLICANT = Statement(

@@ -5,7 +5,8 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from outboard.errors import NotFound
 from outboard.ledger.nodes import NEWEST_BASE
 from outboard.ledger.schema import allocations, controllers, devices, grants, nodes, sessions
-from outboard.ledger.statements import Statement
+from outboard.ledger.statements import Answer, Statement
 from outboard.ledger.transaction import Transaction
 
 
@@ -30,25 +31,51 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class NodeStanding:
-    """A node's state, whether it has reconciled since the ledger's newest beginning, and what has
-    bytes of its devices. `healthy` is said of it and of each of its devices."""
+    """A node's state, whether it has reconciled since the ledger's newest beginning, what has bytes
+    of its devices, and the keys that the pool's controllers sign with. `healthy` is said of it and
+    of each of its devices."""
 
     state: str
     reconciled: bool
     has_inventory: bool
     healthy: bool
     live: dict[str, Standing]
+    keys: list[str]
+
+    def without(self, released: Collection[str]) -> NodeStanding:
+        """The same once the node's part of these has been released, if they were ending."""
+        live = {
+            name: one
+            for name, one in self.live.items()
+            if not (name in released and one.state == "ending")
+        }
+        return replace(self, live=live)
 
 
 def node_standing(tx: Transaction, name: str) -> NodeStanding:
     """How the ledger sees one node; raises `NotFound` for one that never enrolled."""
-    row = tx.one(_STATE, node=name)
-    if row is None:
-        raise NotFound(f"there is no node {name}", "enrol it: outboard join TOKEN")
-    rows = tx.rows(_LIVE_OF_NODE, node=name)
-    live = {one.allocation: one for one in map(_standing, rows)}
-    reconciled = row.reconciled_base >= (row.base or 0)
-    return NodeStanding(row.state, reconciled, bool(row.address), bool(row.healthy), live)
+    return ask_standing(tx, name)()
+
+
+def ask_standing(tx: Transaction, name: str) -> Callable[[], NodeStanding]:
+    """What `node_standing` says of this moment, told later."""
+    state, live = tx.ask(_STATE, node=name), tx.ask(_LIVE_OF_NODE, node=name)
+    keys = tx.ask(_KEYS)
+
+    def found() -> NodeStanding:
+        row = state.one()
+        if row is None:
+            raise NotFound(f"there is no node {name}", "enrol it: outboard join TOKEN")
+        return NodeStanding(
+            row.state,
+            row.reconciled_base >= (row.base or 0),
+            bool(row.address),
+            bool(row.healthy),
+            {one.allocation: one for one in map(_standing, live.rows())},
+            _sorted(keys),
+        )
+
+    return found
 
 
 def ending(tx: Transaction) -> dict[str, list[Standing]]:
@@ -61,7 +88,11 @@ def ending(tx: Transaction) -> dict[str, list[Standing]]:
 
 def public_keys(tx: Transaction) -> list[str]:
     """The keys (hex) that the pool's controllers sign with."""
-    return sorted(str(row.public_key) for row in tx.rows(_KEYS))
+    return _sorted(tx.ask(_KEYS))
+
+
+def _sorted(keys: Answer) -> list[str]:
+    return sorted(str(row.public_key) for row in keys.rows())
 
 
 def _standing(row: Any) -> Standing:

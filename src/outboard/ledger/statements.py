@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import re
 from collections import namedtuple
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
+if TYPE_CHECKING:
+    from outboard.ledger.pipeline import Pipeline
+
 Parameters = Mapping[str, Any]
 
 _PLACE = re.compile(r"%\((\w+)\)s|%%")
+_PARAMETER = re.compile(r"\$(\d+)")
 
 
 class Statement:
@@ -40,40 +45,43 @@ class Statement:
         self._construct: Any = construct
         self.tables = frozenset() if steady else _tables(construct)
         self.table = str(getattr(construct, "table", ""))
-        self.inserts = isinstance(construct, sa.Insert)
         self._lists = lists
         self._columns = columns
         self._texts: dict[tuple[str, tuple[int, ...]], Text] = {}
-        self._row: Any = None
+        self._make: Callable[[Sequence[Any]], Any] | None = None
+
+    def ask(self, connection: sa.Connection, parameters: Parameters) -> Answer:
+        """Run it; on PostgreSQL not before some answer is looked at."""
+        text = self.text(connection.dialect, parameters)
+        return Answer(self, run(connection, text.sql, text.values(parameters, self._lists)))
 
     def rows(self, connection: sa.Connection, parameters: Parameters) -> list[Any]:
         """Run it; returns its rows, whose columns are attributes."""
-        cursor = self._run(connection, parameters)
-        if self._row is None:
-            # The type is made at run time: its fields are the statement's columns.
-            names = [column[0] for column in cursor.description]
-            made: Any = namedtuple("Row", names)  # type: ignore[misc]  # noqa: PYI024
-            self._row = made._make
-        found = list(map(self._row, cursor.fetchall()))
-        cursor.close()
-        return found
+        return self.ask(connection, parameters).rows()
 
     def change(self, connection: sa.Connection, *many: Parameters) -> int:
         """Run it for each of these parameters; returns how many rows it has changed."""
-        changed = 0
-        for parameters in many:
-            cursor = self._run(connection, parameters)
-            changed += cursor.rowcount
-            cursor.close()
-        return changed
+        answers = [self.ask(connection, parameters) for parameters in many]
+        return sum(answer.changed() for answer in answers)
 
-    def _run(self, connection: sa.Connection, parameters: Parameters) -> Any:
-        text = self.text(connection.dialect, parameters)
-        return _execute(connection, text.sql, text.values(parameters, self._lists))
+    def insert(self, connection: sa.Connection, rows: Sequence[Parameters]) -> None:
+        """Insert so many rows with few statements, of a few lengths."""
+        done = 0
+        while done < len(rows):
+            amount = min(_MOST_ROWS, 1 << (len(rows) - done).bit_length() - 1)
+            text = self.text(connection.dialect, {})
+            values = [one for row in rows[done : done + amount] for one in text.values(row, ())]
+            run(connection, text.of_rows(amount), values)
+            done += amount
 
-    def values(self, dialect: sa.Dialect, parameters: Parameters) -> list[Any]:
-        """The parameters in the order in which the text has them."""
-        return self.text(dialect, parameters).values(parameters, self._lists)
+    def make(self, reply: Reply) -> Callable[[Sequence[Any]], Any]:
+        """What makes one of its rows of the values."""
+        if self._make is None:
+            # The type is made at run time: its fields are the statement's columns.
+            made: Any = namedtuple("Row", reply.columns())  # type: ignore[misc]  # noqa: PYI024
+            make: Callable[[Sequence[Any]], Any] = made._make
+            self._make = make
+        return self._make
 
     def text(self, dialect: sa.Dialect, parameters: Parameters) -> Text:
         """The statement for these lengths of its lists."""
@@ -107,6 +115,17 @@ class Text:
             sql = _PLACE.sub(lambda found: _number(found, numbers), sql)
             order = list(numbers)
         self.sql, self._order = sql, order
+        self._of_rows: dict[int, str] = {}
+
+    def of_rows(self, amount: int) -> str:
+        """An INSERT of one row as one of several."""
+        sql = self._of_rows.get(amount)
+        if sql is None:
+            head, values, row = self.sql.rpartition(" VALUES ")
+            shifts = (partial(_shift, number * len(self._order)) for number in range(amount))
+            rows = ", ".join(_PARAMETER.sub(shift, row) for shift in shifts)
+            sql = self._of_rows[amount] = f"{head}{values}{rows}"
+        return sql
 
     def values(self, parameters: Parameters, lists: Sequence[str]) -> list[Any]:
         """The parameters in their order."""
@@ -119,6 +138,13 @@ class Text:
                 else:
                     named[f"{name}_{row}"] = key
         return [named[name] for name in self._order]
+
+
+_MOST_ROWS = 64
+
+
+def _shift(by: int, found: re.Match[str]) -> str:
+    return f"${int(found[1]) + by}"
 
 
 def _number(found: re.Match[str], numbers: dict[str, int]) -> str:
@@ -134,66 +160,104 @@ def _tables(construct: Any) -> frozenset[str]:
     return frozenset(one.name for one in own | parts)
 
 
-_combined: dict[tuple[str, ...], str] = {}
+class Reply(Protocol):
+    """What a driver says of a statement."""
+
+    def columns(self) -> list[str]:
+        """The names of its columns."""
+
+    def fetch(self, make: Callable[[Sequence[Any]], Any]) -> list[Any]:
+        """Its rows, each made of its values."""
+
+    def changed(self) -> int:
+        """How many rows it has changed."""
 
 
-def change_all(connection: sa.Connection, changes: Iterable[tuple[Statement, Parameters]]) -> None:
-    """Run several changes: on PostgreSQL as one statement, which sees nothing of what it does
-    itself, so that no two of them may be about the same row."""
-    if connection.dialect.name != "postgresql":
-        for statement, parameters in changes:
-            statement.change(connection, parameters)
-        return
-    texts, values = [], []
-    for statement, parameters in changes:
-        texts.append(statement.text(connection.dialect, parameters).sql)
-        values += statement.values(connection.dialect, parameters)
-    key = tuple(texts)
-    sql = _combined.get(key)
-    if sql is None:
-        sql = _combined[key] = _combine(key)
-    _execute(connection, sql, values).close()
+class Answer:
+    """What a statement has found, or done."""
+
+    __slots__ = ("_reply", "_statement")
+
+    def __init__(self, statement: Statement, reply: Reply) -> None:
+        self._statement, self._reply = statement, reply
+
+    def rows(self) -> list[Any]:
+        """Its rows, whose columns are attributes."""
+        return self._reply.fetch(self._statement.make(self._reply))
+
+    def one(self) -> Any:
+        """The only row, or None."""
+        found = self.rows()
+        return found[0] if found else None
+
+    def changed(self) -> int:
+        """How many rows it has changed."""
+        return self._reply.changed()
 
 
-def _combine(texts: Sequence[str]) -> str:
-    if len(texts) == 1:
-        return texts[0]
-    parts, before = [], 0
-    for number, text in enumerate(texts):
-        pieces = re.split(r"\$(\d+)", text)  # what is between, and the numbers
-        own = [int(piece) for piece in pieces[1::2]]
-        pieces[1::2] = [f"${one + before}" for one in own]
-        parts.append(f"w{number} AS ({''.join(pieces)})")
-        before += max(own, default=0)
-    return f"WITH {', '.join(parts)} SELECT 1"
+class _Done:
+    """SQLite's, which is there at once."""
+
+    __slots__ = ("_changed", "_columns", "_rows")
+
+    def __init__(self, cursor: Any) -> None:
+        self._columns, self._changed = cursor.description, cursor.rowcount
+        self._rows = cursor.fetchall()
+        cursor.close()
+
+    def columns(self) -> list[str]:
+        return [column[0] for column in self._columns]
+
+    def fetch(self, make: Callable[[Sequence[Any]], Any]) -> list[Any]:
+        return list(map(make, self._rows))
+
+    def changed(self) -> int:
+        return int(self._changed)
 
 
-def _cursor(connection: sa.Connection) -> Any:
-    if connection.dialect.name != "postgresql":
-        return connection.connection.cursor()
-    from psycopg import RawCursor
+def run(connection: sa.Connection, sql: str, values: Sequence[Any]) -> Reply:
+    """Run it; PostgreSQL gets it with those that follow, when a reply is looked at or by `settle`.
 
-    driver: Any = connection.connection.driver_connection
-    return RawCursor(driver)
-
-
-def _execute(connection: sa.Connection, sql: str, values: Any) -> Any:
-    """A cursor that has run it; who listens to SQLAlchemy's statements hears of this one, and what
-    fails is raised as SQLAlchemy raises it."""
-    cursor = _cursor(connection)
+    Who listens to SQLAlchemy's statements hears of it.
+    """
     for heard in connection.dispatch.before_cursor_execute:
-        heard(connection, cursor, sql, values, None, False)
-    dialect = connection.dialect
-    errors = dialect.loaded_dbapi.Error
+        heard(connection, None, sql, values, None, False)
+    if connection.dialect.name == "postgresql":
+        return pipeline(connection).send(sql, values)
+    cursor: Any = connection.connection.cursor()
     try:
         cursor.execute(sql, values)
-    except errors as error:
-        gone = dialect.is_disconnect(error, connection.connection.driver_connection, cursor)
-        if gone:
-            connection.invalidate(error)
-        else:
-            cursor.close()
-        raise sa.exc.DBAPIError.instance(
-            sql, None, error, errors, connection_invalidated=gone, dialect=dialect
-        ) from error
-    return cursor
+    except connection.dialect.loaded_dbapi.Error as error:
+        cursor.close()
+        raise failure(connection, sql, error) from error
+    return _Done(cursor)
+
+
+def pipeline(connection: sa.Connection) -> Pipeline:
+    """What takes statements to PostgreSQL on this connection; `Database` begins and ends it."""
+    found: Pipeline = connection.info["pipeline"]
+    return found
+
+
+def settle(connection: sa.Connection) -> None:
+    """Wait for everything that was run."""
+    if connection.dialect.name == "postgresql":
+        pipeline(connection).settle()
+
+
+def failure(connection: sa.Connection, sql: str, error: Exception) -> sa.exc.DBAPIError:
+    """A driver's error as SQLAlchemy says it; a connection that is lost is not used again."""
+    dialect = connection.dialect
+    driver: Any = connection.connection.driver_connection
+    gone = dialect.is_disconnect(cast("Any", error), driver, None)
+    if gone:
+        connection.invalidate(error)
+    made = sa.exc.DBAPIError.instance(
+        sql,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        connection_invalidated=gone,
+        dialect=dialect,
+    )
+    return cast("sa.exc.DBAPIError", made)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from outboard.errors import MalformedRequest, NotFound, Unauthenticated
 from outboard.ledger.schema import tokens
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
 SCOPES = ("use", "read", "admin", "agent", "enrol", "service")
@@ -75,7 +76,7 @@ def check_token(tx: Transaction, text: str) -> Token:
     parts = text.split("_")
     if len(parts) != 4 or parts[0] != _PREFIX or len(parts[1]) != 16:
         raise Unauthenticated(*_UNKNOWN)
-    row = tx.connection.execute(sa.select(tokens).where(tokens.c.id == parts[1])).one_or_none()
+    row = tx.one(_TOKEN, of_token=parts[1])
     # An unknown id costs what a wrong secret costs.
     kept = "0" * 64 if row is None else row.secret_sha256
     right = hmac.compare_digest(_digest(parts[2]), kept)
@@ -85,6 +86,9 @@ def check_token(tx: Transaction, text: str) -> Token:
         raise Unauthenticated(*_UNKNOWN)
     scopes = frozenset(row.scopes.split())
     return Token(row.id, row.subject_kind, row.subject, scopes, row.expires_us)
+
+
+_TOKEN = Statement(sa.select(tokens).where(tokens.c.id == sa.bindparam("of_token")))
 
 
 def use_token(tx: Transaction, text: str) -> Token:

@@ -3,7 +3,7 @@
 SPDX-License-Identifier: Apache-2.0
 
 Changes whose outcome nobody needs to know are put off, and written together: at the end, or before
-something that may see them is read. PostgreSQL takes them as one statement.
+something that may see them is read. PostgreSQL is not waited for before somebody has to know.
 """
 
 from __future__ import annotations
@@ -15,7 +15,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from outboard.ledger.schema import audit, changes
-from outboard.ledger.statements import Parameters, Statement, change_all
+from outboard.ledger.statements import Answer, Parameters, Statement, run, settle
+
+
+class News:
+    """What transactions that are committed together tell of what they did: nobody reads it before
+    they are over, and it is written with few statements."""
+
+    def __init__(self) -> None:
+        self.changes: list[Parameters] = []
+        self.audit: list[Parameters] = []
+
+    def add(self, tx: Transaction) -> None:
+        """What a transaction that has come to its end tells."""
+        self.changes += tx.changes.values()
+        self.audit += tx.audited
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write it, at last."""
+        _AUDIT.insert(connection, self.audit)
+        _CHANGES.insert(connection, self.changes)
 
 
 class Transaction:
@@ -35,10 +54,10 @@ class Transaction:
         self.saved = False
         self._wrote = False
         self._later: list[tuple[Statement, Parameters]] = []
-        self._written: dict[str, Statement] = {}
+        self._written: set[str] = set()
         self._now_us: int | None = None
-        self._changes: dict[tuple[str, str], dict[str, object]] = {}
-        self._audit: list[dict[str, object]] = []
+        self.changes: dict[tuple[str, str], Parameters] = {}
+        self.audited: list[Parameters] = []
 
     @property
     def now_us(self) -> int:
@@ -54,6 +73,10 @@ class Transaction:
     def connection(self) -> sa.Connection:
         """For what is no prepared statement; all that was put off is written by now."""
         self._write()
+        if self.dialect == "postgresql":
+            # What is planned anew each time may read a whole table; what is prepared must not.
+            run(self._connection, "SET LOCAL enable_seqscan = on", ())
+            settle(self._connection)
         self._save()
         return self._connection
 
@@ -62,41 +85,40 @@ class Transaction:
         """`sqlite` or `postgresql`."""
         return self._connection.dialect.name
 
+    def ask(self, statement: Statement, **parameters: Any) -> Answer:
+        """What a prepared statement finds; what is asked for together goes to PostgreSQL together,
+        when the first answer is looked at."""
+        if not self._written.isdisjoint(statement.tables):
+            self._write()
+        return statement.ask(self._connection, parameters)
+
     def rows(self, statement: Statement, **parameters: Any) -> list[Any]:
         """What a prepared statement finds."""
-        if not self._written.keys().isdisjoint(statement.tables):
-            self._write()
-        return statement.rows(self._connection, parameters)
+        return self.ask(statement, **parameters).rows()
 
     def one(self, statement: Statement, **parameters: Any) -> Any:
         """The only row that it finds, or None."""
-        found = self.rows(statement, **parameters)
-        return found[0] if found else None
+        return self.ask(statement, **parameters).one()
 
     def change(self, statement: Statement, *many: Parameters) -> int:
         """How many rows a prepared statement changed, with each of these parameters."""
         return statement.change(self.connection, *many)
 
     def later(self, statement: Statement, *many: Parameters) -> None:
-        """Change what a prepared statement says with each of these parameters, which are about
-        rows of their own; before anything is read that may see it."""
-        if not many:
-            return
-        seen = self._written.keys() & statement.tables
-        if not all(self._written[table].inserts and statement.inserts for table in seen):
-            self._write()
+        """Change what a prepared statement says with each of these parameters, before anything is
+        read that may see it."""
         self._later += [(statement, parameters) for parameters in many]
-        self._written[statement.table] = statement
+        self._written.add(statement.table)
 
     def changed(self, kind: str, subject: str) -> None:
         """Tell the readers of the change table that this thing is worth reading again."""
-        self._changes[kind, subject] = {"kind": kind, "subject": subject, "at_us": self.now_us}
+        self.changes[kind, subject] = {"kind": kind, "subject": subject, "at_us": self.now_us}
 
     def audit(
         self, actor: str, action: str, subject: str, origin: str = "", **detail: object
     ) -> None:
         """Write down who did what to what."""
-        self._audit.append(
+        self.audited.append(
             {
                 "actor": actor,
                 "action": action,
@@ -108,40 +130,35 @@ class Transaction:
         )
 
     def flush(self) -> None:
-        """Write what is still to be written; the transaction's owner calls this once."""
+        """Write what is still to be written, but for its news; its owner calls this once."""
         self._write()
         if self.saved:
-            self._connection.exec_driver_sql("RELEASE alone")
+            run(self._connection, "RELEASE alone", ())
 
     def undo(self) -> bool:
         """Undo what was done in it, and nothing that others did; whether that can be."""
         if self._wrote:
             return False
         if self.saved:
-            self._connection.exec_driver_sql("ROLLBACK TO alone")
-            self._connection.exec_driver_sql("RELEASE alone")
+            run(self._connection, "ROLLBACK TO alone", ())
+            run(self._connection, "RELEASE alone", ())
         return True
 
     def _write(self) -> None:
         """Write what was put off until now. What fails after it, seldom, cannot be undone alone: a
         savepoint would cost every operation two statements."""
-        audited, self._audit = self._audit, []
-        changed, self._changes = self._changes, {}
-        written = [
-            *self._later,
-            *((_AUDIT, row) for row in audited),
-            *((_CHANGES, row) for row in changed.values()),
-        ]
-        if written:
-            self._wrote = not self.saved
-            self._later = []
-            self._written.clear()
-            change_all(self._connection, written)
+        if not self._later:
+            return
+        self._wrote = not self.saved
+        written, self._later = self._later, []
+        self._written.clear()
+        for statement, parameters in written:
+            statement.ask(self._connection, parameters)
 
     def _save(self) -> None:
         """By hand: SQLAlchemy's nested transactions cost as much as five statements."""
         if self._saves and not self.saved and not self._wrote:
-            self._connection.exec_driver_sql("SAVEPOINT alone")
+            run(self._connection, "SAVEPOINT alone", ())
             self.saved = True
 
 

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import requests
@@ -24,11 +24,11 @@ from outboard.controller.app import create_app
 from outboard.controller.service import Pace, Service
 from outboard.ledger import allocations, nodes, subjects, tokens
 from outboard.ledger.database import Database
+from outboard.ledger.grants import Granted
 from outboard.ledger.requests import SECOND_US, Terms
 from outboard.ledger.schema import allocations as allocations_table
 from outboard.ledger.transaction import Transaction
 from outboard.model.node import Device, Node
-from outboard.model.request import GrantedDevice
 from outboard.model.session_file import SessionDevice, SessionFile, SessionNode
 
 MIB = 1 << 20
@@ -42,24 +42,16 @@ PACE = Pace(keep_s=0.2, feed_s=0.05, reload_s=1.0, grace_s=0.0)
 class PlainSessions:
     """Session files whose grants nobody could use: no agent verifies them here."""
 
-    def session_file(
-        self,
-        tx: Transaction,
-        session: str,
-        allocation: str,
-        epoch: int,
-        chosen: Sequence[GrantedDevice],
-        uid: int,
-    ) -> tuple[SessionFile, int]:
-        names = list(dict.fromkeys(one.node for one in chosen))
+    def session_file(self, tx: Transaction, made: Granted) -> tuple[SessionFile, int]:
+        names = list(dict.fromkeys(one.node for one in made.devices))
         return SessionFile(
-            session,
+            made.session,
             nodes=[SessionNode(name, "127.0.0.1:1", "none") for name in names],
             devices=[
                 SessionDevice(names.index(one.node), one.index, "u", "n", one.share_bytes)
-                for one in chosen
+                for one in made.devices
             ],
-            grant=f"{allocation}.{epoch}",
+            grant=f"{made.allocation}.{made.epoch}",
             key="0" * 64,
         ), tx.now_us // SECOND_US + 600
 

@@ -28,7 +28,8 @@ from outboard.controller.server import Parts, make_app, make_parts, server_confi
 from outboard.controller.service import Pace
 from outboard.ledger import allocations, requests, subjects, tokens
 from outboard.ledger.database import Database
-from outboard.ledger.requests import Granted, Terms
+from outboard.ledger.grants import Granted, granted_of
+from outboard.ledger.requests import Terms
 from outboard.model.request import GrantedDevice, Request, Share
 from tests.unit.conftest import HANG_GUARD_S, SOURCES, eventually, make_native
 from tests.unit.controller.deployment import Server, forget_connections
@@ -159,9 +160,7 @@ class Site:
     def session(self, granted: Granted) -> dict[str, Any]:
         """The content of its session file."""
         content, _ = self.parts.database.read(
-            lambda tx: self.parts.grants.session_file(
-                tx, granted.session, granted.allocation, granted.epoch, granted.devices, 0
-            )
+            lambda tx: self.parts.grants.session_file(tx, granted)
         )
         return content.to_json()
 
@@ -171,7 +170,7 @@ class Site:
         )
 
     def state(self, granted: Granted) -> str:
-        return self.parts.database.read(lambda tx: requests.granted_of(tx, granted.request)).state
+        return self.parts.database.read(lambda tx: granted_of(tx, granted.request)).state
 
     def granted_bytes(self, node: str) -> list[int]:
         return [row.granted_bytes for row in self.devices(node)]

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from outboard.errors import OutboardError
 from outboard.ledger import accounting, allocations, limits, nodes, requests, subjects, tokens
-from outboard.ledger.requests import Granted, Lost, Terms
+from outboard.ledger.grants import Granted, Lost, granted_of
+from outboard.ledger.requests import Terms
 from outboard.ledger.schema import (
     allocations as allocations_table,
 )
@@ -183,7 +184,7 @@ class Simulation:
         expected = self.model.grant(request.id, chosen, self.now_us)
         if self.crashed and isinstance(outcome, requests.Ask) and outcome.state == "granted":
             # It was done before the crash; who asks again learns of it.
-            outcome = self.database.read(lambda tx: requests.granted_of(tx, request.id))
+            outcome = self.database.read(lambda tx: granted_of(tx, request.id))
         if expected == "granted":
             assert isinstance(outcome, Granted), outcome
             self._note_grant(request.id, outcome, chosen)

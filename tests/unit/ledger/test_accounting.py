@@ -22,7 +22,8 @@ from outboard.ledger.accounting import (
     used,
 )
 from outboard.ledger.database import Database
-from outboard.ledger.requests import Granted, Terms
+from outboard.ledger.grants import Granted
+from outboard.ledger.requests import Terms
 from outboard.model.account import DAY_US
 from outboard.model.request import GrantedDevice, Request, Share
 from tests.unit.ledger.simulation import MIB, node

@@ -14,7 +14,8 @@ from outboard.errors import ConfigurationError, LedgerLocked
 from outboard.ledger import nodes, requests, subjects
 from outboard.ledger.backup import back_up, put_back
 from outboard.ledger.database import Database
-from outboard.ledger.requests import Granted, Lost, Terms
+from outboard.ledger.grants import Granted, Lost, granted_of
+from outboard.ledger.requests import Terms
 from outboard.model.request import GrantedDevice, Request, Share
 from tests.unit.ledger.simulation import MIB, node
 
@@ -63,7 +64,7 @@ def test_a_restored_backup_grants_nothing_twice(url: str, tmp_path: Path) -> Non
     running = {known.allocation: known.epoch, later.allocation: later.epoch}
     ends = database.write(lambda tx: nodes.reconcile(tx, "n1", running))
     assert ends == [later.allocation]
-    again = database.read(lambda tx: requests.granted_of(tx, known.request))
+    again = database.read(lambda tx: granted_of(tx, known.request))
     assert again.epoch == base + 1 > later.epoch
     assert isinstance(grant(database, 70 * MIB), Granted)
     database.close()

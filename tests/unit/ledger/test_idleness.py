@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from outboard.ledger import idleness, limits, nodes, requests, subjects
 from outboard.ledger.database import Database
-from outboard.ledger.requests import Granted, Terms
+from outboard.ledger.grants import Granted
+from outboard.ledger.requests import Terms
 from outboard.ledger.schema import allocations
 from outboard.ledger.schema import nodes as node_table
 from outboard.model.request import GrantedDevice, Request, Share

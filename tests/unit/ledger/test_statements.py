@@ -88,3 +88,23 @@ def test_who_listens_to_statements_hears_of_them(database: Database) -> None:
     assert [text.partition(" ")[0] for text in heard if "audit" in text] == ["INSERT"]
     detail = database.read(lambda tx: tx.connection.scalar(sa.select(audit.c.detail)))
     assert detail == {"reason": "why"}
+
+
+@pytest.mark.parametrize(("amount", "statements"), [(0, 0), (1, 1), (2, 1), (7, 3), (130, 3)])
+def test_many_rows_are_inserted_with_few_statements(
+    database: Database, amount: int, statements: int
+) -> None:
+    heard: list[str] = []
+
+    def work(tx: Transaction) -> None:
+        for number in range(amount):
+            tx.audit("ann", "test", str(number))
+
+    sa.event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _u, text, *_: heard.append(text)
+    )
+    database.write(work)
+    assert len([text for text in heard if "INTO audit" in text]) == statements
+    found = sa.select(audit.c.subject).where(audit.c.action == "test").order_by(audit.c.id)
+    rows = database.read(lambda tx: tx.connection.execute(found).scalars().all())
+    assert rows == [str(number) for number in range(amount)]

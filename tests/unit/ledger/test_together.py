@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from outboard.ledger import allocations, limits, nodes, requests, subjects
 from outboard.ledger.database import Database
-from outboard.ledger.requests import Ask, Granted, Lost, Terms
+from outboard.ledger.grants import Granted, Lost
+from outboard.ledger.requests import Ask, Terms
 from outboard.ledger.rows import insert
 from outboard.ledger.schema import controllers, devices, limit_use
 from outboard.ledger.schema import requests as requests_table

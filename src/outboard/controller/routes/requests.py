@@ -16,7 +16,8 @@ from outboard.controller.parts import Here, User
 from outboard.controller.past import explain_granted
 from outboard.errors import Forbidden, PoolBusy, WaitedTooLong
 from outboard.ledger import allocations, requests, subjects
-from outboard.ledger.requests import Ask, Lost
+from outboard.ledger.grants import Lost, granted_of
+from outboard.ledger.requests import Ask
 from outboard.ledger.transaction import Transaction
 from outboard.model.token import hash_secret
 from outboard.scheduler.explanation import Explanation, explain_wait
@@ -116,7 +117,7 @@ async def _explained(here: Here, request_id: str, actor: Actor) -> dict[str, Any
             standing = here.service.standings.get(request_id)
             return ask, explain_wait(standing, ask.request, states, tx.now_us)
         if ask.state == "granted":
-            made = requests.granted_of(tx, request_id)
+            made = granted_of(tx, request_id)
             return ask, explain_granted(tx, here.service.terms, made)
         return ask, Explanation()
 
