@@ -2,7 +2,8 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-    pool = "https://gpus.example.org:7860"   # OUTBOARD_POOL; absent: this machine's own pool
+    pool = "https://gpus.example.org:7860"   # OUTBOARD_POOL; absent: this machine's own pool; of
+                                             # several controllers: "https://a:7860,https://b:7860"
     token = "ob_..."                         # OUTBOARD_TOKEN; the file is then its owner's alone
     authority = "/path/to/authority.pem"     # OUTBOARD_AUTHORITY: whose certificates are trusted
 

@@ -33,6 +33,13 @@ class ControllerLink:
             trust_env=False,
         )
 
+    def know(self, urls: tuple[str, ...]) -> None:
+        """These are the controllers now; the one that answered last stays the one to call."""
+        if self.url in urls:
+            self._urls, self._at = urls, urls.index(self.url)
+        else:
+            self._urls, self._at = (self.url, *urls), 0
+
     @property
     def url(self) -> str:
         return self._urls[self._at]
@@ -47,7 +54,8 @@ class ControllerLink:
             response = await self._client.post(url + path, json=body, timeout=timeout)
             answer = response.json() if response.content else {}
         except (httpx2.TransportError, ValueError, ssl.SSLError) as error:
-            self._at = (self._at + 1) % len(self._urls)
+            if url == self.url:  # else another call has found it out, and gone on to the next
+                self._at = (self._at + 1) % len(self._urls)
             raise PoolUnreachable(
                 f"the controller {url} does not answer: {error or type(error).__name__}",
                 "look there: systemctl status outboard-controller",

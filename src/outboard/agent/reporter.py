@@ -37,7 +37,8 @@ class Link(Protocol):
 
 
 class Reporter:
-    """One node's word to its pool. `learn_keys` hears the controllers' public keys, in hex."""
+    """One node's word to its pool. `learn` hears the controllers' public keys, in hex, and their
+    addresses."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Reporter:
         link: Link,
         inventory: dict[str, object],
         health: Callable[[], dict[str, object]],
-        learn_keys: Callable[[tuple[str, ...]], None],
+        learn: Callable[[tuple[str, ...], tuple[str, ...]], None],
     ) -> None:
         self._path = f"/v1/nodes/{node}"
         self._agent = agent
@@ -56,7 +57,7 @@ class Reporter:
             json.dumps(inventory, sort_keys=True).encode()
         ).hexdigest()
         self._health = health
-        self._learn_keys = learn_keys
+        self._learn = learn
         self._instance = os.urandom(16).hex()
         self._changed = asyncio.Event()
         self._send_inventory = True
@@ -96,7 +97,8 @@ class Reporter:
         self._agent.ended_uses.drop(ended_uses)
         self._send_inventory = bool(answer.get("want_inventory"))
         self._report_every_s = min(600.0, max(0.1, float(answer["report_every_s"])))
-        self._learn_keys(tuple(str(key) for key in answer["keys"]))
+        told = [tuple(str(one) for one in answer.get(name, ())) for name in ("keys", "controllers")]
+        self._learn(*told)
         self._obey(answer)
         if self._send_inventory:
             self._changed.set()

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from outboard import __version__
@@ -109,6 +109,7 @@ class _Service:
         self._identity = identity
         self._inventory = inventory
         self._keys = KnownKeys(bytes.fromhex(key) for key in identity.keys)
+        self._link: ControllerLink
         self._workers: Workers
         self._devices: DeviceHealth
 
@@ -140,7 +141,9 @@ class _Service:
         users = self._sandbox.users
         calls = WorkerCalls(calls_path, agent.worker_called, users.group if users else None)
         gate = Gate(host, agent.admit, port)
-        link = ControllerLink(identity.controllers, identity.authority_pem, identity.token)
+        link = self._link = ControllerLink(
+            identity.controllers, identity.authority_pem, identity.token
+        )
         reporter = Reporter(
             identity.name, agent, link, self._describe(gate.address), self._health, self._learn
         )
@@ -228,14 +231,18 @@ class _Service:
             "devices": self._devices.report(),
         }
 
-    def _learn(self, keys: tuple[str, ...]) -> None:
-        """Controllers came or went. Kept on disk: grants are verified while none answers."""
-        if set(keys) == set(self._identity.keys) or not keys:
+    def _learn(self, keys: tuple[str, ...], controllers: tuple[str, ...]) -> None:
+        """Controllers came or went. Kept on disk: grants are verified while none answers, and who
+        starts anew has to find one."""
+        known = self._identity
+        keys, controllers = keys or known.keys, controllers or known.controllers
+        if (set(keys), set(controllers)) == (set(known.keys), set(known.controllers)):
             return
         self._keys.replace(bytes.fromhex(key) for key in keys)
-        self._identity = self._identity.with_keys(keys)
+        self._link.know(controllers)
+        self._identity = replace(known, keys=keys, controllers=controllers)
         write_identity(self._options.state, self._identity)
-        log.info("the pool has %d controllers", len(keys))
+        log.info("the pool's controllers are %s", ", ".join(controllers))
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -14,14 +14,19 @@ from outboard.settings import load_settings
 from outboard.units import parse_duration_s
 
 # What a machine that joins may do afterwards.
-_JOIN_SCOPES = {"node": ["enrol", "agent"], "host": ["enrol", "use", "service"]}
-_JOIN_LIFETIME_S = 86_400
+_JOIN_SCOPES = {
+    "node": ["enrol", "agent"],
+    "host": ["enrol", "use", "service"],
+    "controller": ["enrol", "controller"],
+}
+_JOIN_LIFETIME_S = {"node": 86_400, "host": 86_400, "controller": 3600}
 
 _EXAMPLES = """\
   outboard tokens create --user ada                 a person's
   outboard tokens create --user ada --scope admin   an administrator's
   outboard tokens create --join node                for one more GPU server, within a day
   outboard tokens create --join host --uses 100     for an image that is cloned
+  outboard tokens create --join controller          for one more controller, within an hour
   outboard tokens list
   outboard tokens revoke 0f3a9c21d4e5b687
 """
@@ -37,7 +42,9 @@ def tokens_command(words: list[str]) -> int:
     parser.add_argument(
         "--scope", action="append", choices=("use", "read", "admin"), help="create: what it allows"
     )
-    parser.add_argument("--lifetime", metavar="TIME", help="create: 90d; join tokens: 1d")
+    parser.add_argument(
+        "--lifetime", metavar="TIME", help="create: 90d; to join: 1d, a controller 1h"
+    )
     parser.add_argument("--uses", metavar="N", type=int, help="create --join: of how many (1)")
     parser.add_argument("--note", default="", help="create: what it is for")
     parser.add_argument("--json", action="store_true", help="for programs to read")
@@ -78,6 +85,7 @@ def _say_next(join: str | None) -> None:
         None: f"its owner signs in with it: outboard login {url}",
         "node": f"on the GPU server, as root: outboard join - {url}",
         "host": f"on the client machine, as root: outboard join - {url}",
+        "controller": f"whoever has it gets the pool's keys; there: outboard controller join {url}",
     }[join]
     sys.stderr.write(f"outboard: it is shown only now; {what}\n")
 
@@ -85,7 +93,7 @@ def _say_next(join: str | None) -> None:
 def _body(user: str | None, join: str | None, options: dict[str, object]) -> dict[str, object]:
     if (user is None) == (join is None):
         raise UsageError(
-            "whose token?", "outboard tokens create --user NAME, or --join node, or --join host"
+            "whose token?", "outboard tokens create --user NAME, or --join node, host or controller"
         )
     body: dict[str, object] = {"note": options["note"]}
     lifetime = options["lifetime"]
@@ -99,7 +107,7 @@ def _body(user: str | None, join: str | None, options: dict[str, object]) -> dic
             "scopes": options["scope"] or ["use"],
         }
     assert join is not None
-    body.setdefault("lifetime_s", _JOIN_LIFETIME_S)
+    body.setdefault("lifetime_s", _JOIN_LIFETIME_S[join])
     scopes, uses = _JOIN_SCOPES[join], options["uses"] or 1
     return {**body, "subject_kind": "join", "subject": join, "scopes": scopes, "uses": uses}
 

@@ -63,7 +63,7 @@ def keep_authority(path: str, pem: str) -> None:
 
 def prepare_image(token: Token, url: str) -> None:
     """This machine is an image from here on: each machine made from it joins by itself."""
-    remote.parse_url(url, "the command line")
+    remote.parse_urls(url, "the command line")
     write_settings(IMAGE_FILE, {"token": str(token), "url": url})
 
 

@@ -299,7 +299,7 @@ def _open_configured(settings: Settings, url: str, source: str) -> Pool:
         return Pool(PoolConnection.over_unix(path), embedded=False)
     from outboard.client import remote  # ssl costs the launcher milliseconds: only where it is used
 
-    remote.parse_url(url, source)
+    remote.parse_urls(url, source)
     token, authority = settings.find("token"), settings.find("authority")
     if token is None or authority is None:
         raise ConfigurationError(

@@ -7,6 +7,7 @@ Standard library alone: `outboard run` goes through here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -36,6 +37,11 @@ def parse_url(url: str, source: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def parse_urls(urls: str, source: str) -> list[tuple[str, int]]:
+    """Host and port of each controller of a pool: one URL, or several with commas between."""
+    return [parse_url(url.strip(), source) for url in urls.split(",")]
+
+
 def trusting(authority_pem: str) -> ssl.SSLContext:
     """A context that trusts this authority alone; raises `ConfigurationError` if it is none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -51,9 +57,9 @@ def trusting(authority_pem: str) -> ssl.SSLContext:
 
 
 def connect(url: str, authority_pem: str, token: str, source: str) -> PoolConnection:
-    """A connection to the controller; raises `PoolUnreachable` saying what is in the way."""
-    host, port = parse_url(url, source)
-    return PoolConnection(_open(host, port, trusting(authority_pem), source), url, token)
+    """A connection to the first controller of `url` that answers; raises `PoolUnreachable` saying
+    what is in the way."""
+    return PoolConnection(_open_one(url, trusting(authority_pem), source), url, token)
 
 
 def fetch_authority(url: str, mark: str, source: str) -> str:
@@ -61,11 +67,10 @@ def fetch_authority(url: str, mark: str, source: str) -> str:
 
     Nothing secret is sent over that connection.
     """
-    host, port = parse_url(url, source)
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False
     blind.verify_mode = ssl.CERT_NONE
-    connection = PoolConnection(_open(host, port, blind, source), url)
+    connection = PoolConnection(_open_one(url, blind, source), url)
     try:
         pem = str(connection.call("GET", "/v1/ca")["authority"])
         found = authority_mark(ssl.PEM_cert_to_DER_cert(pem))
@@ -94,6 +99,15 @@ def read_authority(path: str, source: str) -> str:
             f"{source}: the authority's file {path} cannot be read: {error}",
             "sign in again: outboard login URL",
         ) from error
+
+
+def _open_one(urls: str, context: ssl.SSLContext, source: str) -> socket.socket:
+    """A connection to the first that answers; raises what keeps the last from it."""
+    places = parse_urls(urls, source)
+    for host, port in places[:-1]:
+        with contextlib.suppress(PoolUnreachable):
+            return _open(host, port, context, source)
+    return _open(*places[-1], context, source)
 
 
 def _open(host: str, port: int, context: ssl.SSLContext, source: str) -> socket.socket:

@@ -150,8 +150,8 @@ class TokenBody(Body):
     subject_kind: Literal["user", "join"] = "user"
     subject: Name
     scopes: Annotated[
-        list[Literal["use", "read", "admin", "agent", "enrol", "service"]],
-        Field(min_length=1, max_length=6),
+        list[Literal["use", "read", "admin", "agent", "enrol", "service", "controller"]],
+        Field(min_length=1, max_length=7),
     ]
     lifetime_s: Annotated[int, Field(gt=0, le=_MOST_SECONDS)] | None = None
     uses: Annotated[int, Field(gt=0, le=1_000_000)] | None = None

@@ -21,7 +21,7 @@ from typing import Any
 from outboard.controller.figures import FIGURES
 from outboard.controller.turns import Turns
 from outboard.controller.uses import Uses, read_uses
-from outboard.errors import MalformedRequest, NodeRemoved, OutboardError
+from outboard.errors import Forbidden, MalformedRequest, NodeRemoved, OutboardError
 from outboard.ledger import accounting, allocations, enrolment, idleness, nodes, standing
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Terms
@@ -56,11 +56,14 @@ class Fleet:
         authority_mark: str,
         addresses: Sequence[str],
         terms: Terms,
+        bequest: Mapping[str, str] | None = None,
         report_every_s: float = REPORT_EVERY_S,
         flush_every_s: float = FLUSH_EVERY_S,
         turns: Turns | None = None,
     ) -> None:
-        """`addresses` are the URLs that agents and hosts are told to call."""
+        """`addresses` are the URLs that agents and hosts are told to call; `bequest` is what a
+        controller that joins is given, None where there can be no other."""
+        self._bequest = bequest
         self._database = database
         self._turns = turns or Turns(database)
         self._sealing = sealing
@@ -90,13 +93,24 @@ class Fleet:
 
         def write(tx: Transaction) -> dict[str, object]:
             scopes = enrolment.use_join_token(tx, text).scopes
-            told = {"name": name, "controllers": self._addresses}
+            pool = standing.controllers_told(tx)
+            addresses = dict.fromkeys([*self._addresses, *pool["controllers"]])
+            told = {"name": name, "controllers": list(addresses)}
+            if enrolment.CONTROLLER_SCOPE in scopes:
+                if self._bequest is None:
+                    raise Forbidden(
+                        "this pool's ledger is a SQLite file, which one controller has for itself",
+                        "several take a pool that was made with PostgreSQL: outboard controller"
+                        " init --database postgresql://…",
+                    )
+                enrolment.enrol_controller(tx, name, machine)
+                return {"kind": "controller", **told, **self._bequest}
             if enrolment.NODE_SCOPE not in scopes:
                 token = enrolment.enrol_host(tx, name, machine, scopes, self._mark)
                 return {"kind": "host", **told, "token": token}
             token = enrolment.enrol_node(tx, name, machine, sealed, self._mark)
-            keys = standing.public_keys(tx)
-            return {"kind": "node", **told, "token": token, "node_key": key.hex(), "keys": keys}
+            told["keys"] = pool["keys"]
+            return {"kind": "node", **told, "token": token, "node_key": key.hex()}
 
         answer = self._database.write(write)
         log.info("%s %s has joined", answer["kind"], name)
@@ -135,7 +149,7 @@ class Fleet:
                     used_us = _monotonic_us() - session["unused_us"]
                     self._used_us[allocation] = max(used_us, self._used_us.get(allocation, used_us))
         return {
-            "keys": seen.keys,
+            **seen.pool,
             "report_every_s": self._report_every_s,
             "want_inventory": described is None and not seen.has_inventory,
             "end": _to_end(seen.live, running),

@@ -25,10 +25,10 @@ from cryptography import x509
 from outboard.errors import ConfigurationError
 from outboard.ledger import subjects, tokens
 from outboard.ledger.database import Database
-from outboard.ledger.rows import insert_new
+from outboard.ledger.rows import insert_new, locked
 from outboard.ledger.schema import controllers
 from outboard.ledger.transaction import Transaction
-from outboard.pki.authority import Authority, read_credential, write_credential
+from outboard.pki.authority import Authority, Credential, read_credential, write_credential
 from outboard.pki.sealing import KEY_BYTES, SealingKey
 from outboard.pki.signing import SigningKey
 
@@ -67,25 +67,49 @@ class Installation:
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
+    def bequest(self) -> dict[str, str] | None:
+        """What a controller that joins needs to be one of this pool; None if the ledger can have
+        no other."""
+        if self.configuration.database.startswith("sqlite"):
+            return None
+        return {
+            "authority": self.authority.credential.certificate_pem.decode(),
+            "authority_key": self.authority.credential.key_pem.decode(),
+            "pool_key": _read_secret(self.path("pool.key")).hex(),
+            "database": self.configuration.database,
+        }
 
-def create_installation(folder: str, configuration: ControllerConfiguration) -> Installation:
-    """Make everything; raises `ConfigurationError` if there is a controller in the folder already.
+
+@dataclass(frozen=True, slots=True)
+class Heritage:
+    """What all controllers of a pool have in common, from the one by which this one joined."""
+
+    authority: Credential
+    pool_key: bytes
+
+
+def create_installation(
+    folder: str, configuration: ControllerConfiguration, heritage: Heritage | None = None
+) -> Installation:
+    """Make everything, but what it has from its pool; raises `ConfigurationError` if there is a
+    controller in the folder already.
 
     The configuration is written last: a half-made folder is no controller, and may be made again.
     """
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        if os.path.exists(os.path.join(folder, "controller.json")):
-            raise ConfigurationError(
-                f"{folder} is a controller already",
-                "start it (outboard controller), or name another folder: --state FOLDER",
-            )
+        require_new(folder)
         now = dt.datetime.now(dt.UTC)
-        authority = Authority.create(f"Outboard pool of {configuration.name}", now)
+        authority = (
+            Authority.create(f"Outboard pool of {configuration.name}", now)
+            if heritage is None
+            else Authority(heritage.authority)
+        )
+        pool_key = os.urandom(KEY_BYTES) if heritage is None else heritage.pool_key
         write_credential(folder, "authority", authority.credential)
         write_credential(folder, "server", authority.issue_server(configuration.names, now))
         _write_secret(os.path.join(folder, "signing.key"), SigningKey.generate().seed)
-        _write_secret(os.path.join(folder, "pool.key"), os.urandom(KEY_BYTES))
+        _write_secret(os.path.join(folder, "pool.key"), pool_key)
         path = os.path.join(folder, "controller.json")
         with open(f"{path}.new", "w", encoding="utf-8") as file:
             json.dump(asdict(configuration), file, indent=2)
@@ -97,6 +121,15 @@ def create_installation(folder: str, configuration: ControllerConfiguration) -> 
             "run it as root, or name a folder of your own: --state FOLDER",
         ) from error
     return read_installation(folder)
+
+
+def require_new(folder: str) -> None:
+    """Raises `ConfigurationError` if there is a controller in the folder already."""
+    if os.path.exists(os.path.join(folder, "controller.json")):
+        raise ConfigurationError(
+            f"{folder} is a controller already",
+            "start it (outboard controller), or name another folder: --state FOLDER",
+        )
 
 
 def read_installation(folder: str) -> Installation:
@@ -125,13 +158,23 @@ def read_installation(folder: str) -> Installation:
 
 
 def announce(database: Database, installation: Installation) -> None:
-    """Write this controller's public key into the ledger, so that agents learn it."""
+    """Write this controller's public key into the ledger, so that agents learn it.
+
+    Raises `ConfigurationError` for one that was removed, or whose name another one has.
+    """
     configuration, public = installation.configuration, installation.signing.public.hex()
 
     def write(tx: Transaction) -> None:
         address = configuration.addresses[0]
         row = {"name": configuration.name, "joined_us": tx.now_us}
-        insert_new(tx, controllers, [{**row, "public_key": public, "seen_us": tx.now_us}])
+        if not insert_new(tx, controllers, [{**row, "public_key": public, "seen_us": tx.now_us}]):
+            (before,) = locked(tx, controllers, controllers.c.name == configuration.name)
+            if (before.public_key == public) == (before.revoked_us is not None):
+                what = "was removed from" if before.revoked_us else "is another controller of"
+                raise ConfigurationError(
+                    f"{configuration.name} {what} this pool",
+                    "join it under a name of its own: outboard controller join URL --name NAME",
+                )
         tx.connection.execute(
             controllers.update()
             .where(controllers.c.name == configuration.name)

@@ -60,6 +60,7 @@ def make_parts(
         installation.authority.mark,
         installation.configuration.addresses,
         terms,
+        installation.bequest(),
         # By default every ten seconds, a lease being 180: a report and its write may be lost.
         report_every_s=_KEEPS_OF_A_REPORT * pace.keep_s,
         flush_every_s=pace.keep_s,

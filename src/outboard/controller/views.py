@@ -16,6 +16,7 @@ from outboard.ledger.idleness import judge
 from outboard.ledger.schema import (
     allocations,
     audit,
+    controllers,
     devices,
     grants,
     groups,
@@ -267,6 +268,20 @@ def list_hosts(tx: Transaction) -> list[Row]:
     return [
         {"id": row.id, "name": row.name, "policy": row.policy, "enrolled": iso(row.enrolled_us)}
         for row in tx.connection.execute(sa.select(hosts).order_by(hosts.c.name, hosts.c.id))
+    ]
+
+
+def list_controllers(tx: Transaction) -> list[Row]:
+    """The pool's controllers; when one started last."""
+    statement = sa.select(controllers).where(controllers.c.revoked_us.is_(None))
+    return [
+        {
+            "name": row.name,
+            "address": row.address,
+            "joined": iso(row.joined_us),
+            "started": iso(row.seen_us),
+        }
+        for row in tx.connection.execute(statement.order_by(controllers.c.name))
     ]
 
 

@@ -60,7 +60,7 @@ class Place:
     def contact(self) -> Contact:
         """A connection to the configured controller."""
         assert self.configured is not None
-        host, port = remote.parse_url(*self.configured)
+        host, port = remote.parse_urls(*self.configured)[0]
         return Contact(host, port, self.authority_pem)
 
     @cached_property

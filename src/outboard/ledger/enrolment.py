@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from outboard.errors import Forbidden, MalformedRequest
+from outboard.errors import Forbidden, MalformedRequest, NotFound
 from outboard.ledger.nodes import epoch_base
 from outboard.ledger.rows import insert_new, locked
-from outboard.ledger.schema import nodes, tokens
+from outboard.ledger.schema import controllers, nodes, tokens
 from outboard.ledger.subjects import ensure_host
 from outboard.ledger.tokens import Token, create_token, use_token
 from outboard.ledger.transaction import Transaction
 
 NODE_SCOPE = "agent"
 JOIN_SCOPE = "enrol"
+CONTROLLER_SCOPE = "controller"
 
 
 def use_join_token(tx: Transaction, text: str) -> Token:
@@ -28,7 +29,7 @@ def use_join_token(tx: Transaction, text: str) -> Token:
     if JOIN_SCOPE not in token.scopes or len(token.scopes) < 2:
         raise Forbidden(
             "this token cannot enrol a machine",
-            "make one that can: outboard tokens create --join node, or --join host",
+            "make one that can: outboard tokens create --join node, host or controller",
         )
     return token
 
@@ -78,6 +79,33 @@ def enrol_host(
     return create_token(
         tx, ("host", identity), scopes - {JOIN_SCOPE}, note="enrolment", ca_hash=ca_hash
     )
+
+
+def enrol_controller(tx: Transaction, name: str, machine: str) -> None:
+    """A machine is given what controllers have; it writes its own row, with its public key."""
+    row = tx.connection.execute(
+        sa.select(controllers.c.revoked_us).where(controllers.c.name == name)
+    ).one_or_none()
+    if row is not None and row.revoked_us is None:
+        raise Forbidden(
+            f"{name} is another controller of this pool",
+            "join under another name (the first --name), or remove that one first: outboard"
+            f" controller remove {name}",
+        )
+    tx.audit(f"controller:{name}", "controller.enrol", name, machine=machine[:16])
+
+
+def remove_controller(tx: Transaction, name: str) -> None:
+    """What it signs is void from the agents' next reports on; its files there are not touched."""
+    rows = locked(tx, controllers, controllers.c.revoked_us.is_(None))
+    if name not in {row.name for row in rows}:
+        raise NotFound(f"there is no controller {name}", "see them: outboard controller list")
+    if len(rows) == 1:
+        raise Forbidden(f"{name} is the pool's only controller", "let another one join first")
+    tx.connection.execute(
+        controllers.update().where(controllers.c.name == name).values(revoked_us=tx.now_us)
+    )
+    tx.changed("controller", name)
 
 
 def node_keys(tx: Transaction, names: set[str]) -> dict[str, bytes]:

@@ -32,15 +32,15 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class NodeStanding:
     """A node's state, whether it has reconciled since the ledger's newest beginning, what has bytes
-    of its devices, and the keys that the pool's controllers sign with. `healthy` is said of it and
-    of each of its devices."""
+    of its devices, and what it is told of the pool's controllers. `healthy` is said of it and of
+    each of its devices."""
 
     state: str
     reconciled: bool
     has_inventory: bool
     healthy: bool
     live: dict[str, Standing]
-    keys: list[str]
+    pool: dict[str, list[str]]
 
     def without(self, released: Collection[str]) -> NodeStanding:
         """The same once the node's part of these has been released, if they were ending."""
@@ -60,7 +60,7 @@ def node_standing(tx: Transaction, name: str) -> NodeStanding:
 def ask_standing(tx: Transaction, name: str) -> Callable[[], NodeStanding]:
     """What `node_standing` says of this moment, told later."""
     state, live = tx.ask(_STATE, node=name), tx.ask(_LIVE_OF_NODE, node=name)
-    keys = tx.ask(_KEYS)
+    pool = tx.ask(_CONTROLLERS)
 
     def found() -> NodeStanding:
         row = state.one()
@@ -72,7 +72,7 @@ def ask_standing(tx: Transaction, name: str) -> Callable[[], NodeStanding]:
             bool(row.address),
             bool(row.healthy),
             {one.allocation: one for one in map(_standing, live.rows())},
-            _sorted(keys),
+            _told(pool),
         )
 
     return found
@@ -86,13 +86,18 @@ def ending(tx: Transaction) -> dict[str, list[Standing]]:
     return found
 
 
-def public_keys(tx: Transaction) -> list[str]:
-    """The keys (hex) that the pool's controllers sign with."""
-    return _sorted(tx.ask(_KEYS))
+def controllers_told(tx: Transaction) -> dict[str, list[str]]:
+    """What agents are told of the pool's controllers: the keys (hex) that they sign with, and
+    where they are called."""
+    return _told(tx.ask(_CONTROLLERS))
 
 
-def _sorted(keys: Answer) -> list[str]:
-    return sorted(str(row.public_key) for row in keys.rows())
+def _told(answer: Answer) -> dict[str, list[str]]:
+    rows = answer.rows()
+    return {
+        "keys": sorted(str(row.public_key) for row in rows),
+        "controllers": sorted(str(row.address) for row in rows if row.address),
+    }
 
 
 def _standing(row: Any) -> Standing:
@@ -112,8 +117,8 @@ _STATE = Statement(
     ).where(nodes.c.name == sa.bindparam("node"))
 )
 
-_KEYS = Statement(
-    sa.select(controllers.c.public_key).where(
+_CONTROLLERS = Statement(
+    sa.select(controllers.c.public_key, controllers.c.address).where(
         controllers.c.revoked_us.is_(None), controllers.c.public_key != ""
     )
 )

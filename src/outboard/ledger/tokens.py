@@ -20,7 +20,7 @@ from outboard.ledger.schema import tokens
 from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 
-SCOPES = ("use", "read", "admin", "agent", "enrol", "service")
+SCOPES = ("use", "read", "admin", "agent", "enrol", "service", "controller")
 _PREFIX = "ob"
 _UNKNOWN = ("the token is unknown, expired or revoked", "sign in again: outboard login URL")
 

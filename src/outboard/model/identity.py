@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 from outboard.errors import ConfigurationError
 
@@ -26,9 +26,6 @@ class Identity:
     authority_pem: str
     controllers: tuple[str, ...]
     keys: tuple[str, ...]
-
-    def with_keys(self, keys: tuple[str, ...]) -> Identity:
-        return replace(self, keys=keys)
 
 
 def write_identity(folder: str, identity: Identity) -> None:

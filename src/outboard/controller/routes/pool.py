@@ -15,7 +15,7 @@ from outboard.controller.actor import Actor
 from outboard.controller.bodies import DrainBody, ReasonBody
 from outboard.controller.figures import FIGURES
 from outboard.controller.parts import AS_USER, Admin, Here, Parts, User
-from outboard.ledger import nodes
+from outboard.ledger import enrolment, nodes
 from outboard.ledger.requests import SECOND_US
 from outboard.ledger.transaction import Transaction
 
@@ -91,6 +91,24 @@ async def remove(here: Here, name: NodeName, actor: Admin) -> dict[str, Any]:
 
     await here.service.write(work)
     return {"node": name, "state": "removed"}
+
+
+@pool_routes.get("/controllers", dependencies=AS_USER)
+async def controllers(here: Here) -> dict[str, Any]:
+    """The pool's controllers, this one among them."""
+    return {"controllers": await here.service.read(views.list_controllers)}
+
+
+@pool_routes.delete("/controllers/{name}")
+async def remove_controller(here: Here, name: NodeName, actor: Admin) -> dict[str, Any]:
+    """Agents believe what it signs no more. It is to be stopped first: it is not asked."""
+
+    def work(tx: Transaction) -> None:
+        enrolment.remove_controller(tx, name)
+        tx.audit(actor.name, "controller.remove", name)
+
+    await here.service.write(work)
+    return {"controller": name, "state": "removed"}
 
 
 @pool_routes.post("/nodes/{name}/devices/{index}/cordon")
