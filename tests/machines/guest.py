@@ -27,6 +27,12 @@ GUARD_S = 180.0
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 # Each thing that was waited for or measured, and the seconds it took: the table at the end.
 TIMES: list[tuple[str, float]] = []
+# What the sessions of display managers consist of.
+_DESKTOP_PAM = """\
+account include common-account
+session required pam_env.so readenv=1
+session include common-session
+"""
 
 
 def measured(what: str, seconds: float) -> None:
@@ -130,6 +136,14 @@ class Guest(ABC):
         done = self.call(["sh", "-c", f"mkdir -p {os.path.dirname(path)}; cat > {path}"], text=text)
         assert done.code == 0, done
 
+    def send(self, folder: Path, to: str) -> None:
+        """What is in a folder of this host, into one of the machine, for all to read."""
+        words = self._enter(["/bin/sh", "-c", f"mkdir -p {to} && tar -C {to} --no-same-owner -x"])
+        pack = ["tar", "-C", str(folder), "--mode=a+rX", "-c", "."]
+        with subprocess.Popen(pack, stdout=subprocess.PIPE) as packed:
+            done = subprocess.run(words, stdin=packed.stdout, cwd="/", timeout=GUARD_S, check=False)
+        assert (done.returncode, packed.returncode) == (0, 0)
+
     def install(self) -> None:
         """The package, as an administrator installs it."""
         done = self.sh("apt-get -q -y install /var/outboard*.deb")
@@ -177,7 +191,7 @@ def furnish(root: Path, package: Path, programs: Path) -> None:
     (root / PROGRAMS[1:]).mkdir(parents=True)
     for name in ("matrixMul", "longLoop"):
         shutil.copy(programs / name, root / PROGRAMS[1:])
-    for name in ("keeper.py", "contain.py", "podman.sh"):
+    for name in ("keeper.py", "contain.py", "podman.sh", "desktop.sh", "notebook.py"):
         shutil.copy(ROOT / "tests/machines" / name, root / PROGRAMS[1:])
     key = root / f"home/{USER}/.ssh/id_ed25519"
     key.parent.mkdir(mode=0o700)
@@ -185,6 +199,7 @@ def furnish(root: Path, package: Path, programs: Path) -> None:
     shutil.copy(f"{key}.pub", key.parent / "authorized_keys")
     host_call("chroot", str(root), "chown", "-R", f"{USER}:", f"/home/{USER}")
     host_call("chroot", str(root), "systemctl", "-q", "enable", "ssh", "cron")
+    (root / "etc/pam.d/desktop").write_text(_DESKTOP_PAM, encoding="utf-8")
     (root / "etc/sudoers.d").mkdir(exist_ok=True)
     (root / "etc/sudoers.d/user1").write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\n")
 

@@ -23,10 +23,12 @@ from outboard.errors import ConfigurationError, OutboardError, ServiceError
 from outboard.native import find_native_files
 from outboard.service.client import ask
 from outboard.service.containers import cdi, flags
-from outboard.service.environment import Gain, as_fish, as_shell, gains
+from outboard.service.environment import as_fish, as_shell, gains
 from outboard.service.folders import ServiceFolders
-from outboard.service.install import LOADER_FILE, Plan, plan, remove, write
+from outboard.service.install import LOADER_FILE, Plan, hooks, plan, remove, write
+from outboard.service.installed import known_services
 from outboard.service.loader import refresh, refuse_local_driver
+from outboard.service.origin import Origin, origins
 
 _INSTALL_EXAMPLES = """\
   sudo outboard service install -n 1 -p 0.5      every user of this machine has half a GPU
@@ -149,18 +151,25 @@ def env(words: list[str]) -> int:
         "What a shell gains: as shell code, as a table with sources, or for a container.",
         '  eval "$(outboard service env)"\n'
         "  outboard service env --diff\n"
+        "  outboard service env --diff --json | jq '.LD_LIBRARY_PATH.files'\n"
         "  podman run --device outboard/gpu=all IMAGE\n"
         "  docker run $(outboard service env --docker) IMAGE\n",
     )
     add_place(parser)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--diff", action="store_true", help="what differs from now, and its source")
+    form.add_argument(
+        "--diff", action="store_true", help="what differs here, and which file sets it"
+    )
     form.add_argument("--docker", action="store_true", help="flags for docker or podman run")
     form.add_argument("--cdi", action="store_true", help="a CDI file, as in /etc/cdi")
     form.add_argument("--fish", action="store_true", help="for fish")
-    form.add_argument("--json", action="store_true", help="for programs to read")
+    parser.add_argument("--json", action="store_true", help="for programs, also with --diff")
     options = parser.parse_args(words)
     folders, native = folders_of(options), find_native_files()
+    if not options.system and not options.user:
+        # What this user's programs use: his own service, or else the machine's.
+        found_here = (one for one in known_services() if one.name == folders.name)
+        folders = next(found_here, folders)
     software = _has_software(folders)
     found = gains(folders, native.shim_folder, software=software)
     if options.docker:
@@ -168,7 +177,11 @@ def env(words: list[str]) -> int:
     elif options.cdi:
         sys.stdout.write(cdi(folders, native.shim_folder, found))
     elif options.diff:
-        _print_diff(folders, native.shim_folder, found)
+        made = origins(found, os.environ, hooks(folders))
+        if options.json:
+            print_json({origin.name: origin.record() for origin in made})
+        else:
+            _print_diff(folders, native.shim_folder, made)
     elif options.json:
         print_json({gain.name: {"value": gain.value, "prepends": gain.prepends} for gain in found})
     else:
@@ -185,20 +198,20 @@ def _has_software(folders: ServiceFolders) -> bool:
     return isinstance(status, dict) and bool(status.get("software"))
 
 
-def _print_diff(folders: ServiceFolders, shim_folder: str, found: list[Gain]) -> None:
+def _print_diff(folders: ServiceFolders, shim_folder: str, made: list[Origin]) -> None:
     rows = []
-    for gain in found:
-        now = os.environ.get(gain.name)
-        there = now is not None and (
-            gain.value in now.split(":") if gain.prepends else now == gain.value
-        )
-        source = "this shell has it" if there else "set by the hooks of `service install`"
-        rows.append([gain.name, f"{gain.value}:…" if gain.prepends else gain.value, source])
-    loader = "the loader has it" if os.path.exists(LOADER_FILE) else "written by `service install`"
-    rows.append([LOADER_FILE, shim_folder, loader])
-    session = "is there" if os.path.exists(folders.session_file) else "the service does not run"
-    rows.append(["session file", folders.session_file, session])
-    print_table(["WHAT", "VALUE", "SOURCE"], rows)
+    for origin in made:
+        value = f"{origin.value}:…" if origin.prepends else origin.value
+        here = "yes" if origin.here else f"no: {origin.now}" if origin.now is not None else "no"
+        files = [f"{path} ({reader})" for path, reader in origin.files.items()]
+        rows.append([origin.name, value or "-", here, files[0] if files else "no file: install"])
+        rows += [["", "", "", file] for file in files[1:]]
+    if folders.system:
+        here = "yes" if os.path.exists(LOADER_FILE) else "no"
+        rows.append(["(libraries)", shim_folder, here, f"{LOADER_FILE} (all programs)"])
+    here = "yes" if os.path.exists(folders.session_file) else "no"
+    rows.append(["(session)", folders.session_file, here, f"{folders.unit} (while it runs)"])
+    print_table(["VARIABLE", "VALUE", "HERE", "FROM"], rows)
 
 
 def outboard_command() -> str:

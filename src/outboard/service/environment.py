@@ -14,7 +14,7 @@ from outboard.service.folders import DEFAULT_NAME, ServiceFolders
 
 # Stands for whatever a list already holds; it can be no path.
 _BEFORE = "\0"
-_SESSION = "OUTBOARD_SESSION"
+SESSION = "OUTBOARD_SESSION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def gains(folders: ServiceFolders, shim_folder: str, *, software: bool) -> list[
         for name, value in sorted(plain.items())
     ]
     # Programs find the default session by themselves. Naming it would hide a user's own from him.
-    return [gain for gain in found if gain.name != _SESSION or folders.name != DEFAULT_NAME]
+    return [gain for gain in found if gain.name != SESSION or folders.name != DEFAULT_NAME]
 
 
 def as_shell(found: list[Gain]) -> str:

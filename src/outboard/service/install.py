@@ -117,6 +117,23 @@ def remove(folders: ServiceFolders) -> list[str]:
     return removed
 
 
+def hooks(folders: ServiceFolders) -> dict[str, str]:
+    """The files that give programs the variables of this service, and who reads each."""
+    if folders.name != DEFAULT_NAME:
+        return {}
+    if folders.system:
+        return {
+            PROFILE_FILE: "login shells",
+            ZSH_FILE: "zsh, logins",
+            FISH_FILE: "fish",
+            ENVIRONMENT_FILE: "user services, desktops",
+        }
+    fish, environment = _user_hooks()
+    readers = {".profile": "login shells", ".bashrc": "bash, ssh HOST COMMAND", ".zshenv": "zsh"}
+    shells = {path: readers.get(os.path.basename(path), "bash, logins") for path in _home_files()}
+    return {**shells, fish: "fish", environment: "user services, desktops"}
+
+
 def _plan_units(
     made: Plan,
     folders: ServiceFolders,
