@@ -109,6 +109,21 @@ def test_a_killed_service_is_back_with_its_session(active: Guest) -> None:
     assert active.sessions() == before
 
 
+def test_a_service_that_hangs_is_replaced_and_keeps_its_session(active: Guest) -> None:
+    before = active.sessions()
+    conf = "/run/systemd/system/outboard@default.service.d/20-watchdog.conf"
+    active.write(conf, "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=1s\n")
+    active.sh("systemctl daemon-reload; systemctl restart outboard@default")
+    pid = "systemctl show -p MainPID --value outboard@default"
+    hung = active.sh(pid).out
+    active.sh(f"kill -STOP {hung}")
+    eventually("another process", lambda: active.sh(pid).out not in (hung, "0\n"))
+    active.state("active")
+    assert active.sessions() == before
+    assert passes(login(active))
+    active.sh(f"rm {conf}; systemctl daemon-reload; systemctl restart outboard@default")
+
+
 def test_a_killed_pool_is_noticed_and_found_again(active: Guest) -> None:
     active.sh("systemctl kill -s KILL testpool; sleep 0.2; systemctl reset-failed testpool")
     active.sh("systemctl start testpool")
@@ -214,6 +229,7 @@ def test_a_restart_that_comes_while_a_service_gives_up_keeps_its_socket(active: 
 def test_an_idle_service_stands_by_and_wakes_for_a_program(active: Guest) -> None:
     assert active.sh(f"{INSTALL} --idle 1s").code == 0
     active.sh("systemctl restart outboard@default")
+    shell = active.start(["su", "-l", USER])
     active.state("standby")
     assert active.sessions() == []
     assert active.sh("systemctl is-active outboard@default").out == "active\n"
@@ -221,6 +237,9 @@ def test_an_idle_service_stands_by_and_wakes_for_a_program(active: Guest) -> Non
     done = login(active)
     measured("from standby to a right answer", time.monotonic() - started)
     assert passes(done), done
+    active.state("standby")
+    out, _ = shell.communicate(f"{MATRIX}\n", timeout=GUARD_S)
+    assert PASS in out
     assert active.sh(f"{INSTALL}; systemctl restart outboard@default").code == 0
     active.state("active")
 
@@ -275,6 +294,13 @@ def test_a_user_without_root_has_a_service_of_his_own(guest: Guest) -> None:
     done = login(guest, f"{environment} outboard service install --user -n 1 -p 0.25")
     assert done.code == 0, done
     eventually("a login shell computes", lambda: passes(login(guest)))
+    # Nothing of the machine has the libraries: what finds them here is what his own files say.
+    desktop = f"systemd-run --quiet --wait --pipe -p PAMName=desktop -p User={USER}"
+    done = guest.sh(f"{desktop} sh {PROGRAMS}/desktop.sh {MATRIX}")
+    assert done.out.count(PASS) == 2, done
+    origin = guest.json("su", "-l", USER, "-c", "outboard service env --diff --json")
+    assert origin["LD_LIBRARY_PATH"]["here"]
+    assert f"/home/{USER}/.profile" in origin["LD_LIBRARY_PATH"]["files"]
     assert not passes(login(guest, user="user2"))
     done = login(guest, f"{environment} outboard service uninstall --user")
     assert done.code == 0, done
