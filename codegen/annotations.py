@@ -238,7 +238,7 @@ def _rule(place: str, parameter: Parameter, text: str, parameters: Mapping[str, 
         length in ("count", "bytes", "text", "by")
     ):
         raise SpecError(f"{place}: {text!r} is not understood; {WRITE.format(name=parameter.name)}")
-    if expression:
+    if expression and not expression.isdigit():
         match = EXPRESSION.fullmatch(expression)
         if match is None or match[2] not in parameters:
             raise SpecError(f"{place}: {expression!r} is no parameter of this function")

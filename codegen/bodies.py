@@ -168,6 +168,8 @@ def _value_type(parameter: Parameter) -> str:
 def _elements(slot: Slot, values: dict[str, str]) -> str:
     """The number of elements of an array, as a C++ expression over `values`."""
     assert slot.rule is not None
+    if slot.rule.expression.isdigit():
+        return f"array_elements({slot.rule.expression}, 0, {slot.size_bytes or 1})"
     match = EXPRESSION.fullmatch(slot.rule.expression)
     assert match is not None
     value = values[match[2]]
@@ -319,7 +321,11 @@ def _worker_array(slot: Slot, values: dict[str, str]) -> tuple[list[str], str, l
     ]
     if slot.sent:
         before.append(f"if (command.{name}.size() != {size}) return CUDA_ERROR_INVALID_VALUE;")
-        return before, f"reinterpret_cast<const {element}*>(command.{name}.data())", []
+        content = f"reinterpret_cast<const {element}*>(command.{name}.data())"
+        assert slot.parameter.pointee is not None
+        if not slot.parameter.pointee.const:
+            content = f"const_cast<{element}*>({content})"
+        return before, content, []
     before += [
         f"static thread_local std::vector<{element}> {name};",
         f"{name}.assign({name}_elements, {{}});",

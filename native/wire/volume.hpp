@@ -30,6 +30,9 @@ struct Resource {
   uint64_t pitch = 0;
 };
 
+/// What TextureReferenceQuery asks for.
+enum class ReferenceQuery : uint32_t { address, array, mipmapped_array, surface_array, format };
+
 /// Reads structures that lie one after another; false where the bytes are not exactly these.
 template <typename... T>
 bool read_packed(std::span<const std::byte> bytes, T*... out) {

@@ -101,6 +101,8 @@ void end_arrays(Worker& worker, const Context& context) {
   };
   tables.arrays.remove_where(inside);
   tables.mipmaps.remove_where(inside);
+  tables.references.remove_where(
+      [&](const TextureReference& one) { return one.context.get() == &context; });
   const auto object_inside = [&](const auto& entry) { return entry.first == &context; };
   std::erase_if(tables.textures, object_inside);
   std::erase_if(tables.surfaces, object_inside);

@@ -12,6 +12,7 @@
 namespace outboard::worker {
 
 struct Context;
+struct Module;
 class Worker;
 
 /// An array of the program's, or a part of another: a plane, a level.
@@ -28,6 +29,14 @@ struct MipmappedArray {
   std::shared_ptr<Context> context;
   uint64_t bytes = 0;
   bool freed = false;
+};
+
+/// A texture or surface reference, of a module or of none.
+struct TextureReference {
+  std::shared_ptr<Context> context;
+  const Module* module = nullptr;
+  CUtexref texture = nullptr;  ///< one of the two
+  CUsurfref surface = nullptr;
 };
 
 /// Objects are the driver's numbers, which contexts may have in common.

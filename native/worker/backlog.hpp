@@ -77,6 +77,13 @@ class Backlog {
     });
   }
 
+  /// Whether nothing is kept of what has this number or one before it.
+  bool issued(uint64_t sequence) const {
+    return std::all_of(waiting_.begin(), waiting_.end(), [&](const Queue* waiting) {
+      return waiting->entries_.front().sequence > sequence;
+    });
+  }
+
   bool empty() const { return waiting_.empty(); }
   size_t items() const { return items_; }
 

@@ -218,6 +218,8 @@ void execute(Worker& worker, const Request& request, const wire::command::Module
         Context& context = *module->context;
         worker.tables.functions.remove_where(
             [&](const Function& function) { return function.module == module.get(); });
+        worker.tables.references.remove_where(
+            [&](const TextureReference& one) { return one.module == module.get(); });
         worker.memory.remove_globals(*module);
         worker.make_current(context);
         const CUresult result = module->library ? worker.driver().cuLibraryUnload(module->library)

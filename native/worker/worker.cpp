@@ -42,6 +42,31 @@ bool uses_device(wire::Op op) {
   return op != wire::Op::MemoryGetInfo && op != wire::Op::ManagementNumber;
 }
 
+// What changes a texture reference: the driver gives each launch the references as they are when it
+// is issued, so that those that came before have to be.
+bool changes_launches(wire::Op op) {
+  using wire::Op;
+  switch (op) {
+    case Op::TextureReferenceBindMemory:
+    case Op::TextureReferenceDestroy:
+    case Op::TexRefSetArray:
+    case Op::TexRefSetMipmappedArray:
+    case Op::SurfRefSetArray:
+    case Op::TexRefSetAddressMode:
+    case Op::TexRefSetBorderColor:
+    case Op::TexRefSetFilterMode:
+    case Op::TexRefSetFlags:
+    case Op::TexRefSetFormat:
+    case Op::TexRefSetMaxAnisotropy:
+    case Op::TexRefSetMipmapFilterMode:
+    case Op::TexRefSetMipmapLevelBias:
+    case Op::TexRefSetMipmapLevelClamp:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Commands that add no work to the stream which a marker would have to cover.
 bool adds_work(wire::Op op) {
   using wire::Op;
@@ -185,7 +210,8 @@ void Worker::fail(Context& context, CUresult result) {
 
 // ---- arriving -----------------------------------------------------------------------------------
 
-void Worker::command(const wire::CommandHeader& header, std::span<const std::byte> payload) {
+void Worker::command(const wire::CommandHeader& header, std::span<const std::byte> payload,
+                     bool in_turn) {
   if (!wire::is_op(header.op)) return broken("an unknown command " + std::to_string(header.op));
   const auto op = static_cast<wire::Op>(header.op);
   const Request request{header.request, header.context, op};
@@ -200,12 +226,23 @@ void Worker::command(const wire::CommandHeader& header, std::span<const std::byt
     if (current_->fatal != CUDA_SUCCESS && !works_in_dead_context(op)) {
       return info.klass == wire::Class::async ? void() : answer(request, current_->fatal);
     }
+    if (changes_launches(op) && !in_turn && !current_->backlog.empty()) {
+      return after_backlog(header, payload);
+    }
     make_current(*current_);
   }
   if (uses_device(op)) usage.call(current_ ? current_->device : 0);
   if (!dispatch(*this, op, request, payload)) {
     broken(std::string("a malformed ") + wire::op_name(op));
   }
+}
+
+void Worker::after_backlog(const wire::CommandHeader& header, std::span<const std::byte> payload) {
+  const auto context = tables.contexts.share(current_->id);
+  std::vector<std::byte> kept(payload.begin(), payload.end());
+  completion.when(
+      [context, last = sequence_] { return context->backlog.issued(last); },
+      [this, header, kept = std::move(kept)](CUresult) { command(header, kept, true); });
 }
 
 void Worker::reject_ordered(const Request& request, std::span<const std::byte> payload,
@@ -577,6 +614,12 @@ CUresult Worker::find(uint64_t id, CUarray* handle) const {
 }
 CUresult Worker::find(uint64_t id, CUmipmappedArray* handle) const {
   return look_up(tables.mipmaps, id, handle, &MipmappedArray::handle);
+}
+CUresult Worker::find(uint64_t id, CUtexref* handle) const {
+  return look_up(tables.references, id, handle, &TextureReference::texture);
+}
+CUresult Worker::find(uint64_t id, CUsurfref* handle) const {
+  return look_up(tables.references, id, handle, &TextureReference::surface);
 }
 CUresult Worker::find_device(uint32_t index, CUdevice* device) const {
   if (index >= devices.size()) return CUDA_ERROR_INVALID_DEVICE;

@@ -64,6 +64,7 @@ struct Tables {
   ObjectTable<ExecutableGraph> executables;
   ObjectTable<Array> arrays;
   ObjectTable<MipmappedArray> mipmaps;
+  ObjectTable<TextureReference> references;
   ContextObjects textures;
   ContextObjects surfaces;
 };
@@ -81,7 +82,9 @@ class Worker {
   // ---- the loop's side
 
   /// Takes one command of a batch: issues it, or keeps it until its turn.
-  void command(const wire::CommandHeader& header, std::span<const std::byte> payload);
+  /// `in_turn`: it waited already for what came before it.
+  void command(const wire::CommandHeader& header, std::span<const std::byte> payload,
+               bool in_turn = false);
   /// Moves everything along that does not need the client. True if anything moved.
   bool poll();
   /// Whether something is under way that no descriptor announces.
@@ -166,6 +169,8 @@ class Worker {
   CUresult find(uint64_t id, CUmemoryPool* handle) const;
   CUresult find(uint64_t id, CUarray* handle) const;
   CUresult find(uint64_t id, CUmipmappedArray* handle) const;
+  CUresult find(uint64_t id, CUtexref* handle) const;
+  CUresult find(uint64_t id, CUsurfref* handle) const;
   CUresult find_device(uint32_t index, CUdevice* device) const;
 
  private:
@@ -194,6 +199,8 @@ class Worker {
   void make_current(CUcontext handle);
   uint32_t devices_at_work(bool may_ask, bool* asked);
   bool before_reply(const Request& request, CUresult* result);
+  /// Takes the command again once all that came for its context's streams before is issued.
+  void after_backlog(const wire::CommandHeader& header, std::span<const std::byte> payload);
   void ordered(const Request& request, const wire::CommandHeader& header,
                std::span<const std::byte> payload, uint64_t stream_id);
   void arrive(Stream& stream, wire::Op op, std::span<const std::byte> payload, Item* item);

@@ -39,6 +39,7 @@ DRIVER_PROGRAMS = [
     "memoryPools",
     "memoryCalls",
     "textures",
+    "textureReferences",
     "olderNames",
     "vectorAddDriver",
     "nvrtcModule",

@@ -228,6 +228,7 @@ void forget_arrays(const Context* context) {
     if (mipmap->context == context) mipmapped_arrays.give(mipmap);
   });
   forget_textures(context);
+  forget_texture_references(context);
 }
 
 }  // namespace outboard::shim

@@ -8,7 +8,8 @@ struct Context;
 
 /// The context's arrays, textures and surfaces are gone.
 void forget_arrays(const Context* context);
-/// Of these the textures and surfaces.
+/// Of these the textures and surfaces, and the references to such.
 void forget_textures(const Context* context);
+void forget_texture_references(const Context* context);
 
 }  // namespace outboard::shim

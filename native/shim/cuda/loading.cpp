@@ -311,6 +311,35 @@ CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size
   return CUDA_SUCCESS;
 }
 
+CUresult get_reference(Module* module, const char* name, bool surface, TextureReference** out) {
+  const std::lock_guard guard(module->mutex);
+  const auto known = module->references.find({surface, name});
+  if (known != module->references.end()) {
+    *out = known->second;
+    return CUDA_SUCCESS;
+  }
+  if (std::strlen(name) > wire::max_inline_bytes) return CUDA_ERROR_NOT_FOUND;
+  TextureReference* reference = texture_references.take();
+  if (reference == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  client::Answer<wire::command::ModuleGetReference> answer;
+  module->server->connection().call(
+      wire::command::ModuleGetReference{.module = module->head.id(),
+                                        .reference = reference->head.id(),
+                                        .surface = surface ? 1u : 0u,
+                                        .name = name},
+      context_index(module), &answer);
+  if (answer.result != client::result::success) {
+    texture_references.give(reference);
+    return to_cuda(answer.result);
+  }
+  reference->context = module->home;
+  reference->module = module;
+  reference->surface = surface;
+  module->references.emplace(std::make_pair(surface, name), reference);
+  *out = reference;
+  return CUDA_SUCCESS;
+}
+
 CUresult list_functions(Module* module, std::vector<std::string>* names) {
   client::Answer<wire::command::ModuleListFunctions> answer;
   module->server->connection().call(wire::command::ModuleListFunctions{.module = module->head.id()},
@@ -339,6 +368,7 @@ void forget_modules(const Context* context) {
     const std::lock_guard guard(module->mutex);
     for (const auto& [name, function] : module->functions) functions.make_dormant(function);
     module->globals.clear();
+    module->references.clear();  // their context gives them
     module->home = nullptr;
     modules.make_dormant(module);
   });
@@ -401,6 +431,7 @@ CUresult unload(Module* module) {
     result = to_cuda(answer.result);
   }
   for (const auto& [name, function] : module->functions) functions.give(function);
+  for (const auto& [name, reference] : module->references) texture_references.give(reference);
   modules.give(module);
   return result;
 }

@@ -40,6 +40,8 @@ CUresult get_function(Module* module, const char* name, Function** out);
 /// it only when it is used. Listing a library's thousand kernels must not load them all.
 CUresult name_function(Module* module, const std::string& name, Function** out);
 CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size_t* bytes);
+/// A texture or surface reference, asked for once.
+CUresult get_reference(Module* module, const char* name, bool surface, TextureReference** out);
 /// Names of all kernels.
 CUresult list_functions(Module* module, std::vector<std::string>* names);
 CUresult unload(Module* module);

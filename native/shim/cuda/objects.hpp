@@ -29,6 +29,7 @@ struct Device;
 struct Function;
 struct GreenContext;
 struct Stream;
+struct TextureReference;
 
 inline constexpr int limit_count = CU_LIMIT_MAX;
 inline constexpr int function_attribute_count = CU_FUNC_ATTRIBUTE_MAX;
@@ -146,6 +147,7 @@ struct Module {
   std::mutex mutex;
   std::map<std::string, Function*, std::less<>> functions;
   std::map<std::string, std::pair<uint64_t, uint64_t>, std::less<>> globals;  ///< address, bytes
+  std::map<std::pair<bool, std::string>, TextureReference*> references;  ///< surface or not, name
 };
 
 /// A CUfunction or a CUkernel: programs pass one where the other is meant.
@@ -210,6 +212,14 @@ struct MipmappedArray {
   std::map<unsigned, Array*> parts;  ///< levels that were asked for
 };
 
+/// A CUtexref or a CUsurfref: of a module, or of none. The driver has what it is bound to.
+struct TextureReference {
+  client::SlotHead head;
+  Context* context = nullptr;
+  Module* module = nullptr;
+  bool surface = false;
+};
+
 extern client::Slab<Context, 2048> contexts;
 extern client::Slab<GreenContext, 1u << 16> green_contexts;
 extern client::Slab<ResourceDescriptor, 1u << 16> resource_descriptors;
@@ -221,6 +231,7 @@ extern client::Slab<Pool, 1024> pools;
 extern client::Slab<PhysicalMemory, 1u << 20> physical_memories;
 extern client::Slab<Array, 1u << 20> arrays;
 extern client::Slab<MipmappedArray, 1u << 17> mipmapped_arrays;
+extern client::Slab<TextureReference, 1u << 20> texture_references;
 
 inline CUcontext handle(Context* object) { return reinterpret_cast<CUcontext>(object); }
 inline CUcontext converted(GreenContext* object) { return reinterpret_cast<CUcontext>(object); }
@@ -251,6 +262,15 @@ inline Pool* find(CUmemoryPool value) {
 
 inline Array* find(CUarray value) { return arrays.find(value); }
 inline MipmappedArray* find(CUmipmappedArray value) { return mipmapped_arrays.find(value); }
+
+inline TextureReference* find(CUtexref value) {
+  TextureReference* reference = texture_references.find(value);
+  return reference != nullptr && !reference->surface ? reference : nullptr;
+}
+inline TextureReference* find(CUsurfref value) {
+  TextureReference* reference = texture_references.find(value);
+  return reference != nullptr && reference->surface ? reference : nullptr;
+}
 
 inline CUresult to_cuda(client::Result result) { return static_cast<CUresult>(result); }
 

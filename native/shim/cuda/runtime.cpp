@@ -38,6 +38,7 @@ constinit client::Slab<Pool, 1024> pools;
 constinit client::Slab<PhysicalMemory, 1u << 20> physical_memories;
 constinit client::Slab<Array, 1u << 20> arrays;
 constinit client::Slab<MipmappedArray, 1u << 17> mipmapped_arrays;
+constinit client::Slab<TextureReference, 1u << 20> texture_references;
 
 namespace {
 

@@ -13,6 +13,7 @@
 #include "config.hpp"
 #include "identity.hpp"
 #include "printf_text.hpp"
+#include "texture.hpp"
 
 namespace softgpu {
 namespace {
@@ -120,10 +121,14 @@ bool Device::has_viewer(Device* viewer) {
   return std::find(viewers_.begin(), viewers_.end(), viewer) != viewers_.end();
 }
 
-Outcome Device::run(const Kernel& kernel, const Launch& launch) {
+Outcome Device::run(const Kernel& kernel, Launch launch, const BoundReferences& references) {
   std::lock_guard lock(run_mutex_);
   Activity::Scope active;
-  return engine->run(kernel, launch);
+  for (const auto& [name, view] : references) texture_table().set(name, view);
+  launch.textures = &texture_table();
+  Outcome outcome = engine->run(kernel, launch);
+  for (const auto& [name, view] : references) texture_table().remove(name);
+  return outcome;
 }
 
 CUresult Driver::start() {

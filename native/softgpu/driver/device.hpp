@@ -19,6 +19,9 @@ namespace softgpu {
 class Context;
 class MemoryPool;
 
+/// Views by the names that a kernel has for them.
+using BoundReferences = std::vector<std::pair<uint64_t, std::shared_ptr<const TextureView>>>;
+
 inline constexpr uint64_t kContextBytes = 4ull << 20;  ///< what a context counts as
 
 class Device {
@@ -44,7 +47,7 @@ class Device {
   bool has_viewer(Device* viewer);
 
   /// Runs a kernel; one at a time on a device.
-  Outcome run(const Kernel& kernel, const Launch& launch);
+  Outcome run(const Kernel& kernel, Launch launch, const BoundReferences& references);
 
   CUresult attribute(CUdevice_attribute attribute, int* value) const;
 

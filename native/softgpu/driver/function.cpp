@@ -9,6 +9,7 @@
 #include "context.hpp"
 #include "memory_map.hpp"
 #include "occupancy.hpp"
+#include "texture.hpp"
 
 namespace softgpu {
 
@@ -171,11 +172,64 @@ CUresult LoadedModule::function(std::string_view name, std::shared_ptr<Function>
   return CUDA_SUCCESS;
 }
 
+namespace {
+
+/// A module's reference of that name: made when it is first asked for, gone once it is destroyed.
+template <class Handle, class Table>
+CUresult find_reference(const Module& code, bool surface, std::string_view name,
+                        std::map<std::string, Handle, std::less<>>& known, Table& table,
+                        Handle* out) {
+  if (const auto found = known.find(name); found != known.end()) {
+    *out = found->second;
+    return table.find(found->second) ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+  }
+  const auto& all = code.references();
+  const bool there = std::any_of(all.begin(), all.end(), [&](const ReferenceInfo& one) {
+    return one.name == name && one.surface == surface;
+  });
+  if (!there) return CUDA_ERROR_NOT_FOUND;
+  auto reference = std::make_shared<TextureReference>();
+  reference->surface = surface;
+  reference->of_module = true;
+  *out = table.insert(std::move(reference));
+  known.emplace(std::string(name), *out);
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult LoadedModule::texture(std::string_view name, CUtexref* out) {
+  std::lock_guard lock(mutex_);
+  return find_reference(*code_, false, name, textures_, texture_references(), out);
+}
+
+CUresult LoadedModule::surface(std::string_view name, CUsurfref* out) {
+  std::lock_guard lock(mutex_);
+  return find_reference(*code_, true, name, surfaces_, surface_references(), out);
+}
+
+std::shared_ptr<const TextureView> LoadedModule::view_of(const ReferenceInfo& reference) {
+  std::shared_ptr<TextureReference> found;
+  CUtexref texture_handle = nullptr;
+  CUsurfref surface_handle = nullptr;
+  if (!reference.surface && texture(reference.name, &texture_handle) == CUDA_SUCCESS) {
+    found = texture_references().find(texture_handle);
+  }
+  if (reference.surface && surface(reference.name, &surface_handle) == CUDA_SUCCESS) {
+    found = surface_references().find(surface_handle);
+  }
+  return found ? found->view() : std::make_shared<TextureView>();
+}
+
 void LoadedModule::unload() {
   if (handle != nullptr) modules().erase(handle);
   std::lock_guard lock(mutex_);
   for (auto& [name, function] : functions_) functions().erase(function->handle);
   functions_.clear();
+  for (auto& [name, handle] : textures_) texture_references().erase(handle);
+  for (auto& [name, handle] : surfaces_) surface_references().erase(handle);
+  textures_.clear();
+  surfaces_.clear();
 }
 
 CUresult Library::module(Context& context, std::string* log, std::shared_ptr<LoadedModule>* out) {

@@ -52,6 +52,11 @@ class LoadedModule : public std::enable_shared_from_this<LoadedModule> {
   CUresult function(std::string_view name, std::shared_ptr<Function>* out);
   std::vector<std::string> names() const { return code_->kernel_names(); }
   const GlobalInfo* global(std::string_view name) const { return code_->global(name); }
+  /// Its texture or surface reference of that name.
+  CUresult texture(std::string_view name, CUtexref* out);
+  CUresult surface(std::string_view name, CUsurfref* out);
+  /// What a kernel gets that names a reference now.
+  std::shared_ptr<const TextureView> view_of(const ReferenceInfo& reference);
   std::shared_ptr<softgpu::Module> code() const { return code_; }
   /// Makes the handles of its functions invalid.
   void unload();
@@ -64,6 +69,8 @@ class LoadedModule : public std::enable_shared_from_this<LoadedModule> {
   std::shared_ptr<softgpu::Module> code_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Function>, std::less<>> functions_;
+  std::map<std::string, CUtexref, std::less<>> textures_;
+  std::map<std::string, CUsurfref, std::less<>> surfaces_;
 };
 
 class Library;

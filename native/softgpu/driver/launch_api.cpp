@@ -78,6 +78,11 @@ CUresult launch_operation(std::shared_ptr<Function> function, const LaunchShape&
   std::copy_n(shape.block, 3, out->launch.block);
   out->launch.dynamic_shared_bytes = shape.dynamic_shared_bytes;
   out->launch.cooperative = shape.cooperative;
+  if (const auto module = function->module.lock()) {
+    for (const ReferenceInfo& one : info.references) {
+      out->references.emplace_back(one.address, module->view_of(one));
+    }
+  }
   out->function = std::move(function);
   return CUDA_SUCCESS;
 }

@@ -154,13 +154,6 @@ extern "C" CUresult cuModuleGetGlobal_v2(CUdeviceptr* out, size_t* bytes, CUmodu
   });
 }
 
-extern "C" CUresult cuModuleGetTexRef(CUtexref*, CUmodule handle, const char*) {
-  return with_module(handle, [](Context&, LoadedModule&) { return CUDA_ERROR_NOT_FOUND; });
-}
-extern "C" CUresult cuModuleGetSurfRef(CUsurfref*, CUmodule handle, const char*) {
-  return with_module(handle, [](Context&, LoadedModule&) { return CUDA_ERROR_NOT_FOUND; });
-}
-
 extern "C" CUresult cuLibraryLoadData(CUlibrary* out, const void* code, CUjit_option* options,
                                       void** values, unsigned int count, CUlibraryOption*, void**,
                                       unsigned int) {

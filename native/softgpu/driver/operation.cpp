@@ -85,7 +85,7 @@ bool reachable(const Device* device, uint64_t base, size_t width, size_t height,
 
 CUresult run(KernelOperation& op, Context& context) {
   op.launch.params = op.params.data();
-  Outcome outcome = context.device.run(*op.function->kernel, op.launch);
+  Outcome outcome = context.device.run(*op.function->kernel, op.launch, op.references);
   if (outcome.fault == Fault::none) return CUDA_SUCCESS;
   std::fprintf(stderr, "softgpu: %s\n", outcome.detail.c_str());
   return static_cast<CUresult>(outcome.fault);

@@ -18,8 +18,11 @@ NodeContent node_content(Operation&& operation) {
 }
 
 bool capturable(const Operation& operation) {
-  return std::holds_alternative<KernelOperation>(operation) ||
-         std::holds_alternative<CopyOperation>(operation) ||
+  // A graph would have to keep what a reference was bound to.
+  if (const auto* kernel = std::get_if<KernelOperation>(&operation)) {
+    return kernel->references.empty();
+  }
+  return std::holds_alternative<CopyOperation>(operation) ||
          std::holds_alternative<MemsetOperation>(operation) ||
          std::holds_alternative<HostOperation>(operation);
 }

@@ -80,6 +80,8 @@ bool ParserBase::variable_shape(Variable* v) {
       if (!expect(')')) return false;
     } else if (unsigned bits = type_bits(w)) {
       v->elem_bits = bits;
+      if (w == "texref") v->reference = Reference::texture;
+      if (w == "surfref") v->reference = Reference::surface;
     } else {
       return fail("unknown word ." + std::string(w) + " in a declaration");
     }
@@ -281,7 +283,7 @@ bool Indexer::statement() {
         unit_->variables.push_back(std::move(owned));
       });
     } else if (w == "tex") {
-      return fail("texture references (.tex) are not supported; texture objects are newer");
+      return fail("'.tex' went with PTX 1.5; declare a .global .texref");
     } else {
       return fail("unknown directive ." + std::string(w));
     }

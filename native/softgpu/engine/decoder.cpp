@@ -501,6 +501,11 @@ bool Decoder::instruction(const Instruction& i) {
       {"alloca", &Decoder::stack},
       {"stacksave", &Decoder::stack},
       {"stackrestore", &Decoder::stack},
+      {"tex", &Decoder::texture},
+      {"txq", &Decoder::texture_query},
+      {"suq", &Decoder::texture_query},
+      {"suld", &Decoder::surface},
+      {"sust", &Decoder::surface},
       {"mapa", &Decoder::map_shared},
       {"getctarank", &Decoder::map_shared}};
   std::string_view op = i.words[0];

@@ -2,8 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <initializer_list>
 #include <map>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -22,6 +24,8 @@ class Decoder {
   bool decode(const ptx::Function& entry);
   const std::string& error() const { return error_; }
   uint32_t registers() const { return registers_; }
+  /// The texture and surface references that are named.
+  const std::set<const ptx::Variable*>& references() const { return references_; }
 
  private:
   using Operand = ptx::Operand;
@@ -128,6 +132,24 @@ class Decoder {
   bool mbarrier();
   bool fence();
 
+  // decode_textures.cpp
+  struct TextureUse {
+    uint8_t dimensions = 0;
+    bool layered = false;
+    uint8_t count = 0;
+    uint8_t bytes = 0;  ///< of a value's register
+    uint64_t extra = 0;
+    std::array<SlotRef, 8> slots{kNoSlot, kNoSlot, kNoSlot, kNoSlot,
+                                 kNoSlot, kNoSlot, kNoSlot, kNoSlot};  ///< values, places
+  };
+  bool texture_name(const Operand& o, SlotRef* out);
+  bool texture_places(const Operand& o, bool floats, TextureUse* use);
+  bool texture_values(const Operand& o, unsigned bytes, bool written, TextureUse* use);
+  void emit_texture(OpKind kind, const TextureUse& use, SlotRef name);
+  bool texture();
+  bool texture_query();
+  bool surface();
+
   // decode_control.cpp
   bool branch();
   bool branch_table();
@@ -157,6 +179,7 @@ class Decoder {
   std::vector<const ptx::Function*> queue_;
   std::map<const ptx::Variable*, uint32_t> shared_;
   std::vector<std::vector<int>> callees_;  ///< by function; for the depth of local memory
+  std::set<const ptx::Variable*> references_;
   bool indirect_ = false;
   bool dynamic_shared_ = false;
   uint32_t registers_ = 0;

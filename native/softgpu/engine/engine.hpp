@@ -15,6 +15,8 @@
 #include <string_view>
 #include <vector>
 
+#include "textures.hpp"
+
 namespace softgpu {
 
 /// A half-open range of addresses, in bytes.
@@ -53,16 +55,24 @@ struct ParamInfo {
   uint32_t size = 0;    ///< in bytes
 };
 
+/// A texture or surface reference of a module. Kernels name it by its variable's address.
+struct ReferenceInfo {
+  std::string name;
+  uint64_t address = 0;
+  bool surface = false;
+};
+
 struct KernelInfo {
   std::string name;
   std::vector<ParamInfo> params;
-  uint32_t param_bytes = 0;          ///< end of the last parameter
-  uint32_t static_shared_bytes = 0;  ///< a launch adds its dynamic bytes
-  uint32_t local_bytes = 0;          ///< per thread
-  uint32_t const_bytes = 0;          ///< the module's user constants
-  uint32_t registers = 0;            ///< an estimate, capped at 255
-  uint32_t max_threads = 1024;       ///< .maxntid / .reqntid or the device's limit
-  int target_sm = 80;                ///< of the PTX that was chosen, as 80 for sm_80
+  uint32_t param_bytes = 0;               ///< end of the last parameter
+  uint32_t static_shared_bytes = 0;       ///< a launch adds its dynamic bytes
+  uint32_t local_bytes = 0;               ///< per thread
+  uint32_t const_bytes = 0;               ///< the module's user constants
+  uint32_t registers = 0;                 ///< an estimate, capped at 255
+  uint32_t max_threads = 1024;            ///< .maxntid / .reqntid or the device's limit
+  int target_sm = 80;                     ///< of the PTX that was chosen, as 80 for sm_80
+  std::vector<ReferenceInfo> references;  ///< that it names
 };
 
 struct GlobalInfo {
@@ -87,6 +97,7 @@ class Module {
   virtual const Kernel* kernel(std::string_view name, std::string* error) = 0;
   virtual const GlobalInfo* global(std::string_view name) const = 0;
   virtual std::vector<GlobalInfo> globals() const = 0;
+  virtual const std::vector<ReferenceInfo>& references() const = 0;
 };
 
 /// Loads one or several PTX texts as one linked module (`.extern` symbols resolve across texts).
@@ -100,8 +111,9 @@ struct Launch {
   uint32_t grid[3] = {1, 1, 1};
   uint32_t block[3] = {1, 1, 1};
   uint32_t dynamic_shared_bytes = 0;
-  uint64_t multiprocessors = 0;  ///< a bit for each that the blocks may run on; 0: all
-  bool cooperative = false;      ///< grid-wide barriers: all blocks stay resident
+  uint64_t multiprocessors = 0;            ///< a bit for each that the blocks may run on; 0: all
+  bool cooperative = false;                ///< grid-wide barriers: all blocks stay resident
+  const TextureTable* textures = nullptr;  ///< what its names mean; null: nothing has a name
   const void* params = nullptr;  ///< `param_bytes` of the kernel's KernelInfo; copied by run()
 };
 

@@ -161,6 +161,16 @@ Progress Executor::interpret() {
         if (!mbarrier(op, predicated(op))) return Progress::failed;
         ++pc;
         continue;
+      case OpKind::texture:
+      case OpKind::texture_query:
+        if (!texture(op, predicated(op))) return Progress::failed;
+        ++pc;
+        continue;
+      case OpKind::surface_load:
+      case OpKind::surface_store:
+        if (!surface(op, predicated(op))) return Progress::failed;
+        ++pc;
+        continue;
       case OpKind::trap: {
         LaneSet& set = predicated(op);
         if (set.bits.any()) {

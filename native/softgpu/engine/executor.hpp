@@ -149,6 +149,16 @@ class Executor {
   bool async_copy(const Op& op, LaneSet& set);
   bool mbarrier(const Op& op, LaneSet& set);
   void retire(const LaneBits& lanes);
+
+  // execute_textures.cpp
+  struct NamedTexture {
+    uint64_t name = 0;
+    std::shared_ptr<const TextureView> view;
+  };
+  const TextureView* texture_named(uint64_t name, NamedTexture* last) const;
+  bool texture(const Op& op, LaneSet& set);
+  bool surface(const Op& op, LaneSet& set);
+
   void give(const Op& op, const void* values, LaneSet& set);
   void other(const Op& op, LaneSet& set);
   void generic_address(const Op& op, LaneSet& set);
@@ -183,6 +193,9 @@ class Executor {
   template <class T>
   T* lanes_of(SlotRef s) {
     return reinterpret_cast<T*>(at(s));
+  }
+  char* at_lane(SlotRef s, int lane, uint32_t bytes) {
+    return at(s) + static_cast<size_t>(lane) * bytes;
   }
   bool fault(Fault f, const Op& op, int lane, const std::string& what);
   bool memory_fault(const Op& op, const MemoryAccess& m);

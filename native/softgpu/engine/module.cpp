@@ -122,6 +122,11 @@ bool LinkedModule::place_globals(std::string* log) {
         return false;
       }
       allocations_.push_back({v->address, bytes});
+      if (v->reference != ptx::Reference::none) {
+        references_.push_back(
+            {std::string(v->name), v->address, v->reference == ptx::Reference::surface});
+        continue;
+      }
       global_names_.emplace(v->name, globals_.size());
       globals_.push_back({std::string(v->name), v->address, v->bytes, v->space == Space::constant});
     }
@@ -197,6 +202,10 @@ std::unique_ptr<Kernel> LinkedModule::decode(const ptx::Function& f, std::string
   if (!decoder.decode(f)) {
     *error = "kernel " + info.name + ": " + decoder.error();
     return nullptr;
+  }
+  for (const ptx::Variable* v : decoder.references()) {
+    info.references.push_back(
+        {std::string(v->name), v->address, v->reference == ptx::Reference::surface});
   }
   info.static_shared_bytes = kernel->program.shared_bytes;
   info.local_bytes = kernel->program.local_bytes;

@@ -28,6 +28,7 @@ class LinkedModule final : public Module {
   const Kernel* kernel(std::string_view name, std::string* error) override;
   const GlobalInfo* global(std::string_view name) const override;
   std::vector<GlobalInfo> globals() const override { return globals_; }
+  const std::vector<ReferenceInfo>& references() const override { return references_; }
 
   // For the decoder: names as seen from one of the texts.
   const ptx::Variable* variable(int text, std::string_view name) const;
@@ -48,6 +49,7 @@ class LinkedModule final : public Module {
   std::unordered_map<std::string_view, ptx::Variable*> shared_variables_;  ///< across texts
   std::unordered_map<std::string_view, ptx::Function*> shared_functions_;
   std::vector<GlobalInfo> globals_;
+  std::vector<ReferenceInfo> references_;
   std::unordered_map<std::string_view, size_t> global_names_;
   std::vector<const ptx::Function*> entries_;
   std::unordered_map<std::string_view, const ptx::Function*> entry_names_;

@@ -54,6 +54,10 @@ enum class OpKind : uint8_t {
   active_mask,
   elect,
   mbarrier,
+  texture,  ///< these four: vectors[target] is four values, then up to four places
+  texture_query,
+  surface_load,
+  surface_store,
   clock,
   sleep,
   trap,
@@ -62,6 +66,14 @@ enum class OpKind : uint8_t {
   space_offset,     ///< cvta.to of the same
   is_space,
 };
+
+/// Whether Op::target is an entry of Program::vectors whose slots are used in other ways than those
+/// of loads and stores.
+inline bool has_mixed_vector(OpKind kind) {
+  return kind == OpKind::shuffle || kind == OpKind::atomic || kind == OpKind::texture ||
+         kind == OpKind::texture_query || kind == OpKind::surface_load ||
+         kind == OpKind::surface_store;
+}
 
 enum class VoteKind : uint8_t { all, any, uni, ballot };
 enum class ShuffleKind : uint8_t { up, down, bfly, idx };

@@ -90,7 +90,7 @@ class Sharing {
       if (is_register(s)) uses_[s].local = false;
     };
     for (SlotRef s : {op.predicate, op.d, op.a, op.b, op.c}) pin(s);
-    if (op.kind == OpKind::shuffle || op.kind == OpKind::atomic) {
+    if (has_mixed_vector(op.kind)) {
       for (SlotRef s : program_.vectors[op.target]) pin(s);
     }
   }
@@ -129,8 +129,8 @@ class Sharing {
         reads(op, end);
         writes(op, end);
       }
-      bool has_vector = op.kind == OpKind::load || op.kind == OpKind::store ||
-                        op.kind == OpKind::shuffle || op.kind == OpKind::atomic;
+      bool has_vector =
+          op.kind == OpKind::load || op.kind == OpKind::store || has_mixed_vector(op.kind);
       if (has_vector) {
         for (SlotRef& s : program_.vectors[op.target]) s = renamed(s);
       }

@@ -12,6 +12,8 @@
 namespace softgpu::ptx {
 
 enum class Space : uint8_t { generic, reg, global, constant, shared, local, param };
+/// What kernels of before CUDA 5 read and write through.
+enum class Reference : uint8_t { none, texture, surface };
 enum class Linkage : uint8_t { internal, visible, external, weak, common };
 
 /// Bits of a PTX type such as "u32", "f16x2" or "pred" (1); 0 when the word is not a type.
@@ -31,6 +33,7 @@ struct Variable {
   std::string_view name;
   Space space = Space::global;
   Linkage linkage = Linkage::internal;
+  Reference reference = Reference::none;
   uint32_t elem_bits = 0;
   uint32_t align = 1;
   uint64_t bytes = 0;  ///< 0: an incomplete array

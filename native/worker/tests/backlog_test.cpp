@@ -53,6 +53,20 @@ TEST_CASE("a command of a blocking stream waits for earlier ones of the legacy s
   CHECK(backlog.first(other, 7));
 }
 
+TEST_CASE("what comes later does not hold up who waits for what came before") {
+  Commands backlog;
+  Commands::Queue one(StreamKind::independent);
+  Commands::Queue other(StreamKind::independent);
+  CHECK(backlog.issued(9));
+  backlog.push(one, 5, 0);
+  backlog.push(other, 7, 0);
+  CHECK(backlog.issued(4));
+  CHECK(!backlog.issued(5));
+  backlog.pop(one);
+  CHECK(backlog.issued(6));
+  CHECK(!backlog.issued(7));
+}
+
 TEST_CASE("independent streams and two blocking streams do not wait for each other") {
   Commands backlog;
   Commands::Queue legacy(StreamKind::legacy);

@@ -1,5 +1,4 @@
 // Textures of arrays, of pitched and of linear memory, and surfaces, read and written by kernels.
-// The software GPU has none: there the refusal is what is compared.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
 
@@ -259,19 +258,7 @@ int main(int argc, char** argv) {
   CUDA_RESOURCE_DESC resource{};
   resource.resType = CU_RESOURCE_TYPE_ARRAY;
   resource.res.array.hArray = array;
-  const CUDA_TEXTURE_DESC points = sampling(CU_TR_FILTER_MODE_POINT);
-  CUtexObject texture = 0;
-  const CUresult made = cuTexObjectCreate(&texture, &resource, &points, nullptr);
-  const int result = made;
-  program.save(&result, sizeof result);
-  if (made == CUDA_ERROR_NOT_SUPPORTED) {
-    CUsurfObject surface = 0;
-    program.expect(cuSurfObjectCreate(&surface, &resource) == CUDA_ERROR_NOT_SUPPORTED,
-                   "a device without textures has no surfaces");
-    std::printf("textures: this device has none\n");
-  } else {
-    CHECK(made);
-    CHECK(cuTexObjectDestroy(texture));
+  {
     Kernels kernels;
     of_an_array(program, kernels, resource);
     of_memory(program, kernels);
