@@ -27,10 +27,10 @@ _PASSED_NAMES = ("ASAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def worker_environment(cache_folder: str | None) -> dict[str, str]:
+def worker_environment(cache_folder: str | None, cache_bytes: int | None = None) -> dict[str, str]:
     """The whole environment of a worker: nothing of the user's but what tunes the worker itself.
 
-    The driver's own cache of compiled code lies in this user's cache folder, or is off.
+    The driver's own cache of compiled code lies in a folder, so large at most, or is off.
     """
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
     for name, value in os.environ.items():
@@ -38,6 +38,8 @@ def worker_environment(cache_folder: str | None) -> dict[str, str]:
             environment[name] = value
     if cache_folder:
         environment["CUDA_CACHE_PATH"] = os.path.join(cache_folder, "compute")
+        if cache_bytes is not None:
+            environment["CUDA_CACHE_MAXSIZE"] = str(cache_bytes)
     else:
         environment["CUDA_CACHE_DISABLE"] = "1"
     return environment

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from outboard.agent.isolation import spawn, worker_environment
-from outboard.agent.view import View, gpu_devices
+from outboard.agent.view import SCRATCH, SCRATCH_BYTES, View, gpu_devices
 from outboard.errors import ConfigurationError
 
 # Left free by systemd's table of user ids, below what user namespaces of containers use.
@@ -98,6 +98,14 @@ class Sandbox:
         if self._off:
             return ["--unconfined"]
         return ["--own-files"] if self._view is not None else []
+
+    def environment(self, shared_cache: str | None) -> dict[str, str]:
+        """What workers find; `shared_cache` is a folder that all of them may write."""
+        if self.users is None:
+            return worker_environment(shared_cache)
+        # A folder that several sessions write is a way from one into another: what is compiled is
+        # kept for a session's own programs, for as long as one of them runs.
+        return worker_environment(SCRATCH if self._view else None, SCRATCH_BYTES // 2)
 
     def take(self, known: int | None = None) -> int | None:
         """A user for a session, or the one that it has, also if an agent before this one gave it.

@@ -87,9 +87,8 @@ def run_agent(options: AgentOptions) -> int:
         os.path.join(options.runtime, "view"),
         [calls],
     )
-    if sandbox.users is None:
-        environment = worker_environment(os.path.join(options.state, "cache"))
-    else:
+    environment = sandbox.environment(os.path.join(options.state, "cache"))
+    if sandbox.users is not None:
         os.chown(calls, -1, sandbox.users.group)
         os.chmod(calls, 0o710)
         os.chmod(options.runtime, 0o711)  # workers pass through, and list nothing

@@ -29,8 +29,9 @@ _SETTINGS = (
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/dxg")
 _GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/nvidia-caps-imex-channels/*")
 _MS_SLAVE = 1 << 19
-_SCRATCH = ("/tmp", "/dev/shm")
-_SCRATCH_BYTES = 64 * 1024 * 1024
+SCRATCH = "/tmp"
+SCRATCH_BYTES = 64 * 1024 * 1024
+_SCRATCH = (SCRATCH, "/dev/shm")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,7 +66,7 @@ class View:
         if os.path.isdir(place + _SCRATCH[0]):
             return
         os.makedirs(place, mode=0o700, exist_ok=True)
-        options = f"mode=0755,size={_SCRATCH_BYTES}"
+        options = f"mode=0755,size={SCRATCH_BYTES}"
         _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
         for path in _SCRATCH:
             os.makedirs(place + path)

@@ -82,8 +82,7 @@ def run_daemon(runtime: str, ready_fd: int | None) -> int:
             inventory.driver.path,
             os.path.join(runtime, "view"),
         )
-        if sandbox.users is None:
-            environment = worker_environment(cache_directory())
+        environment = sandbox.environment(cache_directory())
         pool = Pool(runtime, settings, native, inventory, environment, sandbox, log_path)
         asyncio.run(pool.run(ready_fd))
     except OutboardError as error:

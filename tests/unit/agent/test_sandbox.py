@@ -18,6 +18,7 @@ import pytest
 
 from outboard.agent.isolation import spawn
 from outboard.agent.sandbox import DEFAULT_USERS, Sandbox, Users, prepare
+from outboard.agent.view import SCRATCH_BYTES
 from outboard.errors import ConfigurationError
 
 _PYTHON = "/usr/bin/python3"
@@ -107,6 +108,30 @@ def test_a_worker_has_a_user_of_its_own_and_sees_nothing_of_others(tmp_path: Pat
     # Nothing of it is left, or was ever seen, outside.
     assert os.listdir("/") == before
     assert os.listdir(tmp_path / "view/root") == os.listdir(tmp_path / "view/scratch") == []
+
+
+@as_root
+def test_compiled_code_is_kept_for_the_programs_of_one_session(tmp_path: Path) -> None:
+    sandbox = made(tmp_path)
+    environment = sandbox.environment(str(tmp_path / "of all sessions"))
+    assert int(environment["CUDA_CACHE_MAXSIZE"]) < SCRATCH_BYTES
+    one, other = sandbox.take(), sandbox.take()
+    found = []
+    for uid in (one, one, other):
+        ours, theirs = os.pipe()
+        script = "import os; d = os.environ['CUDA_CACHE_PATH']; print(os.path.isdir(d), flush=True)"
+        words = [_PYTHON, "-IS", "-c", f"{script}; os.makedirs(d, exist_ok=True)"]
+        pid = spawn(words, environment, None, theirs, lambda uid=uid: sandbox.enter(uid))  # type: ignore[misc]
+        os.close(theirs)
+        with os.fdopen(ours, encoding="utf-8") as pipe:
+            found.append(pipe.read())
+        assert os.waitpid(pid, 0)[1] == 0
+    sandbox.release(one)
+    sandbox.release(other)
+    assert found == ["False\n", "True\n", "False\n"]
+    # Without file systems of their own, no folder is a session's alone.
+    shared = Sandbox(sandbox.users).environment(str(tmp_path))
+    assert "CUDA_CACHE_PATH" not in shared and shared["CUDA_CACHE_DISABLE"] == "1"
 
 
 @as_root
