@@ -71,6 +71,12 @@ def real_driver_paths(cache: str | None = None) -> list[str]:
     return list({os.path.realpath(path): path for path in reversed(real)}.values())[::-1]
 
 
+def release_of(path: str) -> str:
+    """A driver's release, as its file is named: `580.65.06`; empty where the name does not say."""
+    found = os.path.basename(os.path.realpath(path)).removeprefix("libcuda.so.")
+    return found if "." in found and found.replace(".", "").isdecimal() else ""
+
+
 def _loader_cache() -> str:
     for program in ("/sbin/ldconfig", "/usr/sbin/ldconfig"):
         try:

@@ -18,7 +18,7 @@ from outboard import __version__
 from outboard.agent.admission import Admission
 from outboard.agent.agent import Agent
 from outboard.agent.calls import WorkerCalls
-from outboard.agent.driver import candidate_drivers
+from outboard.agent.driver import candidate_drivers, release_of
 from outboard.agent.epochs import Epochs
 from outboard.agent.gate import Gate
 from outboard.agent.health import DeviceHealth, Reader, nvml_of
@@ -194,6 +194,7 @@ class _Service:
             "tls": "none" if self._options.plaintext else "psk",
             "driver": inventory.driver.path,
             "driver_version": inventory.driver_version,
+            "driver_release": release_of(inventory.driver.path),
             "protocol": inventory.protocol,
             "software": inventory.software,
             "devices": [

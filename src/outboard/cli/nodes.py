@@ -15,29 +15,41 @@ from outboard.units import format_duration, format_mib, parse_duration_s
 _EXAMPLES = """\
   outboard nodes
   outboard nodes cordon gpu3                  and drain, resume: as the commands of that name
+  outboard nodes set gpu3 --pool research --label rack=a7
   outboard nodes remove gpu3
 """
 _SILENT = "its agent has not reported yet: outboard agent, there"
 
 
 def nodes_command(words: list[str]) -> int:
-    """List the servers, or take one out of the pool."""
+    """List the servers, describe one, or take it out of the pool."""
     if words[:1] and words[0] in _CHANGES:
         return _CHANGES[words[0]](words[1:])
-    parser = Parser("nodes", "List the pool's GPU servers, or remove one.", _EXAMPLES)
-    parser.add_argument("action", nargs="?", choices=("list", "remove"), default="list")
-    parser.add_argument("node", nargs="?", help="remove: which")
+    parser = Parser("nodes", "List the pool's GPU servers, describe or remove one.", _EXAMPLES)
+    parser.add_argument("action", nargs="?", choices=("list", "set", "remove"), default="list")
+    parser.add_argument("node", nargs="?", help="set, remove: which")
+    parser.add_argument("--pool", help="set: which pool its GPUs are asked for in (default)")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set: for --filter label.NAME=VALUE; without a value it is taken away",
+    )
     parser.add_argument("--json", action="store_true", help="for programs to read")
     options = parser.parse_args(words)
+    if options.action != "list" and not options.node:
+        raise UsageError("which server?", f"outboard nodes {options.action} NAME")
+    if options.action == "set":
+        return _set(options.node, options.pool, options.label, as_json=options.json)
     if options.action == "remove":
-        if not options.node:
-            raise UsageError("which server?", "outboard nodes remove NAME")
         return _done(call("DELETE", path_of("nodes", options.node)), as_json=options.json)
     answer = call("GET", "/v1/nodes")
     if options.json:
         print_json(answer)
         return 0
-    header = ["SERVER", "STATE", "HEALTH", "GPUS", "FREE", "SEEN", "RELEASE", "ADDRESS", "REASON"]
+    header = ["SERVER", "STATE", "HEALTH", "GPUS", "FREE", "SEEN", "RELEASE", "ADDRESS"]
+    header += ["POOL", "REASON"]
     rows = [
         [
             node["name"],
@@ -48,6 +60,7 @@ def nodes_command(words: list[str]) -> int:
             f"{format_duration(node['silent_s'])} ago",
             shown(node["release"] or None),
             shown(node["address"] or None),
+            node["pool"],
             node["health_reason"] or node["reason"] or ("-" if node["address"] else _SILENT),
         ]
         for node in answer["nodes"]
@@ -56,6 +69,20 @@ def nodes_command(words: list[str]) -> int:
         print_table(header, rows)
     else:
         print("no GPU servers yet; add one: outboard tokens create --join node")
+    return 0
+
+
+def _set(node: str, pool: str | None, labels: list[str], *, as_json: bool) -> int:
+    if pool is None and not labels:
+        raise UsageError("what of it?", f"outboard nodes set {node} --pool NAME --label NAME=VALUE")
+    pairs = dict(label.partition("=")[::2] for label in labels)
+    body: dict[str, object] = {"labels": pairs, **({} if pool is None else {"pool": pool})}
+    answer = call("PUT", path_of("nodes", node), body)
+    if as_json:
+        print_json(answer)
+    else:
+        shown_labels = ", ".join(f"{name}={value}" for name, value in answer["labels"].items())
+        print(f"{node}: in pool {answer['pool']}, labels: {shown_labels or 'none'}")
     return 0
 
 

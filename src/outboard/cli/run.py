@@ -15,7 +15,7 @@ from outboard.units import parse_duration_s, parse_fraction, parse_memory_bytes
 
 _TAKES_VALUE = (
     *("-n", "-p", "-m", "--wait", "--gpus", "--fraction", "--memory"),
-    *("--filter", "--server", "--name", "--time", "--priority", "-l", "--server_list"),
+    *("--filter", "--server", "--pool", "--name", "--time", "--priority", "-l", "--server_list"),
 )
 
 _EXAMPLES = """\
@@ -89,7 +89,7 @@ def wishes_of(options: Namespace) -> dict[str, object]:
         if not options.priority.lstrip("-").isdecimal():
             raise UsageError(f"--priority {options.priority}: not a number", "give one: 10")
         wishes["priority"] = int(options.priority)
-    for name in ("server", "name"):
+    for name in ("server", "pool", "name"):
         if getattr(options, name) is not None:
             wishes[name] = getattr(options, name)
     for name in ("same_node", "spread"):
@@ -136,6 +136,7 @@ def add_request_options(parser: Parser, json_help: str = "for programs to read")
         "--filter", metavar="CONDITION", action="append", help="device.memory>=16G; repeatable"
     )
     parser.add_argument("--server", metavar="NAME", help="on this GPU server")
+    parser.add_argument("--pool", metavar="NAME", help="on servers of this pool (default)")
     parser.add_argument("-l", "--server_list", dest="server_list", help=SUPPRESS)
     parser.add_argument("--same-node", action="store_true", help="all on one GPU server")
     parser.add_argument("--spread", action="store_true", help="on as many GPU servers as there are")

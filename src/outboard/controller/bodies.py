@@ -125,6 +125,21 @@ class DrainBody(Body):
     deadline_s: Seconds | None = None
 
 
+class NodeBody(Body):
+    """What a server belongs to, and what filters may ask of it; an empty label is taken away."""
+
+    pool: (
+        Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")] | None
+    ) = None
+    labels: Annotated[
+        dict[
+            Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")],
+            Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")],
+        ],
+        Field(max_length=64),
+    ] = {}
+
+
 class LimitBody(Body):
     """A number, or names of pools."""
 

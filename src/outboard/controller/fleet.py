@@ -333,6 +333,7 @@ def _about(told: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, str]
     return {
         "hostname": str(told.get("hostname", ""))[:128],
         "release": str(report.get("release", ""))[:32],
+        "driver_release": str(told.get("driver_release", ""))[:32],
     }
 
 

@@ -322,8 +322,8 @@ def _facts(row: sa.Row[tuple[object, ...]]) -> dict[str, str]:
         "server.cuda-version": f"{row.driver_version // 1000}.{row.driver_version % 1000 // 10}",
         **{f"label.{name}": str(value) for name, value in labels.items()},
     }
-    if "driver-version" in labels:
-        facts["server.driver-version"] = str(labels["driver-version"])
+    if row.driver_release:
+        facts["server.driver-version"] = row.driver_release
     return facts
 
 

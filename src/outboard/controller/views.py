@@ -114,6 +114,7 @@ def list_nodes(tx: Transaction) -> list[Row]:
                 "pool": row.pool,
                 "driver": row.driver,
                 "driver_version": row.driver_version,
+                "driver_release": row.driver_release,
                 "protocol": row.protocol,
                 "release": row.release,
                 "software": row.software,

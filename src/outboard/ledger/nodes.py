@@ -120,6 +120,20 @@ def set_node_state(
     tx.changed("node", name)
 
 
+def describe_node(
+    tx: Transaction, name: str, pool: str | None, labels: Mapping[str, str]
+) -> dict[str, object]:
+    """What an administrator says of a server: its pool, if it is another, and labels; an empty one
+    is taken away. Returns both as they are now."""
+    _one_node(tx, name)
+    row = tx.connection.execute(sa.select(nodes).where(nodes.c.name == name)).one()
+    merged = {key: value for key, value in {**row.labels, **labels}.items() if value}
+    told = {"pool": row.pool if pool is None else pool, "labels": merged}
+    tx.connection.execute(nodes.update().where(nodes.c.name == name).values(**told))
+    tx.changed("node", name)
+    return told
+
+
 def set_device_state(tx: Transaction, node: str, index: int, state: str, reason: str) -> None:
     """`ready` or `cordoned`."""
     where = (devices.c.node == node) & (devices.c.idx == index)

@@ -95,6 +95,7 @@ nodes = Table(
     _text("pool", "default"),
     _text("driver"),
     _whole("driver_version"),
+    _text("driver_release"),
     _text("protocol"),
     _text("release"),
     _flag("software"),

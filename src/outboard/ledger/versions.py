@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from outboard.errors import ConfigurationError
 from outboard.ledger.schema import guard_audit, metadata
 
-NEWEST = "0004"
+NEWEST = "0005"
 
 _version_table = sa.Table(
     "alembic_version",

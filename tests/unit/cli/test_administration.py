@@ -86,6 +86,9 @@ def table(text: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with new_site() as made:
+        driver = made.folder / "native/lib/softgpu/libcuda.so.1"
+        driver.rename(driver.with_name("libcuda.so.580.65.06"))
+        driver.symlink_to("libcuda.so.580.65.06")
         made.add_agent("gpu1")
         yield made
 
@@ -220,6 +223,43 @@ def test_a_server_is_cordoned_drained_and_resumed(admin: Person, ann: Person) ->
     assert "there is no node gpu9" in admin.fails("nodes", "drain", "gpu9")
     assert "admin" in ann.fails("cordon", "gpu1")
     assert "which server?" in admin.fails("nodes", "remove")
+
+
+def test_every_filter_chooses(admin: Person, ann: Person) -> None:
+    said = admin("nodes", "set", "gpu1", "--label", "rack=a7", "--label", "site=north")
+    assert said == "gpu1: in pool default, labels: rack=a7, site=north\n"
+    good = [
+        *("server.addr=127.0.0.1", f"server.hostname={os.uname().nodename}", "server.name=gpu1"),
+        *("server.cuda-version>=12.4", "server.cuda-version<=13.0", "server.driver-version>=580"),
+        *("server.driver-version!=575.57.08", "device.id=GPU-fake-0", "device.name=Fake GPU"),
+        *("device.memory>=1G", "device.memory<=1028", "label.rack=a7", "label.gone!=yes"),
+    ]
+    every = [word for text in good for word in ("--filter", text)]
+    assert ann.json("run", "--dry-run", *every)["fits"] is True
+    opposite = {"=": "!=", "!=": "=", ">=": "<=", "<=": ">="}
+    for text in good:
+        key, operator, value = re.split("(!=|>=|<=|=)", text)
+        if value == "13.0" or value == "1028":
+            value = {"13.0": "13.1", "1028": "1029"}[value]  # what is equal meets both
+        said = ann.fails("run", "--dry-run", "--filter", f"{key}{opposite[operator]}{value}")
+        assert "0 of the pool's 1 GPUs are " in said, text
+    admin("nodes", "set", "gpu1", "--label", "rack=", "--label", "site=")
+    assert admin.json("nodes")["nodes"][0]["labels"] == {}
+
+
+def test_a_server_is_asked_for_in_its_pool(admin: Person, ann: Person) -> None:
+    admin("nodes", "set", "gpu1", "--pool", "research")
+    try:
+        assert "0 of the pool's 1 GPUs are in the default pool" in ann.fails("run", "true")
+        assert ann.json("run", "--dry-run", "--pool", "research")["fits"] is True
+        admin("limits", "set", "user", "ann", "pools", "default")
+        refused = ann.fails("run", "--pool", "research", "true")
+        assert "user ann may use default, not research" in refused
+    finally:
+        admin("limits", "delete", "user", "ann", "pools")
+        admin("nodes", "set", "gpu1", "--pool", "default")
+    assert "admin" in ann.fails("nodes", "set", "gpu1", "--pool", "research")
+    assert "what of it?" in admin.fails("nodes", "set", "gpu1")
 
 
 def test_a_server_that_has_joined_is_not_well_before_its_agent_says_so(

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from outboard import __version__
 from outboard.controller import views
 from outboard.controller.actor import Actor
-from outboard.controller.bodies import DrainBody, ReasonBody
+from outboard.controller.bodies import DrainBody, NodeBody, ReasonBody
 from outboard.controller.figures import FIGURES
 from outboard.controller.parts import AS_USER, Admin, Here, Parts, User
 from outboard.ledger import enrolment, nodes
@@ -79,6 +79,17 @@ async def resume(here: Here, name: NodeName, actor: Admin) -> dict[str, Any]:
     """Grant there again."""
     await _set_state(here, actor, name, "ready", "", None)
     return {"node": name, "state": "ready"}
+
+
+@pool_routes.put("/nodes/{name}")
+async def describe(here: Here, name: NodeName, body: NodeBody, actor: Admin) -> dict[str, Any]:
+    """Put a server into a pool, label it; what is left out stays."""
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        tx.audit(actor.name, "node.put", name, **body.model_dump(exclude_none=True))
+        return nodes.describe_node(tx, name, body.pool, body.labels)
+
+    return {"node": name, **await here.service.write(work)}
 
 
 @pool_routes.delete("/nodes/{name}")
