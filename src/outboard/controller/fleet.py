@@ -25,6 +25,7 @@ from outboard.errors import Forbidden, MalformedRequest, NodeRemoved, OutboardEr
 from outboard.ledger import accounting, allocations, enrolment, idleness, nodes, standing
 from outboard.ledger.database import Database
 from outboard.ledger.requests import Terms
+from outboard.ledger.rows import portions
 from outboard.ledger.standing import NodeStanding, Standing
 from outboard.ledger.transaction import Transaction
 from outboard.model.grant import LIFETIME_S
@@ -38,8 +39,9 @@ FLUSH_EVERY_S = 5.0
 WATCH_EVERY_S = 0.5
 LONGEST_WAIT_S = 30.0
 REMEMBER_S = 2 * LIFETIME_S
-_LEAST_PAUSE_S = 0.02
+_LEAST_PAUSE_S = 0.05
 _MOST_DEVICES = 256
+_MOST_HEARD = 64
 _MOST_SESSIONS = 4096
 
 Order = dict[str, object]
@@ -212,7 +214,7 @@ class Fleet:
                 log.error("heartbeats cannot be written: %s", error.message)
 
     def flush(self) -> None:
-        """One UPDATE for all heartbeats, one for all renewals, since the last time."""
+        """One UPDATE for many heartbeats, one for all renewals, since the last time."""
         with self._lock:
             heard, self._heard = self._heard, set()
             programs, self._programs = self._programs, {}
@@ -225,11 +227,13 @@ class Fleet:
             allocations.renew(tx, (), programs, self._terms)
             now_us = _monotonic_us()
             idleness.note_use(tx, {one: max(0, now_us - at) for one, at in used_us.items()})
-            nodes.heartbeats(tx, heard)
             accounting.record_usage(tx, uses)
 
         try:
             self._database.write(write)
+            # Only then: what was used must not look older than when its server was heard of.
+            for part in portions(heard, _MOST_HEARD):  # who waits for the writer comes between
+                self._database.write(lambda tx, part=part: nodes.heartbeats(tx, part))  # type: ignore[misc]
         except OutboardError:
             with self._lock:
                 self._heard |= heard

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from outboard.ledger.changes import Change
 from outboard.ledger.nodes import epoch_base
 from outboard.ledger.requests import Terms, waiting_requests
-from outboard.ledger.rows import any_of
+from outboard.ledger.rows import any_of, portions
 from outboard.ledger.schema import allocations, devices, grants, nodes, requests, sessions, users
 from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
@@ -29,7 +29,6 @@ from outboard.scheduler.queue import Running, Waiting
 from outboard.scheduler.shortlist import Shortlist
 
 _REMEMBERED_US = 5 * HALF_LIFE_US
-_MOST_AT_ONCE = 512
 _MOST_SEEN = 16
 _LONGEST_SEEN = 120
 
@@ -231,18 +230,18 @@ def read_changed(
         picture = read_devices(tx, terms)
     elif "node" in subjects:
         _read_devices(tx, terms, sorted(subjects["node"]), picture)
-    for part in _parts(subjects.get("device", ())):
+    for part in portions(subjects.get("device", ())):
         keys = [(node, int(index)) for node, _, index in (one.rpartition("/") for one in part)]
         found = tx.rows(_GRANTED_BYTES, keys=keys)
         picture.granted.update({(row.node, row.idx): row.granted_bytes for row in found})
-    for part in _parts(subjects.get("request", ())):
+    for part in portions(subjects.get("request", ())):
         picture.waiting.update(dict.fromkeys(part))
         for ask in waiting_requests(tx, part):
             picture.waiting[ask.request.id] = Waiting(ask.request, ask.created_us)
-    for part in _parts(subjects.get("session", ())):
+    for part in portions(subjects.get("session", ())):
         for row in tx.rows(_ALLOCATIONS, sessions=part):
             subjects.setdefault("allocation", set()).add(str(row.allocation))
-    for part in _parts(subjects.get("allocation", ())):
+    for part in portions(subjects.get("allocation", ())):
         picture.running.update(dict.fromkeys(part))
         picture.running.update(_running(tx.rows(_RUNNING_OF, allocations=part)))
     if "user" in subjects:
@@ -325,15 +324,6 @@ def _facts(row: sa.Row[tuple[object, ...]]) -> dict[str, str]:
     if row.driver_release:
         facts["server.driver-version"] = row.driver_release
     return facts
-
-
-def _parts(names: Collection[str]) -> Iterator[list[str]]:
-    """Names in lists of a few lengths, so that statements are made for each length once."""
-    ordered = sorted(names)
-    for start in range(0, len(ordered), _MOST_AT_ONCE):
-        part = ordered[start : start + _MOST_AT_ONCE]
-        length = 1 << (len(part) - 1).bit_length()
-        yield part + [part[-1]] * (length - len(part))
 
 
 _GRANTED_BYTES = Statement(

@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import socket
 import time
@@ -133,6 +134,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # The pool is in memory now: to collect garbage among all its devices takes a tenth of a
+        # second, and everything waits meanwhile.
+        gc.collect()
+        gc.freeze()
         if self.started:
             self._notifier.tell("READY=1")
 

@@ -52,7 +52,7 @@ Answer = TypeVar("Answer")
 Sight = Callable[[str, str | None], bool]  # of (user, host)
 
 _ATTEMPTS = 4
-_LEAST_PAUSE_S = 0.02
+_LEAST_PAUSE_S = 0.05
 _FEED_BACKLOG = 1000
 _MOST_FIRST_REASONS = 1000
 _MOST_GRANTS = 100

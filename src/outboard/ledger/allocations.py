@@ -77,12 +77,15 @@ _LEASES = locking(leases, any_of("allocations", leases.c.allocation))
 
 def state_of(tx: Transaction, allocation: str) -> str:
     """active, ending or ended."""
-    state = tx.connection.scalar(
-        sa.select(allocations.c.state).where(allocations.c.id == allocation)
-    )
-    if state is None:
+    row = tx.one(_STATE, of_allocation=allocation)
+    if row is None:
         raise NotFound(f"there is no allocation {allocation}")
-    return str(state)
+    return str(row.state)
+
+
+_STATE = Statement(
+    sa.select(allocations.c.state).where(allocations.c.id == sa.bindparam("of_allocation"))
+)
 
 
 def expired(tx: Transaction, most: int = 100) -> list[str]:

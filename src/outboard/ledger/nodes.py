@@ -5,13 +5,14 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
 from outboard.errors import NotFound, SessionsActive
-from outboard.ledger.rows import insert_new, locked
+from outboard.ledger.rows import any_of, insert_new, locked, portions
 from outboard.ledger.schema import allocations, devices, epochs, grants, nodes
+from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
 from outboard.model.node import Device, Node
 
@@ -96,15 +97,23 @@ def set_health(tx: Transaction, node: str, reasons: Mapping[int | None, str]) ->
 
 
 def heartbeats(tx: Transaction, names: Iterable[str]) -> None:
-    """Note that these nodes' agents live: one statement for all that were heard of."""
-    chosen = locked_names(tx, sorted(names))
-    tx.connection.execute(nodes.update().where(nodes.c.name.in_(chosen)).values(seen_us=tx.now_us))
+    """Note that these nodes' agents live: one statement for many that were heard of."""
+    for part in portions(set(names)):
+        tx.ask(_LOCK, names=part)
+        tx.later(_SEEN, {"names": part, "at_us": tx.now_us})
 
 
-def locked_names(tx: Transaction, names: Sequence[str]) -> list[str]:
-    """Those of the nodes that exist, locked in order."""
-    statement = sa.select(nodes.c.name).where(nodes.c.name.in_(names)).order_by(nodes.c.name)
-    return list(tx.connection.execute(statement.with_for_update(key_share=True)).scalars())
+_LOCK = Statement(
+    sa.select(nodes.c.name)
+    .where(any_of("names", nodes.c.name))
+    .order_by(nodes.c.name)
+    .with_for_update(key_share=True),
+    "names",
+)
+_SEEN = Statement(
+    nodes.update().where(any_of("names", nodes.c.name)).values(seen_us=sa.bindparam("at_us")),
+    "names",
+)
 
 
 def set_node_state(
@@ -192,5 +201,5 @@ def reconcile(tx: Transaction, name: str, running: Mapping[str, int]) -> list[st
 
 
 def _one_node(tx: Transaction, name: str) -> None:
-    if not locked_names(tx, [name]):
+    if not tx.rows(_LOCK, names=[name]):
         raise NotFound(f"there is no node {name}", "see what there is: outboard nodes")

@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,12 +193,12 @@ def grant(
     granted before answers with that grant. Raises `LimitReached` naming the limit, `NotFound` for
     a request that waits no more.
     """
-    rows = tx.connection.execute(_LOCK, {"request": request_id}).all()
-    if rows and rows[0].state == "granted":
+    row = tx.one(_LOCK, request=request_id)
+    if row is not None and row.state == "granted":
         return granted_of(tx, request_id)
-    if not rows or rows[0].state != "waiting":
+    if row is None or row.state != "waiting":
         raise NotFound(f"request {request_id} does not wait any more")
-    asked = _ask(rows[0]).request
+    asked = _ask(row).request
     groups = groups_of(tx, asked.user)
     subjects = limits.subjects_of(asked.user, groups, asked.host)
     in_force, wanted = limits.ask_in_force(tx, subjects), _want(tx, subjects, chosen)
@@ -206,7 +207,7 @@ def grant(
     return _grant(tx, asked, applicant, chosen, terms, seen)
 
 
-_LOCK = locking(requests, requests.c.id == sa.bindparam("request"))
+_LOCK = Statement(locking(requests, requests.c.id == sa.bindparam("request")))
 
 
 def _grant(
@@ -483,15 +484,17 @@ def _row(request: Request, now_us: int) -> Row:
 
 
 def _find(tx: Transaction, identity: str) -> Ask | None:
-    row = tx.connection.execute(_FIND, {"request": identity}).one_or_none()
+    row = tx.one(_FIND, request=identity)
     return None if row is None else _ask(row)
 
 
-_FIND = sa.select(requests).where(requests.c.id == sa.bindparam("request"))
+_FIND = Statement(sa.select(requests).where(requests.c.id == sa.bindparam("request")))
 
 
-def _ask(row: sa.Row[tuple[object, ...]]) -> Ask:
+def _ask(row: Any) -> Ask:
     wait_us = row.wait_until_us
+    # SQLite's own rows have the document's text.
+    filters = json.loads(row.filters) if isinstance(row.filters, str) else row.filters
     request = Request(
         id=row.id,
         gpus=row.gpus,
@@ -502,7 +505,7 @@ def _ask(row: sa.Row[tuple[object, ...]]) -> Ask:
         program=row.program,
         user=row.user_name,
         host=row.host,
-        filters=tuple(Filter(*one) for one in row.filters),
+        filters=tuple(Filter(*one) for one in filters),
         spread=row.spread,
         same_node=row.same_node,
         node=row.node,

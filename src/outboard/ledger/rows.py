@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,6 +73,15 @@ def any_of(name: str, *columns: sa.Column[Any]) -> sa.ColumnElement[bool]:
     """That a row's columns are one of the keys that the parameter lists."""
     wanted: sa.BindParameter[Any] = sa.bindparam(name, expanding=True)
     return columns[0].in_(wanted) if len(columns) == 1 else sa.tuple_(*columns).in_(wanted)
+
+
+def portions(names: Collection[str], most: int = 512) -> Iterator[list[str]]:
+    """Names in order, in lists of a few lengths: statements are made for each length once."""
+    ordered = sorted(names)
+    for start in range(0, len(ordered), most):
+        part = ordered[start : start + most]
+        length = 1 << (len(part) - 1).bit_length()
+        yield part + [part[-1]] * (length - len(part))
 
 
 @functools.cache

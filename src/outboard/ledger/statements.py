@@ -7,7 +7,7 @@ each execution (its cache's keys, contexts, results) costs several times what SQ
 one of these, and a grant and its release are some forty.
 
 Only for columns and parameters that a driver takes and gives as they are: text, whole numbers,
-bytes; a flag comes back as whatever is true or false.
+bytes; a flag comes back as whatever is true or false, a document as its text or as what it says.
 """
 
 from __future__ import annotations
