@@ -39,7 +39,7 @@ from outboard.ledger import enrolment, nodes, subjects, tokens
 from outboard.ledger.database import Database
 from outboard.ledger.transaction import Transaction
 from outboard.model.node import Device, Node
-from tests.unit.ledger.postgres import private_postgres
+from tests.unit.ledger.postgres import Postgres, private_postgres
 
 MIB = 1 << 20
 CAPACITY_BYTES = 80_000 * MIB
@@ -249,10 +249,14 @@ def _node(name: str, devices: int) -> Node:
     return Node(name, f"{name}:7861", "psk", "driver", 13000, "0" * 64, False, made)
 
 
-def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s(pids: list[int]) -> float:
+    """Seconds of CPU that processes have used, and those of their children that have ended."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):  # it has ended, and is its parent's
+            text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+            ticks += sum(int(field) for field in text.rpartition(")")[2].split()[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def fsync_p99_ms(folder: Path) -> float:
@@ -286,14 +290,15 @@ class Result:
     p99_ms: dict[str, float]
     fsync_p99_ms: float
     controller_ms: float
+    database_ms: float | None
     generator_ms: float
     gpus_s: float
     failures: str
 
     HEAD = (
         "| devices | database | asked/s | reached/s | allocate p50 / p99 ms | release p50 / p99 ms"
-        " | report p50 / p99 ms | fsync p99 ms | controller CPU ms/op | generator CPU ms/op"
-        " | `gpus` s | failures |\n|" + "---|" * 12
+        " | report p50 / p99 ms | fsync p99 ms | controller CPU ms/op | database CPU ms/op"
+        " | generator CPU ms/op | `gpus` s | failures |\n|" + "---|" * 13
     )
 
     def line(self) -> str:
@@ -302,7 +307,8 @@ class Result:
             f"{self.p50_ms[name]:.1f} / {self.p99_ms[name]:.1f}"
             for name in ("allocate", "release", "report")
         ]
-        numbers = (f"{self.fsync_p99_ms:.1f}", f"{self.controller_ms:.2f}")
+        database = "" if self.database_ms is None else f"{self.database_ms:.2f}"
+        numbers = (f"{self.fsync_p99_ms:.1f}", f"{self.controller_ms:.2f}", database)
         cells = (
             *(str(self.devices), self.database, f"{self.rate:g}", f"{self.reached:.1f}", *times),
             *(*numbers, f"{self.generator_ms:.2f}", f"{self.gpus_s:.2f}", self.failures),
@@ -310,14 +316,22 @@ class Result:
         return f"| {' | '.join(cells)} |"
 
 
-async def measure(load: Load, given: argparse.Namespace, pid: int) -> tuple[float, float, float]:
-    """The load after a round of heartbeats: seconds that it took, CPU seconds of both sides."""
+async def measure(
+    load: Load, given: argparse.Namespace, pid: int, server: Postgres | None
+) -> tuple[float, ...]:
+    """The load after a round of heartbeats: seconds that it took, CPU seconds of the controller, of
+    the database's server and of its own."""
+
+    def now() -> tuple[float, ...]:
+        of_server_s = cpu_s(server.pids()) if server else 0.0
+        return time.monotonic(), cpu_s([pid]), of_server_s, time.process_time()
+
     await load.connect()
     await load.run(min(5.0, given.rate), REPORT_EVERY_S + 1)
     load.failures.clear()
-    begun, of_controller, own = time.monotonic(), cpu_s(pid), time.process_time()
+    before = now()
     await load.run(given.rate, given.seconds)
-    spent = time.monotonic() - begun, cpu_s(pid) - of_controller, time.process_time() - own
+    spent = tuple(late - soon for soon, late in zip(before, now(), strict=True))
     await load.close()
     return spent
 
@@ -338,8 +352,8 @@ def list_gpus(folder: Path, port: int, load: Load, expected: int) -> float:
     return taken_s
 
 
-def run(given: argparse.Namespace, count: int, url: str) -> Result:
-    """One controller with so many nodes, under load."""
+def run(given: argparse.Namespace, count: int, url: str, server: Postgres | None) -> Result:
+    """One controller with so many nodes, under load; `server` is the database's, if it is known."""
     folder = Path(tempfile.mkdtemp(prefix="ob-bench-"))
     if url == "sqlite":
         url = f"sqlite:///{folder}/ledger.sqlite"
@@ -351,7 +365,9 @@ def run(given: argparse.Namespace, count: int, url: str) -> Result:
         try:
             _wait_listening(port, controller)
             load = Load(port, str(folder / "ctl/authority.pem"), node_tokens, users)
-            taken_s, of_controller_s, own_s = asyncio.run(measure(load, given, controller.pid))
+            taken_s, of_controller_s, of_server_s, own_s = asyncio.run(
+                measure(load, given, controller.pid, server)
+            )
             done = len(load.latencies["release"])
             return Result(
                 devices=count * given.devices,
@@ -362,6 +378,7 @@ def run(given: argparse.Namespace, count: int, url: str) -> Result:
                 p99_ms={name: percentile(all_s, 0.99) for name, all_s in load.latencies.items()},
                 fsync_p99_ms=fsync_ms,
                 controller_ms=of_controller_s * 1000 / max(1, done),
+                database_ms=of_server_s * 1000 / max(1, done) if server else None,
                 generator_ms=own_s * 1000 / max(1, done),
                 gpus_s=list_gpus(folder, port, load, count * given.devices),
                 failures=", ".join(f"{n} x {what}" for what, n in load.failures.items()) or "none",
@@ -393,7 +410,7 @@ def main() -> None:
         print(Result.HEAD, flush=True)
         for count in (13, 125, 375, 1250) if given.growth else (given.nodes,):
             url = server.url() if server else given.database
-            print(run(given, count, url).line(), flush=True)
+            print(run(given, count, url, server).line(), flush=True)
 
 
 def _wait_listening(port: int, controller: subprocess.Popen[bytes]) -> None:

@@ -58,6 +58,12 @@ class Postgres:
             self._server.wait(HANG_GUARD_S)
             self._server = None
 
+    def pids(self) -> list[int]:
+        """The server's processes."""
+        assert self._server is not None
+        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children")
+        return [self._server.pid, *map(int, children.read_text(encoding="ascii").split())]
+
     def url(self) -> str:
         """The address of a new, empty database."""
         self._databases += 1
