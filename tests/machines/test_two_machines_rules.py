@@ -90,23 +90,33 @@ def test_a_user_who_may_not_ask_directly_computes_by_the_service(site: Site) -> 
     assert site.computes()
 
 
-def test_machines_made_from_one_image_are_two_clients(site: Site) -> None:
+@pytest.mark.parametrize("same", [False, True], ids=["own machine-id", "one machine-id"])
+def test_machines_made_from_one_image_are_two_clients(site: Site, same: bool) -> None:
+    """Containers may have one machine-id: whoever copies them gives them another name alone."""
     client = site.client
     assert isinstance(client, Container)
     token = site.join_token("host", uses=2)
     assert client.sh(f"outboard join {token} {URL} --image").code == 0
+    machine_id = client.sh("cat /etc/machine-id").out
     client.power_off()
     twin = Container(client.folder.parent, "client3", site.network.namespaces["client3"])
     try:
         twin.copy(client)
+        if same:
+            (twin.root / "etc/machine-id").write_text(machine_id, encoding="ascii")
         for guest in (client, twin):
             guest.boot()
         eventually("a login shell computes", site.computes)
         eventually("a login shell of the twin computes", lambda: site.computes(twin))
-        assert sorted(site.hosts().values()) == ["client2", "client3"]
+        assert (twin.sh("cat /etc/machine-id").out == machine_id) == same
         hosts = site.hosts()
-        sessions = site.administer("sessions")["sessions"]
-        assert sorted(hosts[one["host"]] for one in sessions) == ["client2", "client3"]
+
+        def holders() -> list[str]:
+            return sorted(hosts[one["host"]] for one in site.administer("sessions")["sessions"])
+
+        # What an earlier twin held, which lost its power, goes with its lease.
+        eventually("each has a session", lambda: holders() == ["client2", "client3"])
+        assert site.computes()
         assert client.service()["session"] != twin.service()["session"]
         twin.power_cut()
         twin.boot()

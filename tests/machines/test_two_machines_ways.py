@@ -29,6 +29,14 @@ needed() {{
 mkdir -p {ROOT} && needed | sort -u | xargs cp -L --parents -t {ROOT}
 """
 
+# The devices that a monitor sees.
+_COUNT = """
+import ctypes
+nvml, count = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_uint()
+nvml.nvmlInit_v2() or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+print(count.value)
+"""
+
 
 def _podman(words: str, command: str) -> str:
     return f"sh {PROGRAMS}/podman.sh run --rm --network=host {words} --rootfs {ROOT} {command}"
@@ -146,6 +154,10 @@ def test_a_private_service_is_its_users_alone(client: Guest) -> None:
     other = client.call(["su", "-l", "user2", "-c", MATRIX])
     assert other.code != 0
     assert "the GPU service here is for another user" in other.err, other
+    client.write("/tmp/count.py", _COUNT)
+    assert client.call(["su", "-l", USER, "-c", "python3 /tmp/count.py"]).out == "1\n"
+    assert client.call(["su", "-l", "user2", "-c", "python3 /tmp/count.py"]).out == "0\n"
+    assert "Software GPU" not in client.call(["su", "-l", "user2", "-c", "outboard status"]).out
     files = "find /run/outboard -type f -readable -o -type s -writable"
     assert client.call(["su", "-l", "user2", "-c", files]).out == ""
     assert client.sh("systemctl restart outboard-ready@default").code == 0

@@ -3,7 +3,7 @@
 SPDX-License-Identifier: Apache-2.0
 
     /etc/outboard/config.toml    the pool and this machine's token for it
-    /etc/outboard/machine        whose token that is: a hash of machine-id and the hardware's uuid
+    /etc/outboard/machine        whose token that is: a hash, `machine_mark`
     /etc/outboard/join.toml      in an image: the join token, of many uses, and the pool
 
 A copy of a machine has another of the two at least, by which it knows that the token is not its

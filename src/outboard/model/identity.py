@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from outboard.errors import ConfigurationError
 
 FILE = "identity.json"
+# What systemd, podman and docker leave in a container.
+_IN_CONTAINERS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 _NEXT = "enrol this server again: outboard join TOKEN"
 
 
@@ -41,11 +43,15 @@ def write_identity(folder: str, identity: Identity) -> None:
 
 
 def machine_mark(
-    path: str = "/etc/machine-id", hardware: str = "/sys/class/dmi/id/product_uuid"
+    path: str = "/etc/machine-id",
+    hardware: str = "/sys/class/dmi/id/product_uuid",
+    containers: tuple[str, ...] = _IN_CONTAINERS,
 ) -> str:
-    """What tells this machine from its clones, also from those that keep its machine-id, as a
-    hypervisor makes them; a hash, since machine-id itself is to stay here. Root's to ask: nobody
-    else may read what the hypervisor says."""
+    """What tells this machine from its clones, also from those that keep its machine-id; a hash,
+    since machine-id itself is to stay here.
+
+    Besides machine-id it is the uuid that a hypervisor gives each of its copies, which only root
+    may read. A container sees its host's there, and moves between hosts: it is its name."""
     try:
         with open(path, "rb") as file:
             identity = file.read().strip()
@@ -55,11 +61,14 @@ def machine_mark(
         ) from error
     if not identity:
         raise ConfigurationError(f"{path} is empty", "make one: systemd-machine-id-setup")
-    try:
-        with open(hardware, "rb") as file:
-            identity += b"\n" + file.read().strip()
-    except OSError:
-        pass  # a container, or a machine without firmware tables
+    if any(os.path.exists(sign) for sign in containers):
+        identity += b"\n" + os.uname().nodename.encode()
+    else:
+        try:
+            with open(hardware, "rb") as file:
+                identity += b"\n" + file.read().strip()
+        except OSError:
+            pass  # a machine without firmware tables
     return hashlib.sha256(b"outboard machine 1\n" + identity).hexdigest()
 
 
