@@ -36,7 +36,9 @@ def test_a_copy_that_keeps_its_machine_id_is_another_client(site: Site) -> None:
         assert not site.computes(twin)
         done = twin.sh(f"outboard join {site.join_token('host')} {URL} --name twin")
         assert done.code == 0, done
-        twin.sh("systemctl restart outboard@default")
+        done = twin.sh("systemctl restart outboard@default")
+        assert done.code == 0, (done, twin.sh(JOURNAL).out)
+        twin.state("active")
         eventually("the copy computes", lambda: site.computes(twin))
     finally:
         twin.discard()
