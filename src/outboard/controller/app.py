@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
@@ -117,7 +117,8 @@ class _Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope.setdefault("state", {})["request_id"] = os.urandom(8).hex()
+        # No secret; asking the system for chance would let another thread have the interpreter.
+        scope.setdefault("state", {})["request_id"] = f"{random.getrandbits(64):016x}"
         begun, status = time.monotonic(), [500]
 
         async def counted(message: Message) -> None:
