@@ -36,7 +36,7 @@ class Granted:
 
     `renew_every_s` is how often the pool wants to hear of the holder; None where the connection
     itself is the sign. `ends_s` is what is left of the longest time that the pool gives a session,
-    `notice` what its user should be told now.
+    `notice` what its user should be told now, `token_expires` when the user's token ends, if soon.
     """
 
     def __init__(self, answer: dict[str, object]) -> None:
@@ -53,6 +53,7 @@ class Granted:
         self.ends_s = float(str(ends)) if ends is not None else None
         self.programs = int(str(answer.get("programs", 0)))
         self.notice = str(answer.get("notice", ""))
+        self.token_expires = str(answer.get("token_expires", ""))
 
 
 class Queueing:

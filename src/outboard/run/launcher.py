@@ -158,6 +158,11 @@ class _Run:
         if self._pool.embedded:
             kind = "software GPU, for trying out" if granted.software else "its own GPUs"
             self._say(f"using this machine's pool: {kind}")
+        if granted.token_expires:
+            self._say(
+                f"your token for this pool expires on {granted.token_expires[:10]}: ask an"
+                " administrator for the next one, then: outboard login URL"
+            )
         content = granted.session
         for number, device in enumerate(content.devices):
             node = content.nodes[device.node]

@@ -51,11 +51,11 @@ class Person:
         assert all(line.startswith("outboard: ") for line in done.stderr.splitlines())
         return done.stderr
 
-    def __call__(self, *words: str) -> str:
-        """What a command prints that succeeds."""
+    def __call__(self, *words: str, said: bool = False) -> str:
+        """What a command prints that succeeds, or what is said on stderr."""
         done = self._run(words)
         assert done.returncode == 0, done
-        return done.stdout
+        return done.stderr if said else done.stdout
 
     def json(self, *words: str) -> Any:
         return json.loads(self(*words, "--json"))
@@ -199,7 +199,13 @@ def test_tokens_are_shown_once_listed_and_revoked(admin: Person, ann: Person) ->
     cy = Person.__new__(Person)
     cy.environment = {**ann.environment, "OUTBOARD_TOKEN": done.stdout.strip()}
     assert cy("gpus")
+    assert "expires" not in cy("run", "-m", "100", "true", said=True)
+    soon = admin("tokens", "create", "--user", "cy", "--lifetime", "13d").strip()
+    cy.environment["OUTBOARD_TOKEN"] = soon
+    told = cy("run", "-m", "100", "true", said=True)
+    assert re.search(r"outboard: your token for this pool expires on \d{4}-\d\d-\d\d: ask", told)
     assert admin("tokens", "revoke", identity) == f"{identity} is revoked\n"
+    cy.environment["OUTBOARD_TOKEN"] = done.stdout.strip()
     assert "outboard login" in cy.fails("gpus")
     assert "there is no token" in admin.fails("tokens", "revoke", "0" * 16)
     assert "whose token?" in admin.fails("tokens", "create")

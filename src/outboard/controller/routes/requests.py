@@ -4,6 +4,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations here.
+import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ from outboard.scheduler.explanation import Explanation, explain_wait
 from outboard.units import format_duration
 
 LONGEST_HOLD_S = 25.0
+# Who uses a token that ends so soon is told with each grant.
+_SOON_US = 14 * 86_400 * 1_000_000
 
 RequestId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 SessionId = Annotated[str, Path(pattern="^s-[0-9a-f]{8,32}$")]
@@ -66,7 +69,7 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
             found = await here.service.follow(request.id, 0.0, actor.owns, here.answers.of_grant)
         if isinstance(found, Ask) and found.state in ("waiting", "timed_out"):
             raise _too_late(body.wait_s or 0.0, reason)
-    return _told(here, found, response)
+    return _told(here, found, actor, response)
 
 
 @request_routes.get("/v1/requests/{id}")
@@ -80,7 +83,7 @@ async def follow(
     """How a request stands, waiting for its grant at most `hold_s`: its client's sign."""
     hold_s = min(hold_s, LONGEST_HOLD_S)
     found = await here.service.follow(id, hold_s, actor.sees, here.answers.of_grant)
-    return _told(here, found, response)
+    return _told(here, found, actor, response)
 
 
 @request_routes.delete("/v1/requests/{id}")
@@ -125,9 +128,13 @@ async def _explained(here: Here, request_id: str, actor: Actor) -> dict[str, Any
     return {"request": request_id, "state": ask.state, "reason": ask.reason, **asdict(found)}
 
 
-def _told(here: Here, found: dict[str, Any] | Ask, response: Response) -> dict[str, Any]:
+def _told(
+    here: Here, found: dict[str, Any] | Ask, actor: Actor, response: Response
+) -> dict[str, Any]:
     if not isinstance(found, Ask):
-        return found
+        ends_us = actor.token.expires_us
+        soon = bool(actor.user) and ends_us is not None and ends_us < time.time() * 1e6 + _SOON_US
+        return {**found, "token_expires": views.iso(ends_us)} if soon else found
     response.status_code = 202 if found.state == "waiting" else 200
     return here.answers.asked(found)
 
