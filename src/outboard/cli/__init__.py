@@ -33,7 +33,7 @@ Commands:
   sessions   list who uses them, end a session
   queue      list who waits, and for what; explain: why
   usage      what was held, by user, day and more
-  pool       this machine's own pool: status, stop
+  pool       this machine's own pool: status, stop; up: start and keep it
   login      use a pool elsewhere from this account
   join       make this machine a GPU server or a client of a pool
   agent      serve this machine's GPUs to the pool that it joined
@@ -67,6 +67,7 @@ _COMMANDS = {
     "cordon": "nodes",
     "resume": "nodes",
     "explain": "queue",
+    "up": "pool",
     **dict.fromkeys(("request", "exec", "shell", "env", "release"), "session"),
 }
 # Not in the help: scripts of before have them.

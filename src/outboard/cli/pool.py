@@ -1,4 +1,4 @@
-"""`outboard pool`: this machine's own pool.
+"""`outboard pool` and `up`: this machine's own pool.
 
 SPDX-License-Identifier: Apache-2.0
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from outboard.cli.parser import Parser, print_json
 from outboard.client.pool import open_pool
-from outboard.errors import PoolUnreachable
+from outboard.errors import PoolUnreachable, UsageError
 from outboard.settings import load_settings
 from outboard.units import format_duration
 
@@ -49,19 +49,49 @@ def pool_command(words: list[str]) -> int:
     return 0
 
 
+def up_command(words: list[str]) -> int:
+    """Start this machine's own pool, and keep it."""
+    parser = Parser(
+        "up",
+        "Start this machine's own pool now, with workers that wait warm, and keep it until\n"
+        "`outboard pool stop`. Without this, `outboard run` starts it, and it ends unused.",
+        "  outboard up\n",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs to read")
+    options = parser.parse_args(words)
+    settings = load_settings()
+    configured = settings.find("pool")
+    if configured is not None:
+        raise UsageError(
+            f"{configured[1]} names a pool elsewhere: {configured[0]}",
+            "use that one, or take the setting away",
+        )
+    pool = open_pool(settings)
+    status = pool.keep()
+    pool.close()
+    if options.json:
+        print_json({"running": True, **status})
+    else:
+        _print_status(status)
+    return 0
+
+
 def _print_status(status: dict[str, object]) -> None:
     nodes = status["nodes"]
     assert isinstance(nodes, list)
     kind = "software GPU" if nodes and nodes[0]["software"] else "this machine's GPUs"
     log = status["log"] or "N/A (no state folder can be written)"
-    idle = format_duration(float(str(status["idle_s"])))
+    idle_s = status["idle_s"]
+    after = (
+        "" if idle_s is None else f"{format_duration(float(str(idle_s)))} after its last session"
+    )
     rows = {
         "pool": f"release {status['release']}, pid {status['pid']}, since {status['started']}",
         "devices": f"{kind}, driver {status['driver']}",
         "data plane": ", ".join(str(node["address"]) for node in nodes),
         "sessions": f"{status['sessions']}, {status['waiting']} requests waiting",
         "workers": f"{status['warm_workers']} warm",
-        "ends": f"{idle} after its last session",
+        "ends": after or "when it is stopped: outboard pool stop",
         "log": str(log),
     }
     if status.get("worker_failure"):

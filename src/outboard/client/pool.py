@@ -205,6 +205,10 @@ class Pool:
         """End the pool itself; with `force` also if it has sessions."""
         return self._call("POST", "/v1/stop", {"force": force})
 
+    def keep(self) -> dict[str, object]:
+        """Have this machine's own pool stay until it is stopped; returns its status."""
+        return self._call("POST", "/v1/keep")
+
     def lost(self) -> bool:
         """Whether the pool has gone, and its sessions with it; never waits."""
         return self._connect is None and self._connection.closed_by_pool()

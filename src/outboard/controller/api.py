@@ -23,16 +23,19 @@ Route = Callable[[HttpRequest, Connection], Awaitable[tuple[int, object]]]
 
 
 class Api:
-    """Routes requests to the controller. `stop` is called when a client asks the pool to end."""
+    """Routes requests to the controller. `stop` is called when a client asks the pool to end,
+    `keep` when it is to stay until then."""
 
     def __init__(
         self,
         controller: Controller,
         stop: Callable[[], None],
+        keep: Callable[[], None],
         describe: Callable[[], dict[str, object]],
         account: Account,
     ) -> None:
         self._account = account
+        self._keep = keep
         self._controller = controller
         self._stop = stop
         self._describe = describe
@@ -48,6 +51,7 @@ class Api:
             ("POST", "/v1/sessions/{id}/takeover"): self._take_over,
             ("DELETE", "/v1/sessions/{id}"): self._end,
             ("POST", "/v1/stop"): self._stop_pool,
+            ("POST", "/v1/keep"): self._keep_pool,
         }
 
     async def handle(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
@@ -57,7 +61,10 @@ class Api:
             parts[3] = "{id}"
         route = self._routes.get((request.method, "/".join(parts)))
         if route is None:
-            raise NotFound(f"{request.method} {request.path} is not part of this API", "")
+            raise NotFound(
+                f"{request.method} {request.path} is nothing that this machine's own pool does",
+                "it takes one with a controller: outboard controller init, or outboard login URL",
+            )
         return await route(request, connection)
 
     async def _health(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
@@ -140,6 +147,10 @@ class Api:
             reason = _printable(str(reason)[:200])
             await self._controller.end_by_administrator(session, reason)
         return 200, {"session": session.id}
+
+    async def _keep_pool(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
+        self._keep()
+        return await self._status(request, connection)
 
     async def _stop_pool(self, request: HttpRequest, connection: Connection) -> tuple[int, object]:
         body = _body(request)

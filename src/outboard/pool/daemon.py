@@ -119,6 +119,7 @@ class Pool:
         self._log_path = log_path
         self._stop = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
+        self._kept = False
         self._controller: Controller
         self._agent: Agent
         self._accounts = Accounts(state_directory())
@@ -162,7 +163,13 @@ class Pool:
         self._remove_stale_session_files()
         path = pool_socket(self._runtime)
         _unlink_if_there(path)  # left by a pool that was killed: the lock says that none lives
-        api = Api(self._controller, self._stop.set, lambda: self._describe(workers), self._account)
+        api = Api(
+            self._controller,
+            self._stop.set,
+            self._keep,
+            lambda: self._describe(workers),
+            self._account,
+        )
         server = await serve_unix(path, api.handle)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
@@ -221,10 +228,16 @@ class Pool:
             self._idle.cancel()
             self._idle = None
         self._remove_stale_session_files()
-        if not self._controller.in_use:
+        if not self._controller.in_use and not self._kept:
             self._idle = asyncio.get_running_loop().call_later(
                 self._settings.idle_s, self._end_idle
             )
+
+    def _keep(self) -> None:
+        """Stay until somebody stops it, whoever uses it."""
+        log.info("the pool stays until it is stopped")
+        self._kept = True
+        self._changed()
 
     def _end_idle(self) -> None:
         log.info("nobody has used the pool for %.0f s", self._settings.idle_s)
@@ -245,7 +258,7 @@ class Pool:
             "native": self._native.root,
             "warm_workers": workers.warm_count,
             "worker_failure": workers.last_failure or None,
-            "idle_s": self._settings.idle_s,
+            "idle_s": None if self._kept else self._settings.idle_s,
             "missing_isolation": self._sandbox.missing,
         }
 

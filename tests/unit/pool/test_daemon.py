@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 from tests.unit.conftest import Outboard, eventually
 
@@ -31,6 +32,23 @@ def test_the_pool_ends_when_nobody_uses_it(outboard: Outboard) -> None:
     eventually(lambda: status(outboard)["running"] is False, "the pool ends")
     assert "nobody has used the pool" in outboard.log()
     assert outboard("run", "true").returncode == 0
+
+
+def test_a_pool_that_is_kept_ends_when_it_is_stopped(outboard: Outboard) -> None:
+    outboard.environment["OUTBOARD_POOL_IDLE"] = "0.2s"
+    assert "ends:       when it is stopped" in outboard("up").stdout
+    assert json.loads(outboard("up", "--json").stdout)["idle_s"] is None
+    pid = status(outboard)["pid"]
+    assert outboard("run", "sleep", "0.5").returncode == 0
+    eventually(lambda: status(outboard)["sessions"] == 0, "the session is over")
+    # Twice what would have ended it: nothing tells that it has not.
+    deadline = time.monotonic() + 0.4
+    eventually(lambda: time.monotonic() > deadline, "its time is up")
+    assert status(outboard)["pid"] == pid
+    outboard("pool", "stop")
+    assert status(outboard)["running"] is False
+    refused = outboard("up", OUTBOARD_POOL="https://gpus.example.org:7860")
+    assert (refused.returncode, "names a pool elsewhere" in refused.stderr) == (125, True)
 
 
 def test_a_killed_pool_is_replaced_and_its_files_are_removed(outboard: Outboard) -> None:
