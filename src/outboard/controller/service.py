@@ -42,7 +42,7 @@ from outboard.ledger.requests import Ask, Terms
 from outboard.ledger.transaction import Transaction
 from outboard.model.request import GrantedDevice, Request
 from outboard.model.session_file import SessionFile
-from outboard.scheduler.placement import Busy, Placement
+from outboard.scheduler.placement import Busy, DeviceState, Placement
 from outboard.scheduler.queue import Plan, Running, Standing, Waiting, ordered, plan
 
 log = logging.getLogger("outboard.controller")
@@ -185,24 +185,32 @@ class Service:
         await self.write(lambda tx: requests.submit(tx, request))
         return await self.follow(request.id, hold_s, _anyone, answer)
 
-    async def rehearse(self, request: Request) -> Rehearsal:
-        """What would become of a request now; raises what `request` would raise."""
-        for attempt in range(_ATTEMPTS):
-            if attempt:  # never the worse answer on a picture that may be behind the ledger
-                await self._read_devices()
-            now_us = await self.read(lambda tx: tx.now_us)
-            made = await self._make_plan(now_us, Waiting(request, now_us))
-            if request.id in made.refusals:
-                continue
+    async def rehearse(self, request: Request) -> dict[str, Any]:
+        """What would become of a request now, as the API says it; raises what `request` would.
+
+        By the ledger, not by the image, which counts what was just granted twice for a moment.
+        """
+        for _ in range(_ATTEMPTS):
+            picture = await self.read(self._read_pool)
+            states = list(picture.devices.values())
+            waiting = [one for one in picture.waiting.values() if one is not None]
+            asked = Waiting(request, picture.now_us)
+            made = await self._make_plan(picture.now_us, states, [*waiting, asked])
             found = Rehearsal.of(made, request)
             limited = await self.run(
                 lambda: rehearse(self.database, request, found.devices, self.terms)  # noqa: B023
             )
-            if limited:
-                return Rehearsal(reason=limited)
-            if limited is not None and (found.devices or attempt):
-                return found
-        return Rehearsal.of(made, request)
+            if limited is not None:
+                break
+        return (Rehearsal(reason=limited) if limited else found).to_json(request, states)
+
+    def _read_pool(self, tx: Transaction) -> Picture:
+        picture = read_devices(tx, self.terms)
+        picture.waiting = {
+            ask.request.id: Waiting(ask.request, ask.created_us)
+            for ask in requests.waiting_requests(tx)
+        }
+        return picture
 
     async def follow(
         self,
@@ -385,12 +393,12 @@ class Service:
                 queue.get_nowait()
             queue.put_nowait(None)
 
-    async def _make_plan(self, now_us: int, *more: Waiting) -> Plan:
-        """One pass over the queue, and over `more` that are not in it; in a thread, since it looks
-        at every device for each."""
+    async def _make_plan(
+        self, now_us: int, states: list[DeviceState], waiting: list[Waiting]
+    ) -> Plan:
+        """One pass over a queue; in a thread, since it looks at every device for each."""
         running: list[Running] = [one for _, one in self.image.running.values()]
-        waiting = [*self.image.waiting.values(), *more]
-        states, fair, reserved = self.image.states(), self.image.fair, self._reserved
+        fair, reserved = self.image.fair, self._reserved
         return await self.run(lambda: plan(states, waiting, running, fair, now_us, reserved))
 
     async def _plan(self) -> None:
@@ -398,10 +406,11 @@ class Service:
         now_us = await self.glance(lambda tx: tx.now_us)
         if await self._grant_first(now_us):
             return
-        made = await self._make_plan(now_us)
+        waiting = list(self.image.waiting.values())
+        made = await self._make_plan(now_us, self.image.states(), waiting)
         if made.refusals:  # never on a picture that may be behind the ledger
             await self._read_devices()
-            made = await self._make_plan(now_us)
+            made = await self._make_plan(now_us, self.image.states(), waiting)
         self._reserved, self.standings = dict(made.reserved), dict(made.standings)
         for request, placement in made.grants:
             await self._grant_waiting(request, placement)

@@ -109,7 +109,7 @@ def test_what_was_granted_is_explained_by_the_pool_as_it_was_then(
     half = ann.granted(share={"bytes": 512 * MIB}, server="n1")
     cordon = ("n3", "cordoned", "new fan")
     deployment.database.write(lambda tx: nodes.set_node_state(tx, *cordon))
-    eventually(lambda: _closed(ann) == {"n3"}, "the cordon is known")
+    eventually(lambda: bool(deployment.service.image.closed.get("n3")), "the cordon is known")
     status, answer = bob.request(share={"bytes": 256 * MIB})
     assert status == 201
     before = bob.call("GET", f"/v1/requests/{answer['request']}/explain")[1]
@@ -132,13 +132,6 @@ def test_what_was_granted_is_explained_by_the_pool_as_it_was_then(
         ("n3", 0, "cordoned: new fan"),
     ]
     assert ann.call("GET", f"/v1/sessions/{session}/explain")[0] == 404, "another user's"
-
-
-def _closed(client: Client) -> set[str]:
-    """The servers that the controller's image knows to take nothing new."""
-    body = {"id": os.urandom(16).hex(), "gpus": 1, "dry_run": True}
-    listed = client.call("POST", "/v1/requests", body)[1]["pool"]
-    return {one["node"] for one in listed if "cordoned" in one["obstacle"]}
 
 
 def test_what_was_kept_for_another_is_said_of_who_overtook(

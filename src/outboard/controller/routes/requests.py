@@ -55,8 +55,7 @@ async def submit(here: Here, body: RequestBody, actor: User, response: Response)
             await here.service.write(lambda tx: subjects.ensure_user(tx, request.user))
     if body.dry_run:
         response.status_code = 200
-        rehearsed = await here.service.rehearse(request)
-        return rehearsed.to_json(request, here.service.image.states())
+        return await here.service.rehearse(request)
     hold_s = LONGEST_HOLD_S if body.hold_s is None else min(body.hold_s, LONGEST_HOLD_S)
     if body.wait_s is not None:
         hold_s = min(hold_s, body.wait_s)
