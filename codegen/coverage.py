@@ -29,6 +29,7 @@ A `libcuda.so.1` of driver 580 exports {total} functions, and so does Outboard's
 function says what a call costs: *local* is answered in the program's process, *async* is queued and
 returns at once, *sync* waits for one round trip. An *unsupported* function returns
 `CUDA_ERROR_NOT_SUPPORTED` and says so once on stderr; device attributes that promise it report 0.
+Where the client's column names an error, every call gets that, as from NVIDIA's driver.
 
 A function is *covered* if a test names it, in the sources of `tests/` or of a native test; names in
 a program's source mean what `cuda.h` makes of them (`cuMemAlloc` is `cuMemAlloc_v2`, but in a

@@ -153,6 +153,8 @@ def export(spec: Spec, symbol: str) -> Export:
     arguments = ", ".join(p.name for p in declaration.parameters)
     if function.klass == "unsupported":
         return Export(symbol, parameters(declaration), arguments, None)
+    if function.answer is not None:
+        return Export(symbol, parameters(declaration), "", function.symbol)
     streams: tuple[str, ...] = ()
     per_thread = per_thread_base(symbol) is not None
     if per_thread:

@@ -5,10 +5,15 @@
 
 namespace outboard::shim {
 
-% for f in (*spec.overrides(), *spec.generated(), *spec.answers()):
+__attribute__((weak)) void returned(ProcId, CUresult) {}
+
+% for f in (*spec.overrides(), *spec.generated()):
 __attribute__((weak)) CUresult ${f.symbol}(${parameters(f.declaration)}) {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
+% endfor
+% for f in spec.answers():
+__attribute__((weak)) CUresult ${f.symbol}() { return ${f.answer}; }
 % endfor
 
 }  // namespace outboard::shim

@@ -31,6 +31,9 @@ const char* unsupported_reason(ProcId id);
 // Written by hand: says so on stderr the first time, returns CUDA_ERROR_NOT_SUPPORTED.
 CUresult unsupported(ProcId id);
 
+// Written by hand: a call failed, which the log of such calls takes down.
+void returned(ProcId id, CUresult result);
+
 // Counts calls by function from now on and lists them on stderr at exit.
 void start_trace();
 
@@ -67,8 +70,11 @@ CUresult ${f.symbol}(${parameters(f.declaration)});
 % endfor
 
 // ---- generated in shim_bodies.cpp ----
-% for f in (*spec.generated(), *spec.answers()):
+% for f in spec.generated():
 CUresult ${f.symbol}(${parameters(f.declaration)});
+% endfor
+% for f in spec.answers():
+CUresult ${f.symbol}();  // the same for every call
 % endfor
 
 }  // namespace outboard::shim

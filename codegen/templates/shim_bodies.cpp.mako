@@ -19,7 +19,7 @@ CUresult ${one.function.symbol}(${parameters(one.function.declaration)}) {
 % endfor
 % for f in spec.answers():
 
-CUresult ${f.symbol}(${", ".join(p.type.replace(" *", "*") for p in f.declaration.parameters)}) {
+CUresult ${f.symbol}() {
   const CUresult result = enter();
   return result == CUDA_SUCCESS ? ${f.answer} : result;
 }

@@ -68,7 +68,10 @@ template <typename Body>
 inline CUresult guarded(ProcId id, Body body) {
   count(id);
   try {
-    return body();
+    const CUresult result = body();
+    if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY) [[unlikely]]
+      returned(id, result);
+    return result;
   } catch (const abi::__forced_unwind&) {
     throw;
   } catch (const std::bad_alloc&) {

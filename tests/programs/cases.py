@@ -64,6 +64,7 @@ DRIVER_PROGRAMS = [
     "sharedDescriptors",
     "sharedUploads",
     "earlyCalls",
+    "diagnostics",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {
@@ -73,6 +74,7 @@ WITHOUT_RESULTS = {
     "exitWithoutCleanup",
     "exitFromThread",
     "copiesAcrossDevices",
+    "diagnostics",
 }
 # Programs that show what Outboard promises beyond the driver, which may fail them.
 BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads"}

@@ -224,9 +224,6 @@ extern "C" CUresult cuDeviceGetP2PAttribute(int* out, CUdevice_P2PAttribute attr
   });
 }
 
-extern "C" CUresult cuProfilerInitialize(const char*, const char*, int) {
-  return CUDA_ERROR_NOT_SUPPORTED;
-}
 extern "C" CUresult cuProfilerStart() {
   return with_context([](Context&) { return CUDA_SUCCESS; });
 }

@@ -14,24 +14,32 @@ namespace softgpu {
 /// True on a thread that runs a host function: CUDA calls are not permitted there.
 extern thread_local bool in_host_function;
 
-/// No exception crosses `extern "C"`.
+/// Takes down that a call failed, for cuLogs*.
+void log_failure(const char* function, CUresult result) noexcept;
+
+/// No exception crosses `extern "C"`. What fails is logged under the name of the entry point.
 template <class Call>
-CUresult guarded(Call&& call) noexcept {
+CUresult guarded(Call&& call, const char* function = __builtin_FUNCTION()) noexcept {
+  CUresult result = CUDA_SUCCESS;
   try {
-    return call();
+    result = call();
   } catch (const std::bad_alloc&) {
-    return CUDA_ERROR_OUT_OF_MEMORY;
+    result = CUDA_ERROR_OUT_OF_MEMORY;
   } catch (...) {
-    return CUDA_ERROR_UNKNOWN;
+    result = CUDA_ERROR_UNKNOWN;
   }
+  if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY) [[unlikely]] {
+    log_failure(function, result);
+  }
+  return result;
 }
 
 /// For calls that need cuInit alone.
 template <class Call>
-CUresult with_driver(Call&& call) noexcept {
+CUresult with_driver(Call&& call, const char* function = __builtin_FUNCTION()) noexcept {
   if (!Driver::initialised()) return CUDA_ERROR_NOT_INITIALIZED;
   if (in_host_function) return CUDA_ERROR_NOT_PERMITTED;
-  return guarded(std::forward<Call>(call));
+  return guarded(std::forward<Call>(call), function);
 }
 
 /// The current context, if it lives and has no fault.
@@ -47,12 +55,14 @@ inline CUresult current_context(std::shared_ptr<Context>* out) {
 
 /// For calls that work in the current context: `call(Context&)`.
 template <class Call>
-CUresult with_context(Call&& call) noexcept {
-  return guarded([&]() -> CUresult {
-    std::shared_ptr<Context> context;
-    if (CUresult r = current_context(&context); r != CUDA_SUCCESS) return r;
-    return call(*context);
-  });
+CUresult with_context(Call&& call, const char* function = __builtin_FUNCTION()) noexcept {
+  return guarded(
+      [&]() -> CUresult {
+        std::shared_ptr<Context> context;
+        if (CUresult r = current_context(&context); r != CUDA_SUCCESS) return r;
+        return call(*context);
+      },
+      function);
 }
 
 /// For calls that a running stream capture may forbid (CUDA calls them potentially unsafe): the
@@ -61,11 +71,14 @@ CUresult refuse_in_capture();
 
 /// with_context for such calls.
 template <class Call>
-CUresult with_context_uncaptured(Call&& call) noexcept {
-  return with_context([&](Context& context) -> CUresult {
-    if (CUresult r = refuse_in_capture(); r != CUDA_SUCCESS) return r;
-    return call(context);
-  });
+CUresult with_context_uncaptured(Call&& call,
+                                 const char* function = __builtin_FUNCTION()) noexcept {
+  return with_context(
+      [&](Context& context) -> CUresult {
+        if (CUresult r = refuse_in_capture(); r != CUDA_SUCCESS) return r;
+        return call(context);
+      },
+      function);
 }
 
 }  // namespace softgpu

@@ -149,6 +149,39 @@ void elsewhere(Program& program, CUdevice device) {
                      cuDeviceGetLuid(nullptr, nullptr, device) == CUDA_ERROR_INVALID_VALUE &&
                      cuDeviceGetLuid(luid, &mask, 99) == CUDA_ERROR_INVALID_DEVICE,
                  "Windows alone has such numbers");
+  CUDA_ARRAY3D_DESCRIPTOR plain{8, 4, 0, CU_AD_FORMAT_FLOAT, 1, 0};
+  CUarray array = nullptr;
+  CUmipmappedArray levels = nullptr;
+  CUDA_ARRAY_SPARSE_PROPERTIES tiles{};
+  CUarrayMapInfo place{};
+  CHECK(cuArray3DCreate_v2(&array, &plain));
+  CHECK(cuMipmappedArrayCreate(&levels, &plain, 1));
+  place.resourceType = CU_RESOURCE_TYPE_ARRAY;
+  place.resource.array = array;
+  program.expect(
+      cuArrayGetSparseProperties(&tiles, array) == CUDA_ERROR_INVALID_VALUE &&
+          cuMipmappedArrayGetSparseProperties(&tiles, levels) == CUDA_ERROR_INVALID_VALUE &&
+          cuMemMapArrayAsync(&place, 1, nullptr) == CUDA_ERROR_INVALID_VALUE,
+      "an array has its memory");
+  CHECK(cuMipmappedArrayDestroy(levels));
+  CHECK(cuArrayDestroy(array));
+  int reachable = -1, descriptor = -1;
+  CHECK(cuDeviceGetAttribute(&reachable, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED, device));
+  if (reachable == 0) {
+    program.expect(
+        cuMemGetHandleForAddressRange(&descriptor, 0, 65536, CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD,
+                                      0) == CUDA_ERROR_NOT_SUPPORTED,
+        "memory that peripherals cannot reach has no handle for them");
+  }
+  int flushes = -1;
+  CHECK(cuDeviceGetAttribute(&flushes, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS,
+                             device));
+  if (flushes == 0) {
+    program.expect(cuFlushGPUDirectRDMAWrites(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX,
+                                              CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER) ==
+                       CUDA_ERROR_NOT_SUPPORTED,
+                   "nothing of theirs is to be flushed");
+  }
   int algorithms = -1;
   CHECK(
       cuDeviceGetAttribute(&algorithms, CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK, device));
