@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -398,7 +399,8 @@ class Service:
     ) -> Plan:
         """One pass over a queue; in a thread, since it looks at every device for each."""
         running: list[Running] = [one for _, one in self.image.running.values()]
-        fair, reserved = self.image.fair, self._reserved
+        reserved = self._reserved
+        fair = deepcopy(self.image.fair)  # the loop goes on counting
         return await self.run(lambda: plan(states, waiting, running, fair, now_us, reserved))
 
     async def _plan(self) -> None:
