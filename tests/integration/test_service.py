@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Native, Pool, eventually, kill
+from tests.integration.harness import HANG_S, Native, Pool, eventually, kill
 from tests.integration.service_machine import Machine
 
 PASS = "matrixMul: Result = PASS"
@@ -71,6 +72,35 @@ def test_no_file_that_others_read_holds_a_secret(machine: Machine) -> None:
         public = (root / "session.json").read_text(encoding="utf-8")
         assert "holder" in lease
         assert not {"grant", "key", "holder"} & set(public.replace('"', " ").split())
+
+
+@NEEDS_ROOT
+def test_what_a_user_copies_of_it_is_worth_nothing_on_another_machine(machine: Machine) -> None:
+    with machine.service(), Machine(machine.native, machine.pool) as other:
+        machine.state("active")
+        as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c"]
+        every = "cd /run && find outboard user -type f -readable -exec tar -cf - {} +"
+        taken = subprocess.run(
+            machine.inside([*as_nobody, every]), capture_output=True, timeout=HANG_S, check=False
+        )
+        # The other machine's root puts them where programs there look, and may reach the pool.
+        subprocess.run(
+            other.inside(["tar", "-xf", "-", "-C", "/run"]),
+            input=taken.stdout,
+            timeout=HANG_S,
+            check=True,
+        )
+        found = subprocess.run(
+            other.inside(["ls", "/run/outboard/default"]),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert found.stdout == "session.json\n"
+        outcome = other.program("matrixMul")
+        assert outcome.returncode != 0
+        assert "the GPU service of this machine is not running" in outcome.stderr
+        assert PASS in machine.program("matrixMul").stdout, "its own programs have GPUs"
 
 
 def test_a_restart_takes_the_session_over_and_a_program_runs_through_it(machine: Machine) -> None:
