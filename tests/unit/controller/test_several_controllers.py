@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,14 @@ for line in sys.stdin:
 """
 
 
+def _quiet_port() -> int:
+    """A port for later: below those that the kernel gives to whoever connects meanwhile."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class Administrator:
     """Types commands, and starts what the units would."""
 
@@ -62,7 +72,7 @@ class Administrator:
 
     def place(self, name: str) -> list[str]:
         """Where a controller of that name is to be."""
-        listen = f"127.0.0.1:{free_port()}"
+        listen = f"127.0.0.1:{_quiet_port()}"
         return ["--state", str(self.folder / name), "--name", name, "--listen", listen]
 
     def url(self, name: str) -> str:
@@ -99,7 +109,13 @@ class Administrator:
         """Start a controller, and wait until it answers."""
         self.start(name, "controller", "--state", str(self.folder / name))
         there = {"OUTBOARD_POOL": self.url(name)}
-        eventually(lambda: self.run("gpus", **there).returncode == 0, f"{name} serves")
+        log, process = self.folder / f"{name}.log", self.running[name]
+
+        def serves() -> bool:
+            assert process.poll() is None, log.read_text()
+            return self.run("gpus", **there).returncode == 0
+
+        eventually(serves, f"{name} serves")
 
     def join(self, name: str, *more: str) -> subprocess.CompletedProcess[str]:
         """Have one more controller join."""
