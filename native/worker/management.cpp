@@ -7,6 +7,7 @@
 #include <array>
 #include <string>
 
+#include "base/log.hpp"
 #include "worker/devices.hpp"
 #include "worker/worker.hpp"
 
@@ -60,9 +61,14 @@ void* open_nvml(const Driver& driver) {
   const std::string beside = path.substr(0, path.rfind('/') + 1) + "libnvidia-ml.so.1";
   if (is_shim(beside)) return nullptr;
   void* library = ::dlopen(beside.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) return nullptr;
+  if (!library) {
+    say("worker: programs get nothing from NVML: %s", ::dlerror());
+    return nullptr;
+  }
   const auto start = symbol<int (*)()>(library, "nvmlInit_v2");
-  return start && start() == 0 ? library : nullptr;
+  const int status = start ? start() : -1;
+  if (status != 0) say("worker: programs get nothing from NVML: it starts with %d", status);
+  return status == 0 ? library : nullptr;
 }
 
 Answer ask(const Driver& driver, const std::string& uuid, const Question& question,

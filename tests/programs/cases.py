@@ -77,7 +77,7 @@ WITHOUT_RESULTS = {
     "diagnostics",
 }
 # Programs that show what Outboard promises beyond the driver, which may fail them.
-BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads"}
+BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads", "copiesAcrossDevices"}
 # Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
 OLDER = {
     "static12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],

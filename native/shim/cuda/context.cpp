@@ -483,7 +483,7 @@ CUresult cuCtxEnablePeerAccess(CUcontext peerContext, unsigned int Flags) {
   Context* context = nullptr;
   if (const CUresult result = enter_local(&context); result != CUDA_SUCCESS) return result;
   const Context* peer = find(peerContext);
-  if (peer == nullptr || peer == context) return CUDA_ERROR_INVALID_CONTEXT;
+  if (peer == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (Flags != 0) return CUDA_ERROR_INVALID_VALUE;
   if (!reaches(*context->device, *peer->device)) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
   return set_peer(context, peer, true);

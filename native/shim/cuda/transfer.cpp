@@ -230,7 +230,7 @@ CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes
     return copy_between_servers(stream, to, target, from, source, bytes);
   }
   bool away = false;
-  CUresult result = stream_for(target, &stream, &away);
+  CUresult result = stream_for(target, &stream, &away, Beyond::server);
   if (result == CUDA_SUCCESS) result = note_work(stream);
   if (result != CUDA_SUCCESS) return result;
   result = send(

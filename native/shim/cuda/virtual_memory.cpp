@@ -201,16 +201,17 @@ CUresult granularity_of(Device* device, CUmemAllocationGranularity_flags option,
   return CUDA_SUCCESS;
 }
 
+bool is_of_host(CUmemLocationType type) {
+  return type == CU_MEM_LOCATION_TYPE_HOST || type == CU_MEM_LOCATION_TYPE_HOST_NUMA ||
+         type == CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT;
+}
+
 CUresult device_of(const CUmemAllocationProp* properties, Device** device) {
   if (properties == nullptr || properties->type != CU_MEM_ALLOCATION_TYPE_PINNED) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE) {
-    static const char said[] = "host physical memory";
-    say_once(said,
-             "the program asks for physical memory of a host, which is not supported; it gets "
-             "CUDA_ERROR_NOT_SUPPORTED");
-    return CUDA_ERROR_NOT_SUPPORTED;
+    return CUDA_ERROR_NOT_SUPPORTED;  // of a host, as the attributes say
   }
   constexpr unsigned known = CU_MEM_HANDLE_TYPE_NONE | CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
   if ((static_cast<unsigned>(properties->requestedHandleTypes) & ~known) != 0) {
@@ -286,6 +287,11 @@ CUresult cuMemGetAllocationGranularity(size_t* granularity, const CUmemAllocatio
   Device* device = nullptr;
   uint64_t bytes = 0;
   CUresult result = device_of(prop, &device);
+  // Of a host's memory: NCCL asks before it tries whether there is any, and does without.
+  if (result == CUDA_ERROR_NOT_SUPPORTED && is_of_host(prop->location.type)) {
+    result = CUDA_SUCCESS;
+    device = devices[0];
+  }
   if (result == CUDA_SUCCESS) result = granularity_of(device, option, &bytes);
   if (result == CUDA_SUCCESS) *granularity = bytes;
   return result;

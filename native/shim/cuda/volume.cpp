@@ -282,7 +282,7 @@ CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
     if (target.device->server != owner_of(from).device->server) {
       return copy_between_servers(stream, to, from, shape);
     }
-    CUresult result = stream_for(target, &stream, &away);
+    CUresult result = stream_for(target, &stream, &away, Beyond::server);
     if (result == CUDA_SUCCESS) result = copy_on_server(stream, to, from, shape);
     return result == CUDA_SUCCESS && away ? wait_all(stream) : result;
   }

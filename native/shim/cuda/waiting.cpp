@@ -82,9 +82,11 @@ CUresult finish_uploads(const client::Server* server) {
   return result;
 }
 
-CUresult stream_for(const Range& range, Stream** stream, bool* away) {
+CUresult stream_for(const Range& range, Stream** stream, bool* away, Beyond beyond) {
   Stream* asked = *stream;
-  *away = range.device->server != asked->context->server;
+  const bool elsewhere = range.device->server != asked->context->server;
+  *away = elsewhere || (beyond == Beyond::device && range.device != asked->context->device &&
+                        !is_captured(asked));
   if (!*away) return CUDA_SUCCESS;
   if (is_captured(asked)) {
     static const char said[] = "captured copy between servers";

@@ -44,9 +44,14 @@ inline CUresult await_upload(Stream* stream) {
              : await_upload_slow(stream);
 }
 
-/// Where work on the memory of `range` goes: to `*stream`, or where that is another server's, to
+/// What keeps work in a stream from memory: a driver copies between its devices wherever they are,
+/// but between the program and a device only where that is the stream's or open to it.
+enum class Beyond { device, server };
+
+/// Where work on the memory of `range` goes: to `*stream`, or where the memory is beyond that, to
 /// the default stream of the memory's own context, after all that is in `*stream`. `*away` says so:
 /// the call then waits, since nothing on one server waits for another.
-CUresult stream_for(const Range& range, Stream** stream, bool* away);
+CUresult stream_for(const Range& range, Stream** stream, bool* away,
+                    Beyond beyond = Beyond::device);
 
 }  // namespace outboard::shim

@@ -303,7 +303,7 @@ extern "C" CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags) {
   return with_context([&](Context& context) {
     if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
     std::shared_ptr<Context> other = find_context(peer);
-    if (!other || other.get() == &context) return CUDA_ERROR_INVALID_CONTEXT;
+    if (!other) return CUDA_ERROR_INVALID_CONTEXT;
     if (&other->device == &context.device) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
     return context.enable_peer(other->device) ? CUDA_SUCCESS
                                               : CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
