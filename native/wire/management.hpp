@@ -17,6 +17,7 @@ enum class ManagementQuestion : uint32_t {
   nvlink_version,      ///< link
   nvlink_capability,   ///< link, capability
   nvlink_remote_type,  ///< link
+  field,               ///< field, scope; with the value's type
   nvlink_remote,       ///< link; the other end's PCI domain << 16 | bus << 8 | device
   count
 };

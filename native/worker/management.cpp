@@ -17,7 +17,7 @@ namespace {
 constexpr uint32_t not_supported = 3;  // NVML's
 
 // How a function of NVML takes what goes with the question and gives what it says.
-enum class Form { number, one_argument, two_arguments, pci };
+enum class Form { number, one_argument, two_arguments, field, pci };
 
 struct Question {
   const char* function;
@@ -33,12 +33,22 @@ constexpr std::array<Question, static_cast<size_t>(wire::ManagementQuestion::cou
     {"nvmlDeviceGetNvLinkVersion", Form::one_argument},
     {"nvmlDeviceGetNvLinkCapability", Form::two_arguments},
     {"nvmlDeviceGetNvLinkRemoteDeviceType", Form::one_argument},
+    {"nvmlDeviceGetFieldValues", Form::field},
     {"nvmlDeviceGetNvLinkRemotePciInfo_v2", Form::pci},
 }};
 
 struct Answer {
   uint32_t status = not_supported;
   uint64_t value = 0;
+  uint32_t type = 0;
+};
+
+// nvmlFieldValue_t.
+struct Field {
+  uint32_t id, scope;
+  int64_t timestamp, latency_us;
+  uint32_t type, status;
+  uint64_t value;
 };
 
 // nvmlPciInfo_t of driver 580.
@@ -95,12 +105,19 @@ Answer ask(const Driver& driver, const std::string& uuid, const Question& questi
       status = reinterpret_cast<uint32_t (*)(void*, uint32_t, uint32_t, uint32_t*)>(function)(
           device, asked.first, asked.second, &number);
       break;
+    case Form::field: {
+      Field field = {};
+      field.id = asked.first;
+      field.scope = asked.second;
+      status = reinterpret_cast<uint32_t (*)(void*, int, Field*)>(function)(device, 1, &field);
+      return {status != 0 ? status : field.status, field.value, field.type};
+    }
     case Form::pci:
       status = reinterpret_cast<uint32_t (*)(void*, uint32_t, Pci*)>(function)(device, asked.first,
                                                                                &pci);
-      return {status, uint64_t{pci.domain} << 16 | pci.bus << 8 | pci.device};
+      return {status, uint64_t{pci.domain} << 16 | pci.bus << 8 | pci.device, 0};
   }
-  return {status, number};
+  return {status, number, 0};
 }
 
 }  // namespace
@@ -118,6 +135,7 @@ void execute(Worker& worker, const Request& request,
                     [&worker, request, answer] {
                       wire::command::ManagementNumber::Reply reply;
                       reply.status = answer->status;
+                      reply.type = answer->type;
                       reply.value = answer->value;
                       worker.reply(request, CUDA_SUCCESS, reply);
                     });

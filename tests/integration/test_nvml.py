@@ -65,6 +65,10 @@ for device in devices:
         number.value = 999
         link = getattr(nvml, "nvmlDeviceGetNvLink" + name)
         print(name, *more, link(device, *more, ctypes.byref(number)), number.value)
+    fields = (ctypes.c_uint * 20)()  # two values of 40 bytes: field, scope, …, type, status, value
+    fields[0], fields[10], fields[11] = 165, 165, 1
+    fields[8] = fields[18] = 0
+    print(nvml.nvmlDeviceGetFieldValues(device, 2, fields), fields[7], fields[8], fields[17])
     pci = ctypes.create_string_buffer(256)  # domain, bus, device at 16; the bus id at 36
     print(nvml.nvmlDeviceGetNvLinkRemotePciInfo_v2(device, 0, pci), pci.raw[16:28], pci[36:52])
 """

@@ -42,6 +42,7 @@ DRIVER_PROGRAMS = [
     "textureReferences",
     "olderNames",
     "vectorAddDriver",
+    "launchForms",
     "nvrtcModule",
     "orderTransfers",
     "orderHostFunction",

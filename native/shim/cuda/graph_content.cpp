@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shim/cuda/graph_content.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "generated/shim_api.hpp"
@@ -32,16 +33,16 @@ CUresult read_kernel(Context* context, const CUDA_KERNEL_NODE_PARAMS_v3& given, 
     return CUDA_ERROR_INVALID_VALUE;
   }
   const std::byte* buffer = nullptr;
+  size_t bytes = 0;  // may be less than what the kernel takes
   if (given.kernelParams == nullptr && function->parameter_count != 0) {
-    size_t bytes = 0;
     if (given.extra == nullptr) return CUDA_ERROR_INVALID_VALUE;
     const CUresult result = read_extra(given.extra, &buffer, &bytes);
     if (result != CUDA_SUCCESS) return result;
-    if (buffer == nullptr || bytes < function->parameters_bytes) return CUDA_ERROR_INVALID_VALUE;
+    if (buffer == nullptr) return CUDA_ERROR_INVALID_VALUE;
   }
   out->arguments.assign(function->parameters_bytes, std::byte{0});
   if (buffer != nullptr) {
-    std::memcpy(out->arguments.data(), buffer, out->arguments.size());
+    std::memcpy(out->arguments.data(), buffer, std::min(bytes, out->arguments.size()));
   } else {
     for (uint32_t i = 0; i < function->parameter_count; ++i) {
       const Function::Parameter& parameter = function->parameters[i];

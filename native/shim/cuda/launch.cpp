@@ -87,7 +87,14 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
     if (extra == nullptr) return CUDA_ERROR_INVALID_VALUE;
     result = read_extra(extra, &buffer, &bytes);
     if (result != CUDA_SUCCESS) return result;
-    if (buffer == nullptr || bytes < function->parameters_bytes) return CUDA_ERROR_INVALID_VALUE;
+    if (buffer == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (bytes < function->parameters_bytes) {
+      // NCCL's kernels take 4 KiB, of which each launch gives what it needs.
+      static thread_local std::vector<std::byte> whole;
+      whole.assign(buffer, buffer + bytes);
+      whole.resize(function->parameters_bytes);
+      buffer = whole.data();
+    }
   }
   if (result = note_work(stream); result != CUDA_SUCCESS) [[unlikely]]
     return result;
@@ -165,6 +172,7 @@ CUresult read_attribute(const CUlaunchAttribute& attribute, uint32_t* flags, boo
     case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
     case CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION:
     case CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
+    case CU_LAUNCH_ATTRIBUTE_NVLINK_UTIL_CENTRIC_SCHEDULING:
       return CUDA_SUCCESS;
     default: {
       static const char said[] = "launch attribute";
@@ -175,6 +183,17 @@ CUresult read_attribute(const CUlaunchAttribute& attribute, uint32_t* flags, boo
       return CUDA_ERROR_NOT_SUPPORTED;
     }
   }
+}
+
+// The event that the kernel triggers: when it is done, which is later than it might, and which CUDA
+// allows.
+CUevent event_of(const CUlaunchAttribute& attribute) {
+  if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
+    return attribute.value.programmaticEvent.event;
+  }
+  return attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT
+             ? attribute.value.launchCompletionEvent.event
+             : nullptr;
 }
 
 }  // namespace
@@ -207,9 +226,14 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f, void** ker
   const Shape shape{config->gridDimX,  config->gridDimY,  config->gridDimZ,      config->blockDimX,
                     config->blockDimY, config->blockDimZ, config->sharedMemBytes};
   uint32_t flags = 0;
-  unsigned count = 0;
+  unsigned count = 0, triggered = 0;
   CUlaunchAttribute attributes[max_attributes];
+  CUevent events[max_attributes];
   for (unsigned i = 0; i < config->numAttrs; ++i) {
+    if (CUevent event = event_of(config->attrs[i])) {
+      events[triggered++] = event;
+      continue;
+    }
     bool pass = false;
     const CUresult result = read_attribute(config->attrs[i], &flags, &pass);
     if (result != CUDA_SUCCESS) return result;
@@ -220,8 +244,12 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f, void** ker
     to.id = config->attrs[i].id;
     to.value = config->attrs[i].value;
   }
-  return launch(f, shape, config->hStream, kernelParams, extra, flags,
-                std::as_bytes(std::span(attributes, count)));
+  CUresult result = launch(f, shape, config->hStream, kernelParams, extra, flags,
+                           std::as_bytes(std::span(attributes, count)));
+  for (unsigned i = 0; result == CUDA_SUCCESS && i < triggered; ++i) {
+    result = shim::cuEventRecord(events[i], config->hStream);
+  }
+  return result;
 }
 
 // A barrier over all these devices within the kernels, which CUDA 13's headers do not have any

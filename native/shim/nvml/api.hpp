@@ -37,4 +37,20 @@ nvmlReturn_t put(nvmlDevice_t handle, T* out, Value&& value) {
   });
 }
 
+/// Writes what the device's server says, now.
+template <typename T>
+nvmlReturn_t ask_server(nvmlDevice_t device, wire::ManagementQuestion question, T* out,
+                        unsigned first = 0, unsigned second = 0) {
+  return with_device(device, [&](const Device& found) {
+    uint64_t value = 0;
+    if (out == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
+    const nvmlReturn_t result = ask(found, question, first, second, &value);
+    if (result == NVML_SUCCESS) *out = static_cast<T>(value);
+    return result;
+  });
+}
+
+/// A place on a PCI bus, as a text too.
+void put_pci(nvmlPciInfo_t* pci, int64_t domain, int64_t bus, int64_t device);
+
 }  // namespace outboard::nvml

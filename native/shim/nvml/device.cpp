@@ -27,29 +27,6 @@ nvmlReturn_t clock_of(nvmlDevice_t device, nvmlClockType_t type, unsigned int* o
   });
 }
 
-void put_pci(nvmlPciInfo_t* pci, int64_t domain, int64_t bus, int64_t device) {
-  *pci = {};
-  pci->domain = static_cast<unsigned>(domain);
-  pci->bus = static_cast<unsigned>(bus) & 0xff;
-  pci->device = static_cast<unsigned>(device) & 0xff;
-  std::snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "%04X:%02X:%02X.0", pci->domain & 0xffff,
-                pci->bus, pci->device);
-  std::snprintf(pci->busId, sizeof pci->busId, "%08X:%02X:%02X.0", pci->domain, pci->bus,
-                pci->device);
-}
-
-template <typename T>
-nvmlReturn_t ask_server(nvmlDevice_t device, ManagementQuestion question, T* out,
-                        unsigned first = 0, unsigned second = 0) {
-  return with_device(device, [&](const Device& found) {
-    uint64_t value = 0;
-    if (out == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
-    const nvmlReturn_t result = ask(found, question, first, second, &value);
-    if (result == NVML_SUCCESS) *out = static_cast<T>(value);
-    return result;
-  });
-}
-
 nvmlDeviceArchitecture_t architecture(int major, int minor) {
   switch (major) {
     case 5:
@@ -68,6 +45,21 @@ nvmlDeviceArchitecture_t architecture(int major, int minor) {
 }
 
 }  // namespace
+
+namespace outboard::nvml {
+
+void put_pci(nvmlPciInfo_t* pci, int64_t domain, int64_t bus, int64_t device) {
+  *pci = {};
+  pci->domain = static_cast<unsigned>(domain);
+  pci->bus = static_cast<unsigned>(bus) & 0xff;
+  pci->device = static_cast<unsigned>(device) & 0xff;
+  std::snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "%04X:%02X:%02X.0", pci->domain & 0xffff,
+                pci->bus, pci->device);
+  std::snprintf(pci->busId, sizeof pci->busId, "%08X:%02X:%02X.0", pci->domain, pci->bus,
+                pci->device);
+}
+
+}  // namespace outboard::nvml
 
 extern "C" {
 
@@ -187,58 +179,6 @@ nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned int* is) 
 }
 nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int* count) {
   return put(device, count, [](const Device&) { return 0; });
-}
-
-// ---- devices that reach each other
-// ----------------------------------------------------------------
-
-nvmlReturn_t nvmlDeviceGetP2PStatus(nvmlDevice_t one, nvmlDevice_t other,
-                                    nvmlGpuP2PCapsIndex_t index, nvmlGpuP2PStatus_t* status) {
-  const Device* peer = nullptr;
-  const nvmlReturn_t result = with_device(other, [&](const Device& found) {
-    peer = &found;
-    return NVML_SUCCESS;
-  });
-  if (result != NVML_SUCCESS) return result;
-  const bool atomics = index == NVML_P2P_CAPS_INDEX_ATOMICS;
-  const bool known =
-      atomics || index == NVML_P2P_CAPS_INDEX_READ || index == NVML_P2P_CAPS_INDEX_WRITE;
-  return put(one, status, [&](const Device& device) {
-    const int which = atomics ? CU_DEVICE_P2P_ATTRIBUTE_NATIVE_ATOMIC_SUPPORTED
-                              : CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED;
-    return known && device.peer_attribute(*peer, which) != 0 ? NVML_P2P_STATUS_OK
-                                                             : NVML_P2P_STATUS_NOT_SUPPORTED;
-  });
-}
-nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned int link,
-                                      nvmlEnableState_t* active) {
-  return ask_server(device, ManagementQuestion::nvlink_state, active, link);
-}
-nvmlReturn_t nvmlDeviceGetNvLinkVersion(nvmlDevice_t device, unsigned int link,
-                                        unsigned int* version) {
-  return ask_server(device, ManagementQuestion::nvlink_version, version, link);
-}
-nvmlReturn_t nvmlDeviceGetNvLinkCapability(nvmlDevice_t device, unsigned int link,
-                                           nvmlNvLinkCapability_t capability, unsigned int* value) {
-  return ask_server(device, ManagementQuestion::nvlink_capability, value, link, capability);
-}
-nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t device, unsigned int link,
-                                                 nvmlIntNvLinkDeviceType_t* type) {
-  return ask_server(device, ManagementQuestion::nvlink_remote_type, type, link);
-}
-nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned int link,
-                                                 nvmlPciInfo_t* pci) {
-  uint64_t place = 0;
-  if (pci == nullptr) return NVML_ERROR_INVALID_ARGUMENT;
-  const nvmlReturn_t result = ask_server(device, ManagementQuestion::nvlink_remote, &place, link);
-  if (result == NVML_SUCCESS) {
-    put_pci(pci, static_cast<int64_t>(place >> 16), place >> 8 & 0xff, place & 0xff);
-  }
-  return result;
-}
-nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo(nvmlDevice_t device, unsigned int link,
-                                              nvmlPciInfo_t* pci) {
-  return nvmlDeviceGetNvLinkRemotePciInfo_v2(device, link, pci);
 }
 
 nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int* count,

@@ -180,7 +180,7 @@ nvmlReturn_t memory(const Device& device, uint64_t* used_bytes, uint64_t* total_
 }
 
 nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned first,
-                 unsigned second, uint64_t* out) {
+                 unsigned second, uint64_t* out, unsigned* type) {
   client::Answer<wire::command::ManagementNumber> answer;
   const wire::command::ManagementNumber command{.device = device.index,
                                                 .question = static_cast<uint32_t>(question),
@@ -189,6 +189,7 @@ nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsign
   device.server->connection().call(command, 0, &answer);
   if (answer.result != client::result::success) return result_of(answer.result);
   if (answer.reply.status == NVML_SUCCESS) *out = answer.reply.value;
+  if (type != nullptr) *type = answer.reply.type;
   return static_cast<nvmlReturn_t>(answer.reply.status);
 }
 

@@ -41,7 +41,7 @@ int index_of(nvmlDevice_t handle);
 nvmlReturn_t memory(const Device& device, uint64_t* used_bytes, uint64_t* total_bytes);
 /// What the NVML of the device's server says, now.
 nvmlReturn_t ask(const Device& device, wire::ManagementQuestion question, unsigned first,
-                 unsigned second, uint64_t* out);
+                 unsigned second, uint64_t* out, unsigned* type = nullptr);
 /// The lesser of 13.0 and the servers' versions.
 nvmlReturn_t cuda_version(int* version);
 

@@ -113,8 +113,10 @@ void join(const std::vector<std::shared_ptr<Stream>>& streams) {
   }
 }
 
-/// What the attributes of a launch ask for that makes a difference here.
-CUresult read_attributes(const CUlaunchConfig& config, LaunchShape* shape) {
+/// What the attributes of a launch ask for that makes a difference here. `events` are to be
+/// triggered: when the kernel is done, which CUDA allows.
+CUresult read_attributes(const CUlaunchConfig& config, LaunchShape* shape,
+                         std::vector<CUevent>* events) {
   if (config.numAttrs > 0 && config.attrs == nullptr) return CUDA_ERROR_INVALID_VALUE;
   for (unsigned i = 0; i < config.numAttrs; ++i) {
     const CUlaunchAttribute& a = config.attrs[i];
@@ -128,7 +130,11 @@ CUresult read_attributes(const CUlaunchConfig& config, LaunchShape* shape) {
         }
         break;
       case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
+        events->push_back(a.value.programmaticEvent.event);
+        break;
       case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
+        events->push_back(a.value.launchCompletionEvent.event);
+        break;
       case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
         return CUDA_ERROR_NOT_SUPPORTED;
       default:  // hints
@@ -164,8 +170,13 @@ extern "C" CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f,
                     {config->blockDimX, config->blockDimY, config->blockDimZ},
                     config->sharedMemBytes,
                     false};
-  if (CUresult r = read_attributes(*config, &shape); r != CUDA_SUCCESS) return r;
-  return launch(f, shape, config->hStream, parameters, extra);
+  std::vector<CUevent> events;
+  if (CUresult r = read_attributes(*config, &shape, &events); r != CUDA_SUCCESS) return r;
+  CUresult result = launch(f, shape, config->hStream, parameters, extra);
+  for (CUevent event : events) {
+    if (result == CUDA_SUCCESS) result = cuEventRecord(event, config->hStream);
+  }
+  return result;
 }
 
 extern "C" CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS* list,

@@ -51,4 +51,18 @@ nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned i
                    [&](nvmlDevice_t other) { return nvmlDeviceGetPciInfo_v3(other, out); });
 }
 
+nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t* values) {
+  return with_device(device, [&](int) {
+    for (int i = 0; i < count; ++i) {
+      values[i].valueType = NVML_VALUE_TYPE_UNSIGNED_INT;
+      nvmlEnableState_t state = NVML_FEATURE_DISABLED;
+      values[i].nvmlReturn = values[i].fieldId == NVML_FI_DEV_NVLINK_GET_STATE
+                                 ? nvmlDeviceGetNvLinkState(device, values[i].scopeId, &state)
+                                 : NVML_ERROR_NOT_SUPPORTED;
+      values[i].value.uiVal = state;
+    }
+    return NVML_SUCCESS;
+  });
+}
+
 }  // extern "C"
