@@ -230,7 +230,10 @@ CUresult copy_on_device(Stream* stream, uint64_t to, uint64_t from, size_t bytes
     return copy_between_servers(stream, to, target, from, source, bytes);
   }
   bool away = false;
-  CUresult result = stream_for(target, &stream, &away, Beyond::server);
+  const bool takes_part =
+      stream->context->device == target.device || stream->context->device == source.device;
+  CUresult result =
+      stream_for(target, &stream, &away, takes_part ? Beyond::server : Beyond::device);
   if (result == CUDA_SUCCESS) result = note_work(stream);
   if (result != CUDA_SUCCESS) return result;
   result = send(
