@@ -252,6 +252,7 @@ def failure(connection: sa.Connection, sql: str, error: Exception) -> sa.exc.DBA
     gone = dialect.is_disconnect(cast("Any", error), driver, None)
     if gone:
         connection.invalidate(error)
+        connection.engine.dispose()  # the others went with it: each would fail one caller
     made = sa.exc.DBAPIError.instance(
         sql,
         None,
