@@ -62,13 +62,15 @@ def test_a_private_service_is_for_its_user_alone(machine: Machine) -> None:
 def test_no_file_that_others_read_holds_a_secret(machine: Machine) -> None:
     with machine.service() as service:
         machine.state("active")
-        root = Path(f"/proc/{service.pid}/root/run/outboard/default")
+        run = Path(f"/proc/{service.pid}/root/run/outboard")
+        root, private = run / "default", run / "private/default"
         # The namespace's own view of it; the folder outside is another one.
         listing = machine.outboard("status").stdout
         assert "this machine's" in listing
         readable = {path.name: path.stat().st_mode & 0o777 for path in root.iterdir()}
-        assert readable == {"session.json": 0o644, "sock": 0o666, "private": 0o700}
-        lease = (root / "private/lease.json").read_text(encoding="utf-8")
+        assert readable == {"session.json": 0o644, "sock": 0o666}
+        assert private.stat().st_mode & 0o777 == 0o700
+        lease = (private / "lease.json").read_text(encoding="utf-8")
         public = (root / "session.json").read_text(encoding="utf-8")
         assert "holder" in lease
         assert not {"grant", "key", "holder"} & set(public.replace('"', " ").split())

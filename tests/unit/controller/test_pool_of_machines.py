@@ -155,7 +155,7 @@ def test_a_controller_is_backed_up_while_it_works_and_restored_while_it_does_not
     code, _, err = admin("controller", "restore", copy, *state)
     assert (code, "another controller has the ledger" in err) == (125, True)
     code, _, err = admin("controller", "backup", *state)
-    assert (code, "takes a file" in err) == (125, True)
+    assert (code, "backup takes FILE" in err) == (125, True)
     site.stop()
     code, _, err = admin("controller", "restore", copy, *state)
     assert (code, "the ledger is restored" in err) == (0, True), err
