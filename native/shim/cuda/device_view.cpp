@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -24,6 +25,7 @@ namespace outboard::shim {
 constinit VisibleWindow visible_window;
 constinit std::atomic<uint32_t> views_in_use{0};
 constinit std::atomic<bool> leftovers_seen{false};
+constinit std::atomic<bool> addresses_stored{false};
 
 namespace {
 
@@ -72,6 +74,8 @@ struct View {
 struct Views {
   std::mutex mutex;  ///< held during trips: views are rare, and theirs must not cross
   std::map<std::pair<client::Server*, uint64_t>, View> all;
+  /// What kernels on a server may find in its devices' memory.
+  std::set<std::pair<const client::Server*, uint64_t>> stored;
 };
 
 Views& views() {
@@ -356,6 +360,22 @@ CUresult Reach::add_captured() {
   return CUDA_SUCCESS;
 }
 
+CUresult Reach::add_all_stored() {
+  const client::Server* server = stream_->context->server;
+  std::vector<uint64_t> bases;
+  {
+    const std::lock_guard guard(views().mutex);
+    auto next = views().stored.lower_bound({server, 0});
+    for (; next != views().stored.end() && next->first == server; ++next) {
+      bases.push_back(next->second);
+    }
+  }
+  for (const uint64_t base : bases) {
+    if (const CUresult result = add_view(base); result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
 // The command is among those issued by now; that others came between only makes it wait longer.
 void Reach::note_sent() {
   const std::lock_guard guard(views().mutex);
@@ -411,8 +431,30 @@ CUresult settle_views_slow(const void* memory, size_t bytes) {
   return fetch_views_slow();
 }
 
+void note_stored_slow(const client::Server* server, uint64_t to, const void* from, size_t bytes) {
+  const auto* begin = static_cast<const std::byte*>(from);
+  // Addresses lie at their alignment there.
+  for (size_t at = -to % sizeof(uint64_t); at + sizeof(uint64_t) <= bytes; at += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, begin + at, sizeof word);
+    if (!visible_window.contains(word)) [[likely]]
+      continue;
+    Range range;
+    if (!addresses().find(word, &range)) continue;
+    if (range.kind != MemoryKind::pinned && range.kind != MemoryKind::alias) continue;
+    if (range.bytes > most_cheap_bytes && !all_words_count()) {
+      leftovers_seen.store(true, std::memory_order_relaxed);
+      continue;
+    }
+    const std::lock_guard guard(views().mutex);
+    views().stored.insert({server, range.base});
+    addresses_stored.store(true, std::memory_order_relaxed);
+  }
+}
+
 void end_views(uint64_t base) {
   const std::lock_guard guard(views().mutex);
+  std::erase_if(views().stored, [&](const auto& stored) { return stored.second == base; });
   for (auto next = views().all.begin(); next != views().all.end();) {
     View& view = next->second;
     if (view.base != base) {

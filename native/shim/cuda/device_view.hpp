@@ -5,8 +5,9 @@
 // has another one for devices, its alias. When a command first names such an address, the server
 // gets memory there. From then on what the program changed is sent before each command that reaches
 // the memory and before each wait, and what the device changed comes back when the program has
-// waited for the command, which is when CUDA lets it look. A device that finds the address by
-// itself, in other memory, faults unless a command had named it before.
+// waited for the command, which is when CUDA lets it look. Small memory whose address the program
+// copies to a device is named by every kernel from then on: any may find it there. A device that
+// finds another address by itself, in other memory, faults unless a command had named it before.
 #pragma once
 
 #include <cuda.h>
@@ -42,6 +43,8 @@ extern VisibleWindow visible_window;
 extern std::atomic<uint32_t> views_in_use;
 /// Words within structures were taken for leftovers, not for addresses (docs/adr/0011).
 extern std::atomic<bool> leftovers_seen;
+/// Device memory holds addresses of the program's memory.
+extern std::atomic<bool> addresses_stored;
 
 /// Memory of the program's that devices can be given the address of: page-aligned, filled with
 /// zeros; null: none to be had.
@@ -67,6 +70,10 @@ class Reach {
   CUresult add_packed(const Function* function, const std::byte* packed);
   /// What the captured commands of the process reach: a graph may hold them.
   CUresult add_captured();
+  /// What a kernel may find in device memory.
+  CUresult add_stored() {
+    return addresses_stored.load(std::memory_order_relaxed) ? add_all_stored() : CUDA_SUCCESS;
+  }
   void sent() {
     if (!views_.empty()) note_sent();
   }
@@ -76,6 +83,7 @@ class Reach {
   /// `is_guess`: it may be no address at all.
   CUresult add_visible(uint64_t address, bool is_guess);
   CUresult add_view(uint64_t base);
+  CUresult add_all_stored();
   void note_sent();
 
   Stream* stream_;
@@ -101,6 +109,14 @@ CUresult settle_views_slow(const void* memory, size_t bytes);
 inline CUresult settle_views(const void* memory, size_t bytes) {
   return views_in_use.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS
                                                            : settle_views_slow(memory, bytes);
+}
+
+/// Looks for addresses of small memory among bytes that go to a device of `server`.
+void note_stored_slow(const client::Server* server, uint64_t to, const void* from, size_t bytes);
+inline void note_stored(const client::Server* server, uint64_t to, const void* from, size_t bytes) {
+  // NCCL's structure of a communicator has some 30 KiB; what is larger is data.
+  constexpr size_t most_bytes = 256 << 10;
+  if (!visible_window.empty() && bytes <= most_bytes) note_stored_slow(server, to, from, bytes);
 }
 
 /// The memory that devices know by `base` goes; nothing uses it any more.

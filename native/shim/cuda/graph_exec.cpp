@@ -141,13 +141,15 @@ CUresult launch(GraphExec* executable, Stream* stream) {
   Reach reach(stream);
   if (const CUresult result = reach.add_captured(); result != CUDA_SUCCESS) return result;
   if (plan == nullptr) {
-    const CUresult result = send(stream, command);
+    CUresult result = reach.add_stored();
+    if (result == CUDA_SUCCESS) result = send(stream, command);
     reach.sent();
     if (result == CUDA_SUCCESS) note_events(executable, stream);
     return result;
   }
   CUresult result = follow_last_launch(executable, stream);
   if (result == CUDA_SUCCESS) result = plan->before_launch(stream);
+  if (result == CUDA_SUCCESS) result = reach.add_stored();
   if (result != CUDA_SUCCESS) return result;
   for (size_t i = 0; i < plan->functions.size(); ++i) {
     expect_call(plan->functions[i].number, stream, plan, i);

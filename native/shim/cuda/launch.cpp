@@ -103,6 +103,7 @@ CUresult launch(CUfunction f, const Shape& shape, CUstream hStream, void** param
   if (!visible_window.empty()) [[unlikely]] {
     result = buffer != nullptr ? reach.add_packed(function, buffer)
                                : reach.add_parameters(function, parameters);
+    if (result == CUDA_SUCCESS) result = reach.add_stored();
     if (result != CUDA_SUCCESS) return result;
   }
 

@@ -44,9 +44,10 @@ class Program final : public client::Owner {
     if (to_cuda(result) == CUDA_ERROR_ILLEGAL_ADDRESS && leftovers_seen.load()) {
       static const char said[] = "leftovers";
       say_once(said,
-               "a kernel reached memory that it must not (700), and kernels were given structures "
-               "with what could be the address of pinned memory inside; if it is one, ask "
-               "cudaHostGetDevicePointer for it or set OUTBOARD_PINNED_IN_STRUCTURES=1");
+               "a kernel reached memory that it must not (700), and what could be the address of "
+               "pinned memory stood inside a structure that a kernel was given, or was copied to "
+               "a device; if it is one, set OUTBOARD_PINNED_IN_STRUCTURES=1 (in a structure it is "
+               "enough to ask cudaHostGetDevicePointer for it)");
     }
     int none = 0;
     context->sticky.compare_exchange_strong(none, result);

@@ -110,6 +110,7 @@ CUresult read_later(Stream* stream, void* to, uint64_t from, size_t bytes) {
 // Returns when the bytes have left, or, of pinned memory that is read later, at once.
 CUresult upload(Stream* stream, uint64_t to, const void* from, size_t bytes, When when,
                 uint64_t* count) {
+  note_stored(stream->context->server, to, from, bytes);
   if (bytes <= wire::max_inline_bytes) {
     const std::span content(static_cast<const std::byte*>(from), bytes);
     return send(stream,

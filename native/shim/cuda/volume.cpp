@@ -159,6 +159,7 @@ CUresult in_pieces(const VolumeShape& shape, size_t most, Copy&& copy) {
 
 CUresult send_inline(Stream* stream, const VolumeEnd& to, const std::byte* dense,
                      const VolumeShape& shape) {
+  note_stored(stream->context->server, 0, dense, shape.bytes());
   const wire::VolumeEnd end = to_wire(to);
   return send(stream,
               wire::command::CopyVolumeToDevice{.stream = stream->head.id(),
