@@ -24,7 +24,13 @@ struct DeviceSnapshot {
   uint64_t physical_bytes = 0;  ///< of the whole device
   uint32_t primary_flags = 0;
   std::vector<std::pair<int32_t, int32_t>> attributes;  ///< (CUdevice_attribute, value)
-  std::vector<std::vector<int32_t>> p2p;  ///< [peer on this node][CUdevice_P2PAttribute]
+  std::vector<std::vector<int32_t>> p2p;  ///< [peer on this node][CUdevice_P2PAttribute - 1]
+
+  /// A CUdevice_P2PAttribute towards another device of this node; 0 if the server did not say.
+  int32_t peer_attribute(size_t peer, int attribute) const {
+    const auto place = static_cast<size_t>(attribute) - 1;  // they are counted from 1
+    return peer < p2p.size() && place < p2p[peer].size() ? p2p[peer][place] : 0;
+  }
 };
 
 struct Welcome {

@@ -19,10 +19,7 @@ CUresult enter_device(CUdevice ordinal, const void* out, Device** device) {
 
 // What the server says of two of its devices; 0 between servers, which cannot reach each other.
 int peer_attribute(const Device& device, const Device& peer, CUdevice_P2PAttribute attribute) {
-  const auto& rows = device.snapshot->p2p;
-  if (device.server != peer.server || peer.index >= rows.size()) return 0;
-  const auto place = static_cast<size_t>(attribute) - CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK;
-  return place < rows[peer.index].size() ? rows[peer.index][place] : 0;
+  return device.server == peer.server ? device.snapshot->peer_attribute(peer.index, attribute) : 0;
 }
 
 }  // namespace

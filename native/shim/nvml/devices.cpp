@@ -108,10 +108,8 @@ int Device::attribute(int which) const {
 }
 
 int Device::peer_attribute(const Device& peer, int which) const {
-  const auto& rows = server->welcome().devices[index].p2p;
-  if (server != peer.server || peer.index >= rows.size()) return 0;
-  const auto place = static_cast<size_t>(which - 1);  // they are counted from 1
-  return place < rows[peer.index].size() ? rows[peer.index][place] : 0;
+  if (server != peer.server) return 0;
+  return server->welcome().devices[index].peer_attribute(peer.index, which);
 }
 
 nvmlReturn_t open_session() {
