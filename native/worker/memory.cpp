@@ -10,6 +10,14 @@
 
 namespace outboard::worker {
 
+CUresult set_access(const Driver& driver, const Range& range, CUdevice device,
+                    CUmemAccess_flags access) {
+  CUmemAccessDesc description = {};
+  description.location = {CU_MEM_LOCATION_TYPE_DEVICE, device};
+  description.flags = access;
+  return driver.cuMemSetAccess(range.base, range.bytes, &description, 1);
+}
+
 Memory::Memory(const Driver& driver, Share& share, std::vector<CUdevice> devices)
     : driver_(driver), share_(share), devices_(devices.size()) {
   for (size_t i = 0; i < devices.size(); ++i) devices_[i].device = devices[i];
@@ -79,7 +87,8 @@ CUresult Memory::map_chunk(unsigned device, Chunk chunk, uint64_t* address) {
       if (chunk.importer) reached_by.insert(*chunk.importer);
       for (const unsigned viewer : reached_by) {
         if (result == CUDA_SUCCESS) {
-          result = set_access(*place, viewer, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+          result = set_access(driver_, *place, devices_[viewer].device,
+                              CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
         }
       }
       if (result != CUDA_SUCCESS) driver_.cuMemUnmap(place->base, chunk.bytes);
@@ -95,19 +104,12 @@ CUresult Memory::map_chunk(unsigned device, Chunk chunk, uint64_t* address) {
   return CUDA_SUCCESS;
 }
 
-CUresult Memory::set_access(const Range& range, unsigned device, CUmemAccess_flags access) const {
-  CUmemAccessDesc description = {};
-  description.location = {CU_MEM_LOCATION_TYPE_DEVICE, devices_[device].device};
-  description.flags = access;
-  return driver_.cuMemSetAccess(range.base, range.bytes, &description, 1);
-}
-
 CUresult Memory::open(unsigned device, unsigned viewer) {
   DeviceMemory& memory = devices_[device];
   if (memory.viewers[viewer]++ != 0) return CUDA_SUCCESS;
   for (const auto& [base, chunk] : memory.chunks) {
-    const CUresult result =
-        set_access({base, chunk.bytes}, viewer, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+    const CUresult result = set_access(driver_, {base, chunk.bytes}, devices_[viewer].device,
+                                       CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
     if (result == CUDA_SUCCESS) continue;
     close(device, viewer);
     return result;
@@ -124,7 +126,8 @@ CUresult Memory::close(unsigned device, unsigned viewer) {
   CUresult result = CUDA_SUCCESS;
   for (const auto& [base, chunk] : memory.chunks) {
     if (chunk.importer == viewer) continue;
-    const CUresult closed = set_access({base, chunk.bytes}, viewer, CU_MEM_ACCESS_FLAGS_PROT_NONE);
+    const CUresult closed = set_access(driver_, {base, chunk.bytes}, devices_[viewer].device,
+                                       CU_MEM_ACCESS_FLAGS_PROT_NONE);
     if (result == CUDA_SUCCESS) result = closed;
   }
   return result;

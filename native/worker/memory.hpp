@@ -21,6 +21,10 @@ namespace outboard::worker {
 struct Context;
 struct Module;
 
+/// Says how kernels on a device, as the driver names it, reach what is mapped there.
+CUresult set_access(const Driver& driver, const Range& range, CUdevice device,
+                    CUmemAccess_flags access);
+
 /// A range of device addresses that the client may name.
 struct Allocation {
   Range range;               ///< as the client asked for it
@@ -102,7 +106,6 @@ class Memory {
 
   CUresult make_chunk(unsigned device, uint64_t bytes, uint64_t* address);
   CUresult map_chunk(unsigned device, Chunk chunk, uint64_t* address);
-  CUresult set_access(const Range& range, unsigned device, CUmemAccess_flags access) const;
   CUresult create(CUdevice device, uint64_t bytes, CUmemGenericAllocationHandle* handle) const;
   void unmap_chunk(unsigned device, uint64_t address);
 

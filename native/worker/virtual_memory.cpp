@@ -149,10 +149,7 @@ CUresult VirtualMemory::set_access(Range range, CUdevice device, CUmemAccess_fla
   if (!overlaps_mapping(range) || !memory_.contains(range.base, range.bytes)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  CUmemAccessDesc description = {};
-  description.location = {CU_MEM_LOCATION_TYPE_DEVICE, device};
-  description.flags = access;
-  return driver_.cuMemSetAccess(range.base, range.bytes, &description, 1);
+  return worker::set_access(driver_, range, device, access);
 }
 
 // ---- commands -----------------------------------------------------------------------------------
