@@ -1,30 +1,21 @@
 // Kernels of one device on the memory of another: what was there before, what came after, what the
 // program mapped itself, and a pool's. SPDX-License-Identifier: Apache-2.0
-#include "driver.hpp"
+#include "peers.hpp"
 
 namespace {
 
 constexpr int kSmall = 300;
 constexpr int kLarge = 1 << 20;
 
-struct Side {
-  CUdevice device = 0;
-  CUcontext context = nullptr;
+struct Stepper : Side {
   CUmodule module = nullptr;
   CUfunction step = nullptr;
 
-  explicit Side(int ordinal) {
-    CHECK(cuDeviceGet(&device, ordinal));
-    CHECK(cuDevicePrimaryCtxRetain(&context, device));
+  explicit Stepper(int ordinal) : Side(ordinal) {
     enter();
     CHECK(cuModuleLoadData(&module, kKernels));
     CHECK(cuModuleGetFunction(&step, module, "step"));
   }
-  ~Side() { CHECK(cuDevicePrimaryCtxRelease(device)); }
-  Side(const Side&) = delete;
-  Side& operator=(const Side&) = delete;
-
-  void enter() const { CHECK(cuCtxSetCurrent(context)); }
   // v[i] = v[i] * factor + 1, and waits.
   void run_step(CUdeviceptr values, int count, int factor) const {
     enter();
@@ -53,7 +44,7 @@ bool all(const std::vector<int>& values, int expected) {
   return true;
 }
 
-void what_they_say(Program& program, const Side& one, const Side& two) {
+void what_they_say(Program& program, const Stepper& one, const Stepper& two) {
   int can = 0, supported = 0;
   CHECK(cuDeviceCanAccessPeer(&can, one.device, two.device));
   CHECK(cuDeviceGetP2PAttribute(&supported, CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED, one.device,
@@ -63,7 +54,7 @@ void what_they_say(Program& program, const Side& one, const Side& two) {
   program.expect(can == 0, "a device is not its own peer");
 }
 
-void before_and_after(Program& program, const Side& one, const Side& two) {
+void before_and_after(Program& program, const Stepper& one, const Stepper& two) {
   const CUdeviceptr small = two.filled(kSmall, 5), large = two.filled(kLarge, 7);
   one.enter();
   CHECK(cuCtxEnablePeerAccess(two.context, 0));
@@ -85,7 +76,7 @@ void before_and_after(Program& program, const Side& one, const Side& two) {
   for (const CUdeviceptr memory : {small, large, later}) CHECK(cuMemFree(memory));
 }
 
-void disabled(Program& program, const Side& one, const Side& two) {
+void disabled(Program& program, const Stepper& one, const Stepper& two) {
   one.enter();
   CHECK(cuCtxDisablePeerAccess(two.context));
   program.expect(cuCtxDisablePeerAccess(two.context) == CUDA_ERROR_PEER_ACCESS_NOT_ENABLED,
@@ -102,7 +93,7 @@ void disabled(Program& program, const Side& one, const Side& two) {
 }
 
 // Mapped memory and pools name the devices that reach them, whatever contexts enable.
-void named_devices(Program& program, const Side& one, const Side& two) {
+void named_devices(Program& program, const Stepper& one, const Stepper& two) {
   CUmemAccessDesc access[2] = {};
   for (int i = 0; i < 2; ++i) {
     access[i].location.type = CU_MEM_LOCATION_TYPE_DEVICE;
@@ -156,12 +147,9 @@ void named_devices(Program& program, const Side& one, const Side& two) {
 
 int main(int argc, char** argv) {
   Program program("peerAccess", argc, argv);
-  CHECK(cuInit(0));
-  int count = 0;
-  CHECK(cuDeviceGetCount(&count));
-  if (count < 2) program.die("two devices are needed");
-  const Side one(0);
-  const Side two(1);
+  initialise_two_devices(program);
+  const Stepper one(0);
+  const Stepper two(1);
   what_they_say(program, one, two);
   before_and_after(program, one, two);
   disabled(program, one, two);

@@ -1,30 +1,16 @@
 // Copies between two devices of one server: linear, pitched, from arrays and from mapped memory.
 // SPDX-License-Identifier: Apache-2.0
-#include "driver.hpp"
+#include "peers.hpp"
 
 namespace {
 
 constexpr int kCount = 50000;
 constexpr size_t kBytes = kCount * sizeof(int);
 
-struct Side {
-  CUdevice device = 0;
-  CUcontext context = nullptr;
-
-  explicit Side(int ordinal) {
-    CHECK(cuDeviceGet(&device, ordinal));
-    CHECK(cuDevicePrimaryCtxRetain(&context, device));
-  }
-  ~Side() { CHECK(cuDevicePrimaryCtxRelease(device)); }
-  Side(const Side&) = delete;
-  Side& operator=(const Side&) = delete;
-
-  void enter() const { CHECK(cuCtxSetCurrent(context)); }
-  CUdeviceptr allocate_here() const {
-    enter();
-    return allocate(kBytes);
-  }
-};
+CUdeviceptr allocate_on(const Side& side) {
+  side.enter();
+  return allocate(kBytes);
+}
 
 std::vector<int> counted(int first) {
   std::vector<int> values(kCount);
@@ -66,8 +52,8 @@ class Mapped {
 
 void linear(Program& program, const Side& one, const Side& two) {
   const std::vector<int> values = counted(100);
-  const CUdeviceptr first = one.allocate_here();
-  const CUdeviceptr second = two.allocate_here();
+  const CUdeviceptr first = allocate_on(one);
+  const CUdeviceptr second = allocate_on(two);
   one.enter();
   CHECK(cuMemcpyHtoD(first, values.data(), kBytes));
   CHECK(cuMemcpyPeer(second, two.context, first, one.context, kBytes));
@@ -105,7 +91,7 @@ void pitched(Program& program, const Side& one, const Side& two) {
   descriptor.NumChannels = 1;
   CUarray array = nullptr;
   CHECK(cuArray3DCreate(&array, &descriptor));
-  const CUdeviceptr source = one.allocate_here();
+  const CUdeviceptr source = allocate_on(one);
   CHECK(cuMemcpyHtoD(source, values.data(), kBytes));
   CUDA_MEMCPY3D_PEER copy{};
   copy.srcMemoryType = CU_MEMORYTYPE_DEVICE;
@@ -146,10 +132,7 @@ void pitched(Program& program, const Side& one, const Side& two) {
 
 int main(int argc, char** argv) {
   Program program("peerMemory", argc, argv);
-  CHECK(cuInit(0));
-  int count = 0;
-  CHECK(cuDeviceGetCount(&count));
-  if (count < 2) program.die("two devices are needed");
+  initialise_two_devices(program);
   const Side one(0);
   const Side two(1);
   linear(program, one, two);
