@@ -30,11 +30,13 @@ struct Reader {
 
 }  // namespace
 
-/// What an instruction names, looked up again only where a lane names another.
-const TextureView* Executor::texture_named(uint64_t name, NamedTexture* last) const {
+/// What an instruction names, looked up again only where a lane names another; null: a fault.
+const TextureView* Executor::texture_named(const Op& op, int lane, NamedTexture* last) {
+  const uint64_t name = lanes_of<uint64_t>(op.a)[lane];
   if (last->view && last->name == name) return last->view.get();
   last->view = launch_->launch.textures ? launch_->launch.textures->find(name) : nullptr;
   last->name = name;
+  if (!last->view) fault(Fault::illegal_address, op, lane, "no texture or surface has this name");
   return last->view.get();
 }
 
@@ -45,11 +47,9 @@ bool Executor::texture(const Op& op, LaneSet& set) {
   bool ok = true;
   each_lane(set.bits, [&](int lane) {
     if (!ok) return;
-    const TextureView* view = texture_named(lanes_of<uint64_t>(op.a)[lane], &last);
-    if (view == nullptr) {
-      ok = fault(Fault::illegal_address, op, lane, "no texture or surface has this name");
-      return;
-    }
+    const TextureView* view = texture_named(op, lane, &last);
+    ok = view != nullptr;
+    if (!ok) return;
     Texel texel{};
     if (op.kind == OpKind::texture_query) {
       texel[0] = view->base == 0 ? 0 : view->extent[op.imm];
@@ -87,11 +87,9 @@ bool Executor::surface(const Op& op, LaneSet& set) {
   bool ok = true;
   each_lane(set.bits, [&](int lane) {
     if (!ok) return;
-    const TextureView* view = texture_named(lanes_of<uint64_t>(op.a)[lane], &last);
-    if (view == nullptr) {
-      ok = fault(Fault::illegal_address, op, lane, "no texture or surface has this name");
-      return;
-    }
+    const TextureView* view = texture_named(op, lane, &last);
+    ok = view != nullptr;
+    if (!ok) return;
     const bool loads = op.kind == OpKind::surface_load;
     std::array<int64_t, 3> at{};
     const size_t first = op.leads ? 5 : 4;

@@ -155,7 +155,7 @@ class Executor {
     uint64_t name = 0;
     std::shared_ptr<const TextureView> view;
   };
-  const TextureView* texture_named(uint64_t name, NamedTexture* last) const;
+  const TextureView* texture_named(const Op& op, int lane, NamedTexture* last);
   bool texture(const Op& op, LaneSet& set);
   bool surface(const Op& op, LaneSet& set);
 
