@@ -10,7 +10,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from outboard.controller import views
 from outboard.controller.actor import Actor
 from outboard.controller.service import Service, SessionMaker
 from outboard.errors import NotFound, SessionEnded, SessionIdle
@@ -20,6 +19,7 @@ from outboard.ledger.requests import Ask
 from outboard.ledger.schema import leases
 from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
+from outboard.moments import iso
 
 RENEWALS_OF_A_LEASE = 6
 
@@ -91,7 +91,7 @@ class Answers:
             "state": ask.state,
             "position": standing.position if standing else None,
             "reason": self.reason(request_id, ask),
-            "starts": views.iso(standing.starts_us) if standing else None,
+            "starts": iso(standing.starts_us) if standing else None,
         }
 
     def reason(self, request_id: str, ask: Ask) -> str:
@@ -112,7 +112,7 @@ class Answers:
                     "share_millionths": request.share.millionths,
                     "share_bytes": request.share.amount_bytes,
                     "priority": request.priority,
-                    "since": views.iso(ask.created_us),
+                    "since": iso(ask.created_us),
                     "name": request.name if own else "",
                     "program": request.program if own else "",
                 }

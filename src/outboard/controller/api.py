@@ -249,14 +249,13 @@ def _whole(record: dict[str, object], name: str) -> int | None:
 
 
 def _time(asked: dict[str, str], name: str) -> dt.datetime | None:
-    """A time of the query; without a zone it is UTC."""
+    """A time of the query."""
     if name not in asked:
         return None
     try:
-        found = dt.datetime.fromisoformat(asked[name])
+        return dt.datetime.fromisoformat(asked[name])
     except ValueError:
         raise MalformedRequest(f"{name} is not a time", "write 2026-11-01T08:00:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _printable(text: str) -> str:

@@ -5,7 +5,6 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,16 +31,10 @@ from outboard.ledger.schema import (
 )
 from outboard.ledger.statements import Statement
 from outboard.ledger.transaction import Transaction
+from outboard.moments import iso
 
 Row = dict[str, Any]
 HeldBytes = Callable[[str], list[int] | None]
-
-
-def iso(at_us: int | None) -> str | None:
-    """Microseconds as ISO 8601, UTC."""
-    if at_us is None:
-        return None
-    return dt.datetime.fromtimestamp(at_us / 1_000_000, dt.UTC).isoformat(timespec="milliseconds")
 
 
 def list_devices(tx: Transaction) -> list[Row]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from outboard.errors import MalformedRequest
+from outboard.moments import iso, microseconds
 from outboard.units import MILLION
 
 DAY_US = 86_400_000_000
@@ -126,6 +127,14 @@ def sum_used(
     ]
 
 
+def interval_us(
+    since: dt.datetime | None, until: dt.datetime | None, now_us: int
+) -> tuple[int, int]:
+    """What an account is asked for: until now, and a day long, where nothing is said."""
+    last_us = now_us if until is None else microseconds(until)
+    return last_us - DAY_US if since is None else microseconds(since), last_us
+
+
 def check_keys(by: Sequence[str], allowed: Sequence[str]) -> None:
     """Raises `MalformedRequest` for keys that accounts do not have, or have twice."""
     if [key for key in by if key not in allowed] or len(set(by)) != len(by):
@@ -135,15 +144,17 @@ def check_keys(by: Sequence[str], allowed: Sequence[str]) -> None:
 
 
 def account_json(
-    by: Sequence[str], held: Iterable[Held], used: Iterable[Used]
+    since_us: int, until_us: int, by: Sequence[str], held: Iterable[Held], used: Iterable[Used]
 ) -> dict[str, object]:
-    """The API's answer, but for the interval."""
+    """The API's answer."""
 
     def told(line: Held | Used) -> dict[str, Any]:
         amounts = asdict(line)
         return {**dict(zip(by, amounts.pop("keys"), strict=True)), **amounts}
 
     return {
+        "since": iso(since_us),
+        "until": iso(until_us),
         "by": list(by),
         "held": [{**told(line), "gpu_s": round(line.gpu_ppm_us / 1e12, 3)} for line in held],
         "used": [told(line) for line in used],

@@ -27,6 +27,7 @@ from outboard.model.account import (
     Span,
     account_json,
     check_keys,
+    interval_us,
     sum_held,
     sum_used,
 )
@@ -38,7 +39,6 @@ _TOLD = ("session", "worker", "uid", "pid", "program", "started_us", "ended_us")
 _DID = ("index", "busy_us", "calls", "peak_bytes")
 _KEPT_US = 400 * DAY_US
 _BUSY_S = 1.0
-_EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
 
 # `pools.seen_us` is when a pool was last heard of: what it did not end, ended then.
 _TABLES = """
@@ -116,23 +116,20 @@ class Accounts:
         """The API's answer for an interval: the last day, where nothing is said."""
         check_keys(by, USED_KEYS)
         now_us = self._now_us()
-        last_us = now_us if until is None else _us(until)
-        first_us = last_us - DAY_US if since is None else _us(since)
+        first_us, last_us = interval_us(since, until, now_us)
         until_us = min(last_us, now_us)
         spans: Iterable[Span] = ()
         if not set(by) - set(KEYS):
             spans = [Span(*row) for row in self._rows(_SPANS, until_us)]
         processes = [Process(*row) for row in self._rows(_PROCESSES, until_us)]
         processes = [one for one in processes if (one.ended_us or now_us) > first_us]
-        return {
-            "since": _shown(first_us),
-            "until": _shown(last_us),
-            **account_json(
-                by,
-                sum_held(spans, first_us, until_us, by),
-                sum_used(processes, first_us, until_us, by, now_us),
-            ),
-        }
+        return account_json(
+            first_us,
+            last_us,
+            by,
+            sum_held(spans, first_us, until_us, by),
+            sum_used(processes, first_us, until_us, by, now_us),
+        )
 
     def close(self) -> None:
         """What is still held is not known of any more: it ends now."""
@@ -174,11 +171,3 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _us(moment: dt.datetime) -> int:
-    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
-
-
-def _shown(at_us: int) -> str:
-    return (_EPOCH + dt.timedelta(microseconds=at_us)).isoformat(timespec="milliseconds")

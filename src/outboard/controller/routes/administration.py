@@ -17,6 +17,7 @@ from outboard.errors import MalformedRequest
 from outboard.ledger import limits, subjects, tokens
 from outboard.ledger.requests import SECOND_US
 from outboard.ledger.transaction import Transaction
+from outboard.moments import iso
 
 UserName = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9_.@+-]+$")]
 HostId = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9_.:-]+$")]
@@ -58,7 +59,7 @@ async def whoami(actor: User) -> dict[str, Any]:
         "name": token.subject,
         "scopes": sorted(token.scopes),
         "token": token.id,
-        "expires": views.iso(token.expires_us),
+        "expires": iso(token.expires_us),
     }
 
 

@@ -19,12 +19,19 @@ from outboard.errors import Forbidden
 from outboard.ledger import accounting
 from outboard.ledger.changes import Change, changes_after
 from outboard.ledger.transaction import Transaction
-from outboard.model.account import KEYS, USED_KEYS, Held, Used, account_json, check_keys
+from outboard.model.account import (
+    KEYS,
+    USED_KEYS,
+    Held,
+    Used,
+    account_json,
+    check_keys,
+    interval_us,
+)
 
 _KEEP_ALIVE_S = 15.0
 # PostgreSQL may show a lower number after a higher one: who comes back hears these again.
 _REWIND = 256
-_DAY = dt.timedelta(days=1)
 
 By = Annotated[str, Query(max_length=100, pattern=r"^[a-z]+(,[a-z]+)*$")]
 
@@ -50,8 +57,7 @@ async def usage(
         keys = ["user", *keys]
 
     def read(tx: Transaction) -> tuple[int, int, list[Held], list[Used]]:
-        last_us = tx.now_us if until is None else _us(until)
-        first_us = last_us - _us_of(_DAY) if since is None else _us(since)
+        first_us, last_us = interval_us(since, until, tx.now_us)
         lines = [] if of_used_alone else accounting.held(tx, first_us, last_us, keys)
         return first_us, last_us, lines, accounting.used(tx, first_us, last_us, keys)
 
@@ -60,11 +66,7 @@ async def usage(
         where = keys.index("user")
         lines = [line for line in lines if line.keys[where] == actor.user]
         used = [line for line in used if line.keys[where] == actor.user]
-    return {
-        "since": views.iso(first_us),
-        "until": views.iso(last_us),
-        **account_json(keys, lines, used),
-    }
+    return account_json(first_us, last_us, keys, lines, used)
 
 
 @record_routes.get("/usage/processes")
@@ -74,8 +76,7 @@ async def processes(
     """What workers counted in each process; null is not known."""
 
     def read(tx: Transaction) -> list[dict[str, object]]:
-        last_us = tx.now_us if until is None else _us(until)
-        first_us = last_us - _us_of(_DAY) if since is None else _us(since)
+        first_us, last_us = interval_us(since, until, tx.now_us)
         return accounting.processes(tx, first_us, last_us)
 
     found = await here.service.read(read)
@@ -141,13 +142,3 @@ async def _stream(here: Here, after: int | None) -> AsyncIterator[str]:
 def _event(change: Change) -> str:
     data = json.dumps({"subject": change.subject})
     return f"id: {change.id}\nevent: {change.kind}\ndata: {data}\n\n"
-
-
-def _us(moment: dt.datetime) -> int:
-    """Microseconds since 1970; a time without a zone is UTC."""
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return _us_of(aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC))
-
-
-def _us_of(span: dt.timedelta) -> int:
-    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds

@@ -21,6 +21,7 @@ from outboard.ledger.grants import Lost, granted_of
 from outboard.ledger.requests import Ask
 from outboard.ledger.transaction import Transaction
 from outboard.model.token import hash_secret
+from outboard.moments import iso
 from outboard.scheduler.explanation import Explanation, explain_wait
 from outboard.units import format_duration
 
@@ -133,7 +134,7 @@ def _told(
     if not isinstance(found, Ask):
         ends_us = actor.token.expires_us
         soon = bool(actor.user) and ends_us is not None and ends_us < time.time() * 1e6 + _SOON_US
-        return {**found, "token_expires": views.iso(ends_us)} if soon else found
+        return {**found, "token_expires": iso(ends_us)} if soon else found
     response.status_code = 202 if found.state == "waiting" else 200
     return here.answers.asked(found)
 
