@@ -19,9 +19,6 @@ namespace softgpu {
 class Context;
 class MemoryPool;
 
-/// Views by the names that a kernel has for them.
-using BoundReferences = std::vector<std::pair<uint64_t, std::shared_ptr<const TextureView>>>;
-
 inline constexpr uint64_t kContextBytes = 4ull << 20;  ///< what a context counts as
 
 class Device {

@@ -48,7 +48,7 @@ struct KernelOperation {
   Launch launch;  ///< `params` is set when it runs
   std::vector<std::byte> params;
   /// What the references that the kernel names were bound to at the launch.
-  std::vector<std::pair<uint64_t, std::shared_ptr<const TextureView>>> references;
+  BoundReferences references;
 };
 
 /// A copy of up to three dimensions, all in bytes; rows and slices are `pitch` and `slice` apart.

@@ -12,30 +12,34 @@ constexpr size_t kAlignment = 512;  // of memory that a texture begins with
 constexpr size_t kRowAlignment = 32;
 constexpr size_t kMostElements = 1 << 28;
 
-template <class Call>
-CUresult with_texture(CUtexref handle, Call&& call) noexcept {
+auto& table_of(CUtexref) { return texture_references(); }
+auto& table_of(CUsurfref) { return surface_references(); }
+
+template <class Handle, class Call>
+CUresult with_reference(Handle handle, Call&& call) noexcept {
   return with_driver([&]() -> CUresult {
-    const auto reference = texture_references().find(handle);
+    const auto reference = table_of(handle).find(handle);
     if (!reference) return CUDA_ERROR_INVALID_HANDLE;
     const std::lock_guard lock(reference->mutex);
     return call(*reference);
   });
 }
 
-template <class Call>
-CUresult with_surface(CUsurfref handle, Call&& call) noexcept {
+template <class Handle>
+CUresult find_in_module(Handle* out, CUmodule handle, const char* name,
+                        CUresult (LoadedModule::*find)(std::string_view, Handle*)) {
   return with_driver([&]() -> CUresult {
-    const auto reference = surface_references().find(handle);
-    if (!reference) return CUDA_ERROR_INVALID_HANDLE;
-    const std::lock_guard lock(reference->mutex);
-    return call(*reference);
+    const auto module = modules().find(handle);
+    if (!module) return CUDA_ERROR_INVALID_HANDLE;
+    if (out == nullptr || name == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    return (*module.*find)(name, out);
   });
 }
 
 /// What a getter gives: `value` for a texture reference.
 template <class Out, class Get>
 CUresult tell(Out* out, CUtexref handle, Get&& get) noexcept {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     *out = static_cast<Out>(get(reference));
     return CUDA_SUCCESS;
@@ -44,7 +48,7 @@ CUresult tell(Out* out, CUtexref handle, Get&& get) noexcept {
 
 template <class Set>
 CUresult change(CUtexref handle, Set&& set) noexcept {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     set(reference);
     return CUDA_SUCCESS;
   });
@@ -75,22 +79,12 @@ size_t element_bytes(CUarray_format format, int channels) {
 
 }  // namespace
 
-extern "C" CUresult cuModuleGetTexRef(CUtexref* out, CUmodule handle, const char* name) {
-  return with_driver([&]() -> CUresult {
-    const auto module = modules().find(handle);
-    if (!module) return CUDA_ERROR_INVALID_HANDLE;
-    if (out == nullptr || name == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    return module->texture(name, out);
-  });
+extern "C" CUresult cuModuleGetTexRef(CUtexref* out, CUmodule module, const char* name) {
+  return find_in_module(out, module, name, &LoadedModule::texture);
 }
 
-extern "C" CUresult cuModuleGetSurfRef(CUsurfref* out, CUmodule handle, const char* name) {
-  return with_driver([&]() -> CUresult {
-    const auto module = modules().find(handle);
-    if (!module) return CUDA_ERROR_INVALID_HANDLE;
-    if (out == nullptr || name == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    return module->surface(name, out);
-  });
+extern "C" CUresult cuModuleGetSurfRef(CUsurfref* out, CUmodule module, const char* name) {
+  return find_in_module(out, module, name, &LoadedModule::surface);
 }
 
 extern "C" CUresult cuTexRefCreate(CUtexref* out) {
@@ -108,7 +102,7 @@ extern "C" CUresult cuTexRefDestroy(CUtexref handle) {
 }
 
 extern "C" CUresult cuParamSetTexRef(CUfunction function, int unit, CUtexref handle) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (!functions().find(function)) return CUDA_ERROR_INVALID_HANDLE;
     // A module's own references are bound by their names.
     return unit == CU_PARAM_TR_DEFAULT && !reference.of_module ? CUDA_SUCCESS
@@ -121,7 +115,7 @@ extern "C" CUresult cuParamSetTexRef(CUfunction function, int unit, CUtexref han
 
 extern "C" CUresult cuTexRefSetAddress_v2(size_t* offset, CUtexref handle, CUdeviceptr address,
                                           size_t bytes) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     const size_t before = address % kAlignment;
     const size_t element = std::max<size_t>(element_bytes(reference.format, reference.channels), 1);
     if ((offset == nullptr && before != 0) || bytes / element > kMostElements) {
@@ -135,7 +129,7 @@ extern "C" CUresult cuTexRefSetAddress_v2(size_t* offset, CUtexref handle, CUdev
 
 extern "C" CUresult cuTexRefSetAddress2D_v3(CUtexref handle, const CUDA_ARRAY_DESCRIPTOR* rows,
                                             CUdeviceptr address, size_t pitch) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (rows == nullptr || address % kAlignment != 0 || pitch % kRowAlignment != 0 ||
         rows->Height == 0) {
       return CUDA_ERROR_INVALID_VALUE;
@@ -152,7 +146,7 @@ extern "C" CUresult cuTexRefSetAddress2D_v2(CUtexref handle, const CUDA_ARRAY_DE
 }
 
 extern "C" CUresult cuTexRefSetArray(CUtexref handle, CUarray value, unsigned int flags) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     const auto array = arrays().find(value);
     if (!array) return CUDA_ERROR_INVALID_HANDLE;
     if ((flags & ~CU_TRSA_OVERRIDE_FORMAT) != 0) return CUDA_ERROR_INVALID_VALUE;
@@ -167,7 +161,7 @@ extern "C" CUresult cuTexRefSetArray(CUtexref handle, CUarray value, unsigned in
 
 extern "C" CUresult cuTexRefSetMipmappedArray(CUtexref handle, CUmipmappedArray value,
                                               unsigned int flags) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     const auto levels = mipmapped_arrays().find(value);
     if (!levels) return CUDA_ERROR_INVALID_HANDLE;
     if ((flags & ~CU_TRSA_OVERRIDE_FORMAT) != 0) return CUDA_ERROR_INVALID_VALUE;
@@ -181,7 +175,7 @@ extern "C" CUresult cuTexRefSetMipmappedArray(CUtexref handle, CUmipmappedArray 
 }
 
 extern "C" CUresult cuSurfRefSetArray(CUsurfref handle, CUarray value, unsigned int flags) {
-  return with_surface(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     const auto array = arrays().find(value);
     if (!array) return CUDA_ERROR_INVALID_HANDLE;
     if (flags != 0 || (array->descriptor.Flags & CUDA_ARRAY3D_SURFACE_LDST) == 0) {
@@ -194,7 +188,7 @@ extern "C" CUresult cuSurfRefSetArray(CUsurfref handle, CUarray value, unsigned 
 
 extern "C" CUresult cuTexRefGetAddress_v2(CUdeviceptr* out, CUtexref handle) {
   if (out != nullptr) *out = 0;
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     const auto* memory = std::get_if<BoundMemory>(&reference.bound);
     if (out == nullptr || memory == nullptr) return CUDA_ERROR_INVALID_VALUE;
     *out = memory->address;
@@ -202,20 +196,20 @@ extern "C" CUresult cuTexRefGetAddress_v2(CUdeviceptr* out, CUtexref handle) {
   });
 }
 extern "C" CUresult cuTexRefGetArray(CUarray* out, CUtexref handle) {
-  return with_texture(handle, [&](TextureReference& one) { return tell_bound(one, out); });
+  return with_reference(handle, [&](TextureReference& one) { return tell_bound(one, out); });
 }
 extern "C" CUresult cuTexRefGetMipmappedArray(CUmipmappedArray* out, CUtexref handle) {
-  return with_texture(handle, [&](TextureReference& one) { return tell_bound(one, out); });
+  return with_reference(handle, [&](TextureReference& one) { return tell_bound(one, out); });
 }
 extern "C" CUresult cuSurfRefGetArray(CUarray* out, CUsurfref handle) {
-  return with_surface(handle, [&](TextureReference& one) { return tell_bound(one, out); });
+  return with_reference(handle, [&](TextureReference& one) { return tell_bound(one, out); });
 }
 
 // ---- how it is read
 // ------------------------------------------------------------------------------
 
 extern "C" CUresult cuTexRefSetFormat(CUtexref handle, CUarray_format format, int channels) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (channels == 3 || channels > 4) return CUDA_ERROR_INVALID_VALUE;
     reference.format = format;
     reference.channels = channels;
@@ -223,7 +217,7 @@ extern "C" CUresult cuTexRefSetFormat(CUtexref handle, CUarray_format format, in
   });
 }
 extern "C" CUresult cuTexRefSetAddressMode(CUtexref handle, int dimension, CUaddress_mode mode) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (dimension < 0 || dimension > 2) return CUDA_ERROR_INVALID_VALUE;
     reference.edges[static_cast<size_t>(dimension)] = mode;
     return CUDA_SUCCESS;
@@ -233,7 +227,7 @@ extern "C" CUresult cuTexRefSetFilterMode(CUtexref handle, CUfilter_mode mode) {
   return change(handle, [&](TextureReference& one) { one.filter = mode; });
 }
 extern "C" CUresult cuTexRefSetMipmapFilterMode(CUtexref handle, CUfilter_mode mode) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (mode != CU_TR_FILTER_MODE_POINT && mode != CU_TR_FILTER_MODE_LINEAR) {
       return CUDA_ERROR_INVALID_VALUE;
     }
@@ -254,7 +248,7 @@ extern "C" CUresult cuTexRefSetMaxAnisotropy(CUtexref handle, unsigned int most)
   return change(handle, [&](TextureReference& one) { one.anisotropy = most; });
 }
 extern "C" CUresult cuTexRefSetBorderColor(CUtexref handle, float* color) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (color == nullptr) return CUDA_ERROR_INVALID_VALUE;
     std::copy_n(color, 4, reference.border.begin());
     return CUDA_SUCCESS;
@@ -262,7 +256,7 @@ extern "C" CUresult cuTexRefSetBorderColor(CUtexref handle, float* color) {
 }
 extern "C" CUresult cuTexRefSetFlags(CUtexref handle, unsigned int flags) {
   constexpr unsigned kKnown = 0x3f;
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if ((flags & ~kKnown) != 0) return CUDA_ERROR_INVALID_VALUE;
     reference.flags = flags;
     return CUDA_SUCCESS;
@@ -276,7 +270,7 @@ extern "C" CUresult cuTexRefGetFormat(CUarray_format* format, int* channels, CUt
   });
 }
 extern "C" CUresult cuTexRefGetAddressMode(CUaddress_mode* out, CUtexref handle, int dimension) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (out == nullptr || dimension < 0 || dimension > 2) return CUDA_ERROR_INVALID_VALUE;
     *out = reference.edges[static_cast<size_t>(dimension)];
     return CUDA_SUCCESS;
@@ -292,7 +286,7 @@ extern "C" CUresult cuTexRefGetMipmapLevelBias(float* out, CUtexref handle) {
   return tell(out, handle, [](const TextureReference& one) { return one.level_bias; });
 }
 extern "C" CUresult cuTexRefGetMipmapLevelClamp(float* least, float* most, CUtexref handle) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (least == nullptr || most == nullptr) return CUDA_ERROR_INVALID_VALUE;
     *least = reference.least_level;
     *most = reference.most_level;
@@ -303,7 +297,7 @@ extern "C" CUresult cuTexRefGetMaxAnisotropy(int* out, CUtexref handle) {
   return tell(out, handle, [](const TextureReference& one) { return one.anisotropy; });
 }
 extern "C" CUresult cuTexRefGetBorderColor(float* out, CUtexref handle) {
-  return with_texture(handle, [&](TextureReference& reference) {
+  return with_reference(handle, [&](TextureReference& reference) {
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     std::copy_n(reference.border.begin(), 4, out);
     return CUDA_SUCCESS;

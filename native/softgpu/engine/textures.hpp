@@ -7,6 +7,8 @@
 #include <map>
 #include <memory>
 #include <shared_mutex>
+#include <utility>
+#include <vector>
 
 namespace softgpu {
 
@@ -32,6 +34,9 @@ struct TextureView {
   uint32_t channel_bytes() const;
   uint32_t texel_bytes() const { return channel_bytes() * channels; }
 };
+
+/// Views by the addresses of the references that a kernel names.
+using BoundReferences = std::vector<std::pair<uint64_t, std::shared_ptr<const TextureView>>>;
 
 /// The views that kernels name: objects by numbers of this table's, references by the address of
 /// their variable.
