@@ -135,15 +135,15 @@ CUresult export_memory(const Range& range, SharedName* name) {
 }
 
 CUresult import_memory(Context* context, const InterprocessHandle& handle, Range* range) {
+  CUresult result = device_of(handle, &range->device);
+  if (result != CUDA_SUCCESS) return result;
   shares_memory.store(true);
   client::Answer<wire::command::MemoryImport> answer;
-  const CUresult result =
-      call(context, wire::command::MemoryImport{.token = name_of(handle)}, &answer);
+  result = call(context, wire::command::MemoryImport{.token = name_of(handle)}, &answer);
   if (result != CUDA_SUCCESS) return result;
   range->base = answer.reply.address;
   range->bytes = answer.reply.bytes;
   range->context = context;
-  if (device_of(handle, &range->device) != CUDA_SUCCESS) range->device = context->device;
   addresses().add(*range);
   return addresses().find(range->base, range) ? CUDA_SUCCESS : CUDA_ERROR_MAP_FAILED;
 }
