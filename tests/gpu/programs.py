@@ -26,7 +26,7 @@ from tests.programs.cases import BEYOND_THE_DRIVER, CASES, TWO_DEVICE_CASES
 # Takes most of the device, so it cannot run beside others.
 ALONE = "memoryLimit"
 BUILD = Path(os.environ.get("OUTBOARD_NATIVE_DIR", ROOT / "build"))
-TIMEOUT_S = 120
+TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ WITHOUT_RESULTS = {
     "diagnostics",
 }
 # Programs that show what Outboard promises beyond the driver, which may fail them.
-BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads", "copiesAcrossDevices"}
+BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads", "copiesAcrossDevices", "perThreadStream"}
 # Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
 OLDER = {
     "static12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],

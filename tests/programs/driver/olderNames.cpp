@@ -4,6 +4,7 @@
 #include <cuda.h>
 
 #include <array>
+#include <cstdio>
 
 #include "../program.hpp"
 
@@ -137,10 +138,14 @@ void narrow(Program& program, CUdevice device) {
                              cuMemcpyAtoA(array, 0, array, 0, 4),
                              cuArrayGetDescriptor(&plane, array),
                              cuArray3DGetDescriptor(&volume, array)};
-  bool refused = true;
-  for (const CUresult answer : others) refused = refused && answer != CUDA_SUCCESS;
-  for (const CUresult answer : answers) refused = refused && answer == CUDA_ERROR_INVALID_CONTEXT;
-  program.expect(refused, "the 32-bit interface has no context");
+  for (const CUresult answer : others) {
+    program.expect(answer != CUDA_SUCCESS, "the 32-bit interface has no context");
+  }
+  for (size_t i = 0; i < std::size(answers); ++i) {
+    const bool refused = answers[i] == CUDA_ERROR_INVALID_CONTEXT;
+    program.expect(refused, "the 32-bit interface has no context");
+    if (!refused) std::fprintf(stderr, "call %zu answers %d\n", i, static_cast<int>(answers[i]));
+  }
 }
 
 // What only other systems, or other devices, have.
