@@ -28,7 +28,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from tests.gpu.compare import environments
 from tests.gpu.printed import first_difference, judgements, settled
 
 PACKAGES = ("cuda-bindings", "cuda-core", "numba-cuda", "cupy-cuda13x", "torch", "triton", "jax")
+OLDER_SOURCES = Path(__file__).with_name("older_sources.hpp")
 RULES = Path(__file__).with_suffix(".toml")
 # Sources that examples share and that are none themselves.
 SHARED_FOLDERS = {"common", "Common", "utils", "data"}
@@ -60,7 +61,7 @@ class Rule:
     timeout_s: int = TIMEOUT_S
     gpus: int = 1
     left_out: str = ""  # the reason
-    judged: bool = False  # only exit code and judgements are compared
+    judged: str = ""  # why only the exit code and its judgements are compared
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Example:
 @dataclass(frozen=True)
 class Ending:
     code: int | None  # none: it took too long
-    lines: list[str]
-    errors: str
+    lines: list[str]  # of stdout
+    errors: list[str]  # of stderr
     seconds: float
 
 
@@ -153,27 +154,43 @@ class Builder:
         self._toolkit = Path(top[1]).resolve() if top else Path("/usr/local/cuda")
         # A libcuda.so to link with: the session's.
         self._driver = os.environ["LD_LIBRARY_PATH"].split(":")[0]
+        self._nvcc = scratch / "nvcc"
 
     def prepare(self, tops: list[Path]) -> None:
         for top in tops:
             shutil.copytree(top, self._scratch / top.name, dirs_exist_ok=True)
+        # The headers of CUDA 13 need C++17, for which older Makefiles do not ask.
+        self._nvcc.write_text(
+            "#!/bin/sh\n"
+            "for word do\n"
+            "  shift\n"
+            '  case $word in -std=*|--std=*) ;; *) set -- "$@" "$word" ;; esac\n'
+            "done\n"
+            f'exec {self._toolkit}/bin/nvcc -std=c++17 -include {OLDER_SOURCES} "$@"\n'
+        )
+        self._nvcc.chmod(0o755)
 
     def build(self, example: Example) -> tuple[Path | None, str]:
         """The program, or none and what the compiler said."""
         place = self._scratch / example.top.name / example.path.relative_to(example.top)
         if place.is_dir():
             folder, program = place, place / place.name
-            command = ["make", f"CUDA_PATH={self._toolkit}", f"SMS={self._capability}"]
-            # CUDA 13's own headers need C++17; what the sources need, their Makefile adds.
-            command += ["ALL_CCFLAGS=-m64 -std=c++17", f"CUDALIB={self._driver}"]
+            command = ["make", f"NVCC={self._nvcc}", f"CUDA_PATH={self._toolkit}"]
+            command += [f"SMS={self._capability}", f"CUDALIB={self._driver}"]
         else:
             folder, program = place.parent, place.with_suffix("")
-            command = [str(self._toolkit / "bin/nvcc"), f"-arch=sm_{self._capability}"]
-            command += ["-std=c++17", place.name, "-o", program.name, "-lcuda"]
-        libraries = f"{self._driver}:{self._toolkit / 'lib'}"  # as NVIDIA's wheels lay it out
-        environment = os.environ | {"LIBRARY_PATH": libraries}
+            command = [str(self._nvcc), f"-arch=sm_{self._capability}"]
+            command += [place.name, "-o", program.name, "-lcuda"]
+        # NVIDIA's wheels have their libraries in lib.
+        libraries = [self._driver, str(self._toolkit / "lib"), os.environ.get("LIBRARY_PATH", "")]
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=folder,
+            env=os.environ | {"LIBRARY_PATH": ":".join(filter(None, libraries))},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         if done.returncode == 0 and program.exists():
             return program, ""
@@ -233,16 +250,20 @@ def run(example: Example, program: Path, environment: dict[str, str], logs: Path
     seconds = time.monotonic() - begin
     shutil.rmtree(here)
     shutil.rmtree(logs / "caches", ignore_errors=True)
-    printed = (logs / "stdout").read_text(errors="replace")
-    said = (logs / "stderr").read_text(errors="replace")
-    return Ending(code, settled(printed, str(here)), said, seconds)
+    printed, said = (
+        settled((logs / name).read_text(errors="replace"), str(here))
+        for name in ("stdout", "stderr")
+    )
+    # What the launcher and the software GPU say is not the program's.
+    own = ("outboard:", "softgpu:")
+    return Ending(code, printed, [line for line in said if not line.startswith(own)], seconds)
 
 
 def ended(ending: Ending, rule: Rule) -> str:
     if ending.code is None:
         return f"not over after {rule.timeout_s} s"
-    words = [line for line in ending.errors.splitlines() if line.strip()] or ending.lines or [""]
-    return f"exit code {ending.code}: {words[-1].strip()[:200]}"
+    words = ending.errors or ending.lines or [""]
+    return f"exit code {ending.code}: {words[-1][:200]}"
 
 
 def why_not_built(said: str) -> str:
@@ -250,12 +271,12 @@ def why_not_built(said: str) -> str:
     missing = re.search(r"fatal error: (\S+): No such file", said)
     if missing:
         return f"not built: {missing[1]} is missing"
-    errors = [line for line in said.splitlines() if "error" in line or "cannot find" in line]
+    errors = [line for line in said.splitlines() if "error:" in line or "cannot find" in line]
     return f"not built: {(errors or said.splitlines() or ['?'])[0].strip()[:200]}"
 
 
 def why_not_native(ending: Ending, rule: Rule) -> str:
-    missing = re.search(r"ModuleNotFoundError: No module named '([^']+)'", ending.errors)
+    missing = re.search(r"ModuleNotFoundError: No module named '([^']+)'", "\n".join(ending.errors))
     return f"the package {missing[1]} is missing" if missing else "natively: " + ended(ending, rule)
 
 
@@ -282,21 +303,28 @@ def compare(example: Example, builder: Builder, gpus: int, logs: Path) -> Row:
     if remote.code != 0:
         return Row(name, "DIFFERENT", f"natively 0, {ended(remote, rule)}", *times)
 
-    def stable() -> bool:
-        return all(other.lines == native[0].lines for other in native)
-
-    while not rule.judged and stable():
-        if remote.lines == native[0].lines:
+    if rule.judged:
+        return judged(Row(name, "judged", rule.judged, *times), native, remote)
+    while native[-1].lines == native[0].lines and native[-1].errors == native[0].errors:
+        if (remote.lines, remote.errors) == (native[0].lines, native[0].errors):
             return Row(name, "equal", "" if remote.lines else "prints nothing", *times)
         if len(native) == NATIVE_RUNS:
-            return Row(name, "DIFFERENT", first_difference(native[0].lines, remote.lines), *times)
+            off = first_difference(native[0].lines, remote.lines)
+            off = off or "stderr: " + first_difference(native[0].errors, remote.errors)
+            return Row(name, "DIFFERENT", off, *times)
         more = run(example, program, kinds["native"], place / f"native{len(native) + 1}")
         native.append(more)
+    note = "native runs print different things"
+    return judged(Row(name, "judged", note, *times), native, remote)
+
+
+def judged(row: Row, native: list[Ending], remote: Ending) -> Row:
+    """The row, unless the program says another thing of its own result than all native runs."""
     wanted, got = judgements(native[0].lines), judgements(remote.lines)
-    if wanted != got and all(judgements(other.lines) == wanted for other in native):
-        off = [*(wanted - got), *(got - wanted)][0]
-        return Row(name, "DIFFERENT", f"its own judgement: {off[:160]!r}", *times)
-    return Row(name, "judged", "native runs print different things", *times)
+    if wanted == got or any(judgements(other.lines) != wanted for other in native):
+        return row
+    off = [*(wanted - got), *(got - wanted)][0]
+    return replace(row, verdict="DIFFERENT", note=f"its own judgement: {off[:160]!r}")
 
 
 def parse() -> argparse.Namespace:

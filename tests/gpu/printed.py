@@ -56,9 +56,11 @@ def judgements(lines: list[str]) -> Counter[str]:
 
 
 def first_difference(native: list[str], remote: list[str]) -> str:
-    """The first line in which both differ."""
+    """The first line in which both differ; empty if they are the same."""
     for left, right in zip(native, remote, strict=False):
         if left != right:
             return f"{left[:160]!r} became {right[:160]!r}"
     missing, extra = native[len(remote) :], remote[len(native) :]
-    return f"missing: {missing[0][:160]!r}" if missing else f"beyond native's: {extra[0][:160]!r}"
+    if missing:
+        return f"missing: {missing[0][:160]!r}"
+    return f"beyond native's: {extra[0][:160]!r}" if extra else ""

@@ -44,6 +44,7 @@ import os
 print(os.urandom(8).hex())
 print('FAILED' if 'OUTBOARD_SESSION' in os.environ else 'PASSED')
 """,
+    "warns.py": "import os, sys; print('OUTBOARD_SESSION' in os.environ, file=sys.stderr)",
     "absent.py": "import a_package_that_nobody_has",
     "two.py": "print('two GPUs')",
     "slow.py": "while True: pass",
@@ -91,6 +92,7 @@ def test_examples_are_compared_and_the_others_have_a_reason(pool: Pool, tmp_path
         "toys/square.cu": "equal: ",
         "toys/two.py": "left out: needs 2 GPUs, the session has 1",
         "toys/unsteady.py": "judged: native runs print different things",
+        "toys/warns.py": "DIFFERENT: stderr: 'False' became 'True'",
     }
     assert "1 ['--quick'] hello" in (tmp_path / "logs/toys/equal.py/outboard/stdout").read_text()
     assert "DIFFERENT" in outcome.stdout
