@@ -151,7 +151,7 @@ class Builder:
             [nvcc, "--dryrun", "-x", "cu", "/dev/null"], capture_output=True, text=True, check=False
         ).stderr
         top = re.search(r"^#\$ TOP=(.+)$", words, re.MULTILINE)
-        self._toolkit = Path(top[1]).resolve() if top else Path("/usr/local/cuda")
+        self.toolkit = Path(top[1]).resolve() if top else Path("/usr/local/cuda")
         # A libcuda.so to link with: the session's.
         self._driver = os.environ["LD_LIBRARY_PATH"].split(":")[0]
         self._nvcc = scratch / "nvcc"
@@ -166,7 +166,7 @@ class Builder:
             "  shift\n"
             '  case $word in -std=*|--std=*) ;; *) set -- "$@" "$word" ;; esac\n'
             "done\n"
-            f'exec {self._toolkit}/bin/nvcc -std=c++17 -include {OLDER_SOURCES} "$@"\n'
+            f'exec {self.toolkit}/bin/nvcc -std=c++17 -include {OLDER_SOURCES} "$@"\n'
         )
         self._nvcc.chmod(0o755)
 
@@ -175,14 +175,14 @@ class Builder:
         place = self._scratch / example.top.name / example.path.relative_to(example.top)
         if place.is_dir():
             folder, program = place, place / place.name
-            command = ["make", f"NVCC={self._nvcc}", f"CUDA_PATH={self._toolkit}"]
+            command = ["make", f"NVCC={self._nvcc}", f"CUDA_PATH={self.toolkit}"]
             command += [f"SMS={self._capability}", f"CUDALIB={self._driver}"]
         else:
             folder, program = place.parent, place.with_suffix("")
             command = [str(self._nvcc), f"-arch=sm_{self._capability}"]
             command += [place.name, "-o", program.name, "-lcuda"]
         # NVIDIA's wheels have their libraries in lib.
-        libraries = [self._driver, str(self._toolkit / "lib"), os.environ.get("LIBRARY_PATH", "")]
+        libraries = [self._driver, str(self.toolkit / "lib"), os.environ.get("LIBRARY_PATH", "")]
         done = subprocess.run(
             command,
             cwd=folder,
@@ -197,19 +197,17 @@ class Builder:
         return None, done.stdout + done.stderr
 
 
-def command_of(example: Example, program: Path) -> list[str]:
-    rule = example.rule
-    if example.path.suffix != ".py":
+def command_of(rule: Rule, program: Path) -> list[str]:
+    if program.suffix != ".py":
         return [str(program), *rule.arguments]
-    words = [sys.executable, *rule.python]
     if not rule.before:
-        return [*words, str(example.path), *rule.arguments]
+        return [sys.executable, *rule.python, str(program), *rule.arguments]
     # The file's folder is where a script finds its neighbours.
     start = (
-        f"import runpy, sys; sys.path[0] = {str(example.path.parent)!r}\n{rule.before}\n"
-        f"runpy.run_path({str(example.path)!r}, run_name='__main__')"
+        f"import runpy, sys; sys.path[0] = {str(program.parent)!r}\n{rule.before}\n"
+        f"runpy.run_path({str(program)!r}, run_name='__main__')"
     )
-    return [*words, "-c", start, *rule.arguments]
+    return [sys.executable, "-c", start, *rule.arguments]
 
 
 def run(example: Example, program: Path, environment: dict[str, str], logs: Path) -> Ending:
@@ -227,12 +225,10 @@ def run(example: Example, program: Path, environment: dict[str, str], logs: Path
     here = logs / "folder"
     logs.mkdir(parents=True)
     shutil.copytree(program.parent, here, ignore=shutil.ignore_patterns("*.o", "__pycache__"))
-    if program.suffix != ".py":
-        program = here / program.name
     begin = time.monotonic()
     with (logs / "stdout").open("w") as output, (logs / "stderr").open("w") as errors:
         process = subprocess.Popen(
-            command_of(example, program),
+            command_of(rule, here / program.name),
             cwd=here,
             env=everything | rule.environment,
             stdin=subprocess.DEVNULL,
@@ -263,7 +259,9 @@ def ended(ending: Ending, rule: Rule) -> str:
     if ending.code is None:
         return f"not over after {rule.timeout_s} s"
     words = ending.errors or ending.lines or [""]
-    return f"exit code {ending.code}: {words[-1][:200]}"
+    # A test framework has its own last words below the error.
+    errors = [line for line in words if re.match(r"[\w.]*(?:Error|Exception)\b", line)]
+    return f"exit code {ending.code}: {(errors or words)[-1][:200]}"
 
 
 def why_not_built(said: str) -> str:
@@ -371,6 +369,8 @@ def main() -> int:
     logs = options.logs or Path(tempfile.mkdtemp(prefix="outboard-examples-"))
     builder = Builder(logs / "built", compute_capability())
     builder.prepare(tops)
+    for variable in ("CUDA_HOME", "CUDA_PATH"):  # where some look for headers when they run
+        os.environ.setdefault(variable, str(builder.toolkit))
     installed = versions()
     print(", ".join(f"{package} {version}" for package, version in installed.items()))
     rows = []

@@ -25,6 +25,7 @@ _CHANGING = [
     rf"{_NUMBER}\s*[\[(]?\s*(?:{_UNITS})\b",
     # Either of them behind its name: "Time: 0.3", "GB/s = 12".
     rf"\b(?:{_NAMES})\b[^\d\n]{{0,40}}?{_NUMBER}",
+    rf"{_NUMBER}x speed",
     # Dates and times of day.
     r"\b\d{4}-\d\d-\d\d\b|\b\d\d:\d\d(?::\d\d(?:\.\d+)?)?\b",
     # Processes and threads: the kernel numbers them.
