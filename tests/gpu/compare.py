@@ -29,6 +29,10 @@ FRAMEWORKS = Path(__file__).resolve().parent / "frameworks"
 KINDS = ("native", "again", "outboard")
 # Their pre-allocation takes most of the GPU, so they cannot run beside the others.
 ALONE = {"jax_cases", "jax_devices"}
+# Takes minutes and needs a package of its own: only where it is named.
+BY_NAME = {"torch_operators"}
+# So many equal cases are a number, not rows.
+MOST_ROWS = 60
 # Needs several devices.
 SEVERAL = {"jax_devices", "torch_devices"}
 # What a second native run may differ by (atomics, autotuned algorithms), relative to the largest.
@@ -142,7 +146,7 @@ def main() -> int:
     files = options.files or sorted(
         f.stem
         for f in FRAMEWORKS.glob("*.py")
-        if f.stem != "cases" and (options.gpus > 1 or f.stem not in SEVERAL)
+        if f.stem not in {"cases", *BY_NAME} and (options.gpus > 1 or f.stem not in SEVERAL)
     )
     logs = options.logs or Path(tempfile.mkdtemp(prefix="outboard-compare-"))
     kinds = environments()
@@ -165,10 +169,14 @@ def main() -> int:
         if not case_names(logs / name):
             wrong += 1
             print("   no case ran:", reason(logs / name, "outboard", ""))
-        for case in case_names(logs / name):
-            right, text = verdict(logs / name, case)
+        verdicts = {case: verdict(logs / name, case) for case in case_names(logs / name)}
+        plain = [case for case, (_, text) in verdicts.items() if text == "equal "]
+        if len(verdicts) > MOST_ROWS:
+            print(f"   {len(plain)} of {len(verdicts)} cases equal bit for bit")
+        for case, (right, text) in verdicts.items():
             wrong += not right
-            print(f"   {case:24} {text}")
+            if len(verdicts) <= MOST_ROWS or case not in plain:
+                print(f"   {case:24} {text}")
         for line in messages(logs / name):
             print(f"   said: {line}")
     print(f"{wrong} wrong; logs in {logs}")

@@ -16,7 +16,8 @@ struct Area {
   size_t height;
 };
 
-CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_bytes) {
+// `plain`: without a stream, which is queued, too, but done at the return where host memory is set.
+CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_bytes, bool plain) {
   if (area.width == 0 || area.height == 0) return CUDA_SUCCESS;
   if (area.width > SIZE_MAX / element_bytes) return CUDA_ERROR_INVALID_VALUE;
   const size_t row = area.width * element_bytes;
@@ -50,16 +51,17 @@ CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_byt
     if (const CUresult result = reach.add(base); result != CUDA_SUCCESS) return result;
     area.base = base;
   }
-  const CUresult result =
-      send(stream, wire::command::Fill{.stream = stream->head.id(),
-                                       .destination = area.base,
-                                       .pitch = area.height > 1 ? area.pitch : 0,
-                                       .value = value,
-                                       .element_bytes = element_bytes,
-                                       .width = area.width,
-                                       .height = area.height});
+  CUresult result = send(stream, wire::command::Fill{.stream = stream->head.id(),
+                                                     .destination = area.base,
+                                                     .pitch = area.height > 1 ? area.pitch : 0,
+                                                     .value = value,
+                                                     .element_bytes = element_bytes,
+                                                     .width = area.width,
+                                                     .height = area.height});
   reach.sent();
-  return result == CUDA_SUCCESS && away ? wait_all(stream) : result;
+  const bool wait = away || (on_host && plain);
+  if (result == CUDA_SUCCESS && wait) result = wait_all(stream);
+  return result == CUDA_SUCCESS && wait ? fetch_views() : result;
 }
 
 CUresult fill(Area area, uint32_t value, uint32_t element_bytes) {
@@ -67,7 +69,7 @@ CUresult fill(Area area, uint32_t value, uint32_t element_bytes) {
   if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
   Stream* stream = default_stream(context);
   if (stream == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  return fill_on(stream, area, value, element_bytes);
+  return fill_on(stream, area, value, element_bytes, true);
 }
 
 CUresult fill(Area area, uint32_t value, uint32_t element_bytes, CUstream hStream) {
@@ -76,7 +78,7 @@ CUresult fill(Area area, uint32_t value, uint32_t element_bytes, CUstream hStrea
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS) {
     return result;
   }
-  return fill_on(stream, area, value, element_bytes);
+  return fill_on(stream, area, value, element_bytes, false);
 }
 
 }  // namespace

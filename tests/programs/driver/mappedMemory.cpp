@@ -148,9 +148,12 @@ void registered(Program& program, const Device& device) {
                  "a kernel changes registered memory, and only that");
 
   // Commands that take any address take this one.
-  CHECK(cuMemsetD32(address, 21, 100));
+  CHECK(cuMemsetD32Async(address, 21, 100, nullptr));
   CHECK(cuCtxSynchronize());
   program.expect(all_of(part, 100, 21) && part[100] == 11, "it is set like any memory");
+  CHECK(cuMemsetD32(address, 22, 100));
+  program.expect(all_of(part, 100, 22), "and at the return, unlike a device's");
+  CHECK(cuMemsetD32(address, 21, 100));
   const CUdeviceptr copy = allocate(400);
   CHECK(cuMemcpyDtoD(copy, address, 400));
   program.expect(download(copy, 100) == std::vector<int>(100, 21), "it is copied from");
