@@ -53,6 +53,7 @@ class Transaction:
         self._saves = with_others
         self.saved = False
         self._wrote = False
+        self._scans = False
         self._later: list[tuple[Statement, Parameters]] = []
         self._written: set[str] = set()
         self._now_us: int | None = None
@@ -73,11 +74,12 @@ class Transaction:
     def connection(self) -> sa.Connection:
         """For what is no prepared statement; all that was put off is written by now."""
         self._write()
-        if self.dialect == "postgresql":
+        if self.dialect == "postgresql" and not self._scans:
             # What is planned anew each time may read a whole table; what is prepared must not.
             run(self._connection, "SET LOCAL enable_seqscan = on", ())
-            settle(self._connection)
+            self._scans = True
         self._save()
+        settle(self._connection)  # SQLAlchemy's statements go past the pipeline
         return self._connection
 
     @property
@@ -102,7 +104,9 @@ class Transaction:
 
     def change(self, statement: Statement, *many: Parameters) -> int:
         """How many rows a prepared statement changed, with each of these parameters."""
-        return statement.change(self.connection, *many)
+        self._write()
+        self._save()
+        return statement.change(self._connection, *many)
 
     def later(self, statement: Statement, *many: Parameters) -> None:
         """Change what a prepared statement says with each of these parameters, before anything is

@@ -292,8 +292,8 @@ def _names(database: Database) -> list[str]:
     )
 
 
-def test_changes_that_go_together_have_an_outcome_each(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/ledger.sqlite")
+def test_changes_that_go_together_have_an_outcome_each(new_url: NewUrl) -> None:
+    database = Database(new_url())
 
     def refuse(tx: Transaction) -> None:
         _add("refused")(tx)
@@ -301,15 +301,18 @@ def test_changes_that_go_together_have_an_outcome_each(tmp_path: Path) -> None:
 
     commits: list[int] = []
     sa.event.listen(database.engine, "commit", lambda _connection: commits.append(1))
-    outcomes = database.write_all([_add("a"), _add("a"), refuse, _add("b")])
+    outcomes = database.write_all([_add("a"), refuse, _add("b")])
+    assert [type(one.error) for one in outcomes] == [type(None), KeyError, type(None)]
+    assert (outcomes[0].value, outcomes[2].value, len(commits)) == ("a", "b", 1)
+    outcomes = database.write_all([_add("c"), _add("a"), refuse, _add("d")])
     assert [type(one.error) for one in outcomes] == [
         type(None),
         sa.exc.IntegrityError,
         KeyError,
         type(None),
     ]
-    assert (outcomes[0].value, outcomes[3].value, len(commits)) == ("a", "b", 1)
-    assert _names(database) == ["a", "b"]
+    assert (outcomes[0].value, outcomes[3].value, len(commits)) == ("c", "d", 2)
+    assert _names(database) == ["a", "b", "c", "d"]
     database.close()
 
 
