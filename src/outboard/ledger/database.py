@@ -41,7 +41,9 @@ _FIRST_PAUSE_S = 0.002
 _MOST_TOGETHER = 64  # bounds how long the first waits for the last
 _FRESH_S = 1.0
 _STATEMENT_TIMEOUT_S = 10  # also bounds how long a hole in the ids of `changes` may last
-_STALLED_S = 5  # a controller that stopped inside of a transaction keeps others so long
+# A controller that stopped inside of a transaction keeps others from writing so long; one that
+# only reads keeps nobody.
+_STALLED_WRITER_S, _STALLED_READER_S = 5.0, 60.0
 _RETRIED = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _WRITER_LOCK = 0x6F75747772697465  # "outwrite"
 
@@ -288,13 +290,15 @@ def _begin_writing(connection: sa.Connection) -> Clock:
         return database_clock
     connection.begin()
     pipeline(connection).begin(connection, "BEGIN ISOLATION LEVEL READ COMMITTED")
-    begun = _LOCK.ask(connection, {})
+    begun = _LOCK.ask(connection, {"stalled": f"{_STALLED_WRITER_S}s"})
     return lambda _connection: int(begun.one().now_us)
 
 
+_STALLED = "idle_in_transaction_session_timeout"
 _LOCK = Statement(
     sa.text(
-        f"SELECT {_NOW_US} FROM (SELECT pg_advisory_xact_lock({_WRITER_LOCK}) OFFSET 0) AS locked"
+        f"SELECT {_NOW_US} FROM (SELECT pg_advisory_xact_lock({_WRITER_LOCK}),"
+        f" set_config('{_STALLED}', :stalled, true) OFFSET 0) AS locked"
     )
 )
 
@@ -347,7 +351,7 @@ def _postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         # What is prepared while a table is small is kept when it has grown; see `Transaction`.
         cursor.execute("SET enable_seqscan = off")
         cursor.execute("SET jit = off")
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_STALLED_S}s'")
+        cursor.execute(f"SET {_STALLED} = '{_STALLED_READER_S}s'")
         cursor.close()
         connection.commit()
         record.info["pipeline"] = Pipeline(driver)

@@ -20,6 +20,7 @@ from outboard.ledger.database import Database, database_clock
 from outboard.ledger.rows import insert_new
 from outboard.ledger.schema import audit, changes, controllers, metadata
 from outboard.ledger.transaction import Transaction
+from tests.unit.conftest import eventually
 from tests.unit.ledger.crashing import Crashed, CrashingDatabase
 from tests.unit.ledger.postgres import Postgres
 
@@ -187,6 +188,34 @@ def test_one_controller_writes_at_a_time(postgres: Postgres) -> None:
     for thread in (first, second):
         thread.join()
     assert done[0] > waited_us  # the time is read after the wait
+    here.close()
+    there.close()
+
+
+def test_who_stops_while_it_writes_loses_the_turn_and_who_reads_goes_on(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.url()
+    here, there = Database(url), Database(url)
+    monkeypatch.setattr("outboard.ledger.database._STALLED_WRITER_S", 0.1)
+    own_pid = sa.text("SELECT pg_backend_pid()")
+    alive = sa.text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+
+    def stop(tx: Transaction) -> None:
+        pid = tx.connection.scalar(own_pid)
+        eventually(
+            lambda: not here.read(lambda seen: seen.connection.scalar(alive, {"pid": pid})),
+            "the stopped writer's connection is gone",
+        )
+        tx.connection.scalar(own_pid)
+
+    def read(tx: Transaction) -> None:
+        pid = tx.connection.scalar(own_pid)
+        with pytest.raises(DatabaseUnavailable):
+            there.write(stop)
+        assert tx.connection.scalar(own_pid) == pid
+
+    here.read(read)
     here.close()
     there.close()
 
