@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 
 from outboard.client import remote
@@ -24,6 +25,7 @@ class Contact:
 
     def __init__(self, host: str, port: int, authority_pem: str) -> None:
         self.name = f"{host} port {port}"
+        self.url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
         hint = f"check that the controller runs, and the firewalls between: {host} port {port}"
         try:
             plain = socket.create_connection((host, port), _TIMEOUT_S)
@@ -88,6 +90,23 @@ class Contact:
         left = size - len(received.partition(b"\r\n\r\n")[2])
         while left > 0:
             left -= len(self._socket.recv(min(left, 4096))) or left
+
+
+class Reach:
+    """Connections to the controllers of a pool that answer, and what keeps from the others."""
+
+    def __init__(self, places: Iterable[tuple[str, int]], authority_pem: str) -> None:
+        self.contacts: list[Contact] = []
+        self.silent: list[PoolUnreachable] = []
+        for host, port in places:
+            try:
+                self.contacts.append(Contact(host, port, authority_pem))
+            except PoolUnreachable as error:
+                self.silent.append(error)
+
+    def close(self) -> None:
+        for contact in self.contacts:
+            contact.close()
 
 
 def mtu_of(connected: socket.socket) -> int:

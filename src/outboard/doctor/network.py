@@ -5,19 +5,32 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import socket
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from outboard import __version__
+from outboard.client import remote
 from outboard.client.http import PoolConnection
 from outboard.directories import pool_socket, runtime_directory
-from outboard.doctor.contact import authority_expires
+from outboard.doctor.contact import Contact, authority_expires
 from outboard.doctor.place import Place
-from outboard.doctor.registry import CLIENT, Finding, check, failure, good, skipped, warning
+from outboard.doctor.registry import (
+    CLIENT,
+    Finding,
+    check,
+    failure,
+    good,
+    of_each,
+    skipped,
+    unanswered,
+    warning,
+)
 from outboard.errors import OutboardError, PoolUnreachable
 from outboard.native import find_native_files
 from outboard.run.netperf import SHORT, netperf
@@ -32,11 +45,17 @@ _PORT_TIMEOUT_S = 3.0
 _OWN = "this machine's own pool is used"
 
 
+def _of_each(place: Place, look: Callable[[Contact], Finding]) -> list[Finding]:
+    """What is found of each controller that answers."""
+    return of_each(place.reach, look) if place.remote else [skipped(_OWN)]
+
+
 @check("pool", CLIENT)
-def pool(place: Place) -> Finding:
+def pool(place: Place) -> Finding | list[Finding]:
     """The pool that is configured answers; without one, this machine's own needs none."""
     if place.remote:
-        return good(f"{place.url}: {place.contact.name} answers")
+        answering = of_each(place.reach, lambda contact: good(f"{contact.url} answers"))
+        return answering + unanswered(place.reach)
     if place.configured is not None:
         place.pool.get("/healthz")
         return good(f"{place.url} answers")
@@ -73,11 +92,13 @@ def authority(place: Place) -> Finding:
 
 
 @check("certificate", CLIENT, needs="pool")
-def shown(place: Place) -> Finding:
-    """What the controller shows."""
-    if not place.remote:
-        return skipped(_OWN)
-    return certificate(place.contact.name, place.contact.expires(), "on the controller, ")
+def shown(place: Place) -> list[Finding]:
+    """What the controllers show."""
+
+    def look(contact: Contact) -> Finding:
+        return certificate(contact.name, contact.expires(), "on the controller, ")
+
+    return _of_each(place, look)
 
 
 def certificate(whose: str, ends_unix: float, where: str) -> Finding:
@@ -93,11 +114,9 @@ def certificate(whose: str, ends_unix: float, where: str) -> Finding:
 
 
 @check("clock", CLIENT, needs="pool")
-def clock(place: Place) -> Finding:
+def clock(place: Place) -> list[Finding]:
     """Client and pool have to agree: grants expire."""
-    if not place.remote:
-        return skipped(f"{_OWN}: it has this clock")
-    return apart(place.contact.ask()[0], "the controller's")
+    return _of_each(place, lambda contact: apart(contact.ask()[0], f"{contact.name}'s"))
 
 
 def apart(difference_s: float, whose: str) -> Finding:
@@ -113,18 +132,24 @@ def apart(difference_s: float, whose: str) -> Finding:
 
 @check("releases", CLIENT, needs="token")
 def releases(place: Place) -> Finding:
-    """Controller, servers and this machine are of one release."""
+    """Controllers, servers and this machine are of one release."""
     if not place.remote:
         return skipped(_OWN)
-    controller = str(place.pool.get("/v1/status").get("release"))
-    of_nodes = {str(node["name"]): str(node["release"]) for node in place.nodes}
-    others = {name: found for name, found in of_nodes.items() if found != __version__}
-    if controller != __version__:
-        others["the controller"] = controller
+    known = {one.name: _release_of(one, place) for one in place.reach.contacts}
+    known |= {str(node["name"]): str(node["release"]) for node in place.nodes}
+    others = {name: found for name, found in known.items() if found != __version__}
     if not others:
-        return good(f"controller and {len(of_nodes)} servers have {__version__}, too")
+        return good(f"{len(known)} controllers and servers have {__version__}, too")
     listed = ", ".join(f"{name} {found}" for name, found in sorted(others.items())[:5])
     return warning(f"this is {__version__}; others are: {listed}", "install one release everywhere")
+
+
+def _release_of(contact: Contact, place: Place) -> str:
+    token, source = place.settings.find("token") or ("", "")
+    with contextlib.closing(
+        remote.connect(contact.url, place.authority_pem, token, source)
+    ) as connection:
+        return str(connection.call("GET", "/v1/status").get("release"))
 
 
 @check("protocol", CLIENT, needs="token")
@@ -147,27 +172,32 @@ def protocol(place: Place) -> Finding:
 
 
 @check("round trip", CLIENT, needs="pool")
-def round_trip(place: Place) -> Finding:
-    """To the controller. What a program waits for is the way to its server: netperf."""
-    if not place.remote:
-        return skipped(_OWN)
-    taken_s = statistics.median(place.contact.ask()[1] for _ in range(_TRIPS))
-    text = f"{taken_s * 1000:.1f} ms to the controller and back"
-    if taken_s > 20 * _ROUND_TRIP_WARNS_S:
-        return warning(text, "look at the network, or at the controller's load")
-    return good(text)
+def round_trip(place: Place) -> list[Finding]:
+    """To the controllers. What a program waits for is the way to its server: netperf."""
+
+    def look(contact: Contact) -> Finding:
+        taken_s = statistics.median(contact.ask()[1] for _ in range(_TRIPS))
+        text = f"{taken_s * 1000:.1f} ms to {contact.name} and back"
+        if taken_s > 20 * _ROUND_TRIP_WARNS_S:
+            return warning(text, "look at the network, or at the controller's load")
+        return good(text)
+
+    return _of_each(place, look)
 
 
 @check("mtu", CLIENT, needs="pool")
-def mtu(place: Place) -> Finding:
+def mtu(place: Place) -> list[Finding]:
     """The packets' size on the way."""
-    if not place.remote:
-        return skipped(_OWN)
-    size = place.contact.mtu()
-    if size < _LEAST_MTU:
-        return warning(f"{size} bytes", "ip link set dev DEVICE mtu 1500; look at tunnels between")
-    more = "" if size >= 9000 else "; 9000 cost less, where the network takes them"
-    return good(f"{size} bytes{more}")
+
+    def look(contact: Contact) -> Finding:
+        size = contact.mtu()
+        text = f"{size} bytes to {contact.name}"
+        if size < _LEAST_MTU:
+            return warning(text, "ip link set dev DEVICE mtu 1500; look at tunnels between")
+        more = "" if size >= 9000 else "; 9000 cost less, where the network takes them"
+        return good(f"{text}{more}")
+
+    return _of_each(place, look)
 
 
 @check("data ports", CLIENT, needs="token")

@@ -11,7 +11,7 @@ from typing import Any
 
 from outboard.client import remote
 from outboard.client.pool import Pool, open_pool
-from outboard.doctor.contact import Contact
+from outboard.doctor.contact import Reach
 from outboard.errors import ConfigurationError
 from outboard.model.identity import FILE as IDENTITY_FILE
 from outboard.model.identity import Identity, read_identity
@@ -57,11 +57,10 @@ class Place:
         return self.configured[0] if self.configured else ""
 
     @cached_property
-    def contact(self) -> Contact:
-        """A connection to the configured controller."""
-        assert self.configured is not None
-        host, port = remote.parse_urls(*self.configured)[0]
-        return Contact(host, port, self.authority_pem)
+    def reach(self) -> Reach:
+        """The configured controllers; none where no pool of the network is configured."""
+        places = remote.parse_urls(*self.configured) if self.configured and self.remote else []
+        return Reach(places, self.authority_pem if places else "")
 
     @cached_property
     def pool(self) -> Pool:
@@ -82,7 +81,7 @@ class Place:
 
     def close(self) -> None:
         """Close what was opened."""
-        for name in ("contact", "pool"):
+        for name in ("reach", "pool"):
             opened = self.__dict__.get(name)
             if opened is not None:
                 opened.close()

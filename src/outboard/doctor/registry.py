@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
+from outboard.doctor.contact import Contact, Reach
 from outboard.doctor.place import Place
 from outboard.errors import OutboardError
 
@@ -24,13 +26,17 @@ class Finding:
     fix: str = ""
 
 
+Look = Callable[[Place], Finding | list[Finding]]
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look at, on machines of these roles, unless what it `needs` has failed."""
+    """One thing to look at, on machines of these roles, unless what it `needs` has failed. Where
+    there are several of it, each has a finding."""
 
     name: str
     roles: tuple[str, ...]
-    look: Callable[[Place], Finding]
+    look: Look
     needs: str = ""
 
 
@@ -42,15 +48,15 @@ class Result:
     finding: Finding
 
 
+Found = TypeVar("Found", bound=Look)
+
 CHECKS: list[Check] = []
 
 
-def check(
-    name: str, *roles: str, needs: str = ""
-) -> Callable[[Callable[[Place], Finding]], Callable[[Place], Finding]]:
+def check(name: str, *roles: str, needs: str = "") -> Callable[[Found], Found]:
     """Register a function as a check; `needs` names a check that comes before it."""
 
-    def register(look: Callable[[Place], Finding]) -> Callable[[Place], Finding]:
+    def register(look: Found) -> Found:
         CHECKS.append(Check(name, roles or EVERYWHERE, look, needs))
         return look
 
@@ -79,18 +85,37 @@ def examine(place: Place, checks: Iterable[Check]) -> Iterator[Result]:
     for one in checks:
         if not place.roles.intersection(one.roles):
             continue
-        finding = _run(one, place, failed)
-        if finding.state == "fail" or (finding.state == "skip" and one.needs in failed):
-            failed.add(one.name)
-        yield Result(one, finding)
+        for finding in _run(one, place, failed):
+            if finding.state == "fail" or (finding.state == "skip" and one.needs in failed):
+                failed.add(one.name)
+            yield Result(one, finding)
 
 
-def _run(one: Check, place: Place, failed: set[str]) -> Finding:
+def _run(one: Check, place: Place, failed: set[str]) -> list[Finding]:
     if one.needs in failed:
-        return skipped(f"not looked at, since {one.needs} failed")
+        return [skipped(f"not looked at, since {one.needs} failed")]
     try:
-        return one.look(place)
+        found = one.look(place)
     except OutboardError as error:
-        return failure(error.message, error.hint)
+        return [failure(error.message, error.hint)]
     except OSError as error:
-        return failure(f"{error.filename or one.name}: {error.strerror or error}", "")
+        return [failure(f"{error.filename or one.name}: {error.strerror or error}", "")]
+    return found if isinstance(found, list) else [found]
+
+
+def of_each(reach: Reach, look: Callable[[Contact], Finding]) -> list[Finding]:
+    """What is found of each controller that answers."""
+
+    def told(contact: Contact) -> Finding:
+        try:
+            return look(contact)
+        except OutboardError as error:
+            return failure(error.message, error.hint)
+
+    return list(map(told, reach.contacts))
+
+
+def unanswered(reach: Reach) -> list[Finding]:
+    """What keeps from the other controllers: bad where there is no other way to the pool."""
+    told = warning if reach.contacts else failure
+    return [told(error.message, error.hint) for error in reach.silent]

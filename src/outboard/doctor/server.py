@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,12 +15,22 @@ from typing import Any
 
 from outboard import __version__
 from outboard.client import remote
-from outboard.doctor.contact import Contact, authority_expires
+from outboard.doctor.contact import Contact, Reach, authority_expires
 from outboard.doctor.gpu_errors import Nvml, gpu_errors
 from outboard.doctor.network import apart, certificate
 from outboard.doctor.place import Place
-from outboard.doctor.registry import AGENT, Finding, check, failure, good, skipped, warning
-from outboard.errors import AgentError, OutboardError, PoolUnreachable
+from outboard.doctor.registry import (
+    AGENT,
+    Finding,
+    check,
+    failure,
+    good,
+    of_each,
+    skipped,
+    unanswered,
+    warning,
+)
+from outboard.errors import AgentError
 
 DEFAULT_LISTEN = "0.0.0.0:7861"
 _EXAMINE_TIMEOUT_S = 120.0
@@ -34,25 +45,20 @@ def identity(place: Place) -> Finding:
 
 
 @check("agent's controller", AGENT, needs="identity")
-def agents_controller(place: Place) -> Finding:
-    """A controller answers, knows this node, and has its clock."""
+def agents_controller(place: Place) -> list[Finding]:
+    """Controllers answer, know this node, and have its clock."""
     found = place.identity
-    silent: OutboardError | None = None
-    for url in found.controllers:
-        try:
-            contact = Contact(*remote.parse_url(url, "identity.json"), found.authority_pem)
-        except PoolUnreachable as error:
-            silent = error
-            continue
-        difference_s = contact.ask()[0]
-        contact.close()
-        _require_known(url, found.authority_pem, found.token, found.name)
-        finding = apart(difference_s, f"the clock of {url}")
+
+    def look(contact: Contact) -> Finding:
+        finding = apart(contact.ask()[0], f"the clock of {contact.url}")
+        _require_known(contact.url, found.authority_pem, found.token, found.name)
         if finding.state != "pass":
             return finding
-        return good(f"{url} knows this server; {finding.text}")
-    assert silent is not None
-    raise silent
+        return good(f"{contact.url} knows this server; {finding.text}")
+
+    places = [remote.parse_url(url, "identity.json") for url in found.controllers]
+    with contextlib.closing(Reach(places, found.authority_pem)) as reach:
+        return of_each(reach, look) + unanswered(reach)
 
 
 def _require_known(url: str, pem: str, token: str, name: str) -> None:

@@ -21,8 +21,9 @@ import pytest
 
 from outboard import __version__
 from outboard.doctor import controller, network, server
+from outboard.doctor.contact import Reach
 from outboard.doctor.place import Place
-from outboard.doctor.registry import Finding
+from outboard.doctor.registry import Finding, Look, of_each
 from outboard.errors import OutboardError, PoolBusy, PoolError, Unauthenticated
 from outboard.ledger import subjects, tokens
 from outboard.ledger.transaction import Transaction
@@ -69,10 +70,16 @@ def place(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     made.close()
 
 
+def all_of(look: Look, place: Place) -> list[Finding]:
+    found = look(place)
+    return found if isinstance(found, list) else [found]
+
+
 @dataclasses.dataclass
 class Contact:
     """A controller that answers as a test wants."""
 
+    name: str = "ctl"
     took_s: float = 0.001
     apart_s: float = 0.0
     size: int = 1500
@@ -85,6 +92,12 @@ class Contact:
 
     def close(self) -> None:
         pass
+
+
+def reached(*contacts: Contact) -> Any:
+    made = Reach([], "")
+    made.contacts = list(contacts)  # type: ignore[arg-type]
+    return made
 
 
 def node(name: str, port: int, **values: Any) -> dict[str, Any]:
@@ -100,8 +113,8 @@ def test_what_a_machine_is_to_a_pool_it_finds_out(place: Place, tmp_path: Path) 
 def test_a_client_of_a_pool_that_works_passes(place: Place) -> None:
     looks = (network.pool, network.token, network.authority, network.shown, network.clock)
     looks += (network.releases, network.mtu)
-    found = [look(place) for look in looks]
-    assert [one.state for one in found] == ["pass"] * len(found), found
+    found = [one for look in looks for one in all_of(look, place)]
+    assert [one.state for one in found] == ["pass"] * len(looks), found
 
 
 def test_without_a_configured_pool_there_is_nothing_to_reach(place: Place) -> None:
@@ -110,20 +123,52 @@ def test_without_a_configured_pool_there_is_nothing_to_reach(place: Place) -> No
     looks = (network.token, network.authority, network.shown, network.clock, network.releases)
     looks += (network.protocol, network.round_trip, network.mtu, network.data_ports)
     looks += (network.bandwidth,)
-    assert {look(alone).state for look in looks} == {"skip"}
+    assert {one.state for look in looks for one in all_of(look, alone)} == {"skip"}
     assert place.remote
 
 
 def test_a_controller_that_does_not_answer_fails(site: Site) -> None:
     silent = place_of(site, pool=f"https://127.0.0.1:{free_port()}")
-    with pytest.raises(OutboardError, match="Connection refused"):
-        network.pool(silent)
+    (found,) = all_of(network.pool, silent)
+    assert (found.state, "Connection refused" in found.text) == ("fail", True)
 
 
 def test_a_certificate_of_somebody_else_fails(site: Site) -> None:
     wrong = place_of(site, pool=site.url.replace("127.0.0.1", "localhost"))
-    with pytest.raises(OutboardError, match="its certificate is refused"):
-        network.pool(wrong)
+    (found,) = all_of(network.pool, wrong)
+    assert (found.state, "its certificate is refused" in found.text) == ("fail", True)
+
+
+def test_each_of_several_controllers_is_looked_at(place: Place, site: Site) -> None:
+    silent = f"https://127.0.0.1:{free_port()}"
+    several = place_of(site, pool=f"{silent},{site.url}")
+    found = all_of(network.pool, several)
+    assert [(one.state, site.url in one.text) for one in found] == [("pass", True), ("warn", False)]
+    assert silent.rpartition(":")[2] in found[1].text
+    assert network.releases(several).text.startswith("2 controllers and servers have")
+    several.close()
+    place.__dict__["reach"] = reached(Contact("a"), Contact("b", apart_s=301, took_s=1, size=1280))
+    for look, states in (
+        (network.clock, ["pass", "fail"]),
+        (network.round_trip, ["pass", "warn"]),
+        (network.mtu, ["pass", "warn"]),
+    ):
+        both = look(place)
+        assert [one.state for one in both] == states
+        assert [name in one.text for name, one in zip("ab", both, strict=True)] == [True, True]
+
+
+def test_one_controller_that_fails_does_not_hide_another(place: Place) -> None:
+    def ask(contact: Contact) -> Finding:
+        if contact.name == "a":
+            raise PoolError("a is no controller")
+        return Finding("pass", contact.name)
+
+    found = of_each(reached(Contact("a"), Contact("b")), ask)  # type: ignore[arg-type]
+    assert [(one.state, one.text) for one in found] == [
+        ("fail", "a is no controller"),
+        ("pass", "b"),
+    ]
 
 
 def test_a_token_that_ends_soon_is_told_and_an_unknown_one_fails(site: Site) -> None:
@@ -145,8 +190,8 @@ def test_certificates_are_told_before_they_end(days: int, state: str) -> None:
 
 @pytest.mark.parametrize(("apart_s", "state"), [(-299, "warn"), (301, "fail"), (2, "pass")])
 def test_clocks_that_differ_are_told(place: Place, apart_s: float, state: str) -> None:
-    place.__dict__["contact"] = Contact(apart_s=apart_s)
-    assert network.clock(place).state == state
+    place.__dict__["reach"] = reached(Contact(apart_s=apart_s))
+    assert [one.state for one in network.clock(place)] == [state]
 
 
 def test_other_releases_and_protocols_are_told(place: Place, site: Site) -> None:
@@ -170,13 +215,11 @@ def test_a_node_says_its_release(place: Place) -> None:
     ("look", "contact"),
     [(network.round_trip, Contact(took_s=0.2)), (network.mtu, Contact(size=1280))],
 )
-def test_a_slow_or_narrow_way_is_told(
-    place: Place, look: Callable[[Place], Finding], contact: Contact
-) -> None:
-    place.__dict__["contact"] = Contact()
-    assert look(place).state == "pass"
-    place.__dict__["contact"] = contact
-    assert look(place).state == "warn"
+def test_a_slow_or_narrow_way_is_told(place: Place, look: Look, contact: Contact) -> None:
+    place.__dict__["reach"] = reached(Contact())
+    assert [one.state for one in all_of(look, place)] == ["pass"]
+    place.__dict__["reach"] = reached(contact)
+    assert [one.state for one in all_of(look, place)] == ["warn"]
 
 
 def test_data_ports_that_are_not_reached_are_told(place: Place) -> None:
@@ -249,8 +292,8 @@ def test_what_is_wrong_with_a_controller_is_told(site: Site, tmp_path: Path) -> 
 
 def test_a_gpu_server_that_works_passes(place: Place, site: Site) -> None:
     looks = (server.identity, server.agents_controller, server.agents_authority)
-    found = [look(place) for look in looks]
-    assert [one.state for one in found] == ["pass"] * len(found), found
+    found = [one for look in looks for one in all_of(look, place)]
+    assert [one.state for one in found] == ["pass"] * len(looks), found
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listen = f"0.0.0.0:{listener.getsockname()[1]}"
         assert server.agents_port(place_of(site, **{"agent.listen": listen})).state == "pass"
@@ -268,8 +311,8 @@ def test_what_is_wrong_with_a_gpu_server_is_told(place: Place, site: Site, tmp_p
     identity = read_identity(str(site.folder / "gpu1"))
     write_identity(str(tmp_path), dataclasses.replace(identity, token=token_of(site)))
     place.agent_state = str(tmp_path)
-    with pytest.raises(OutboardError, match="this token is not of the node gpu1"):
-        server.agents_controller(place)
+    (found,) = server.agents_controller(place)
+    assert (found.state, "this token is not of the node gpu1" in found.text) == ("fail", True)
     del place.__dict__["identity"]
     os.chmod(tmp_path / "identity.json", 0o644)
     with pytest.raises(OutboardError, match="can be read by others"):
