@@ -17,6 +17,7 @@ from outboard.controller.service import Service
 from outboard.errors import RateLimited
 from outboard.ledger import subjects, tokens
 from outboard.ledger.transaction import Transaction
+from tests.unit.conftest import HANG_GUARD_S
 from tests.unit.controller.deployment import Client, Deployment, PlainSessions
 
 
@@ -110,6 +111,21 @@ def test_a_revoked_token_is_out_at_once(admin: Client, ann: Client) -> None:
     identity = ann.token.split("_")[1]
     assert admin.call("DELETE", f"/v1/tokens/{identity}")[0] == 200
     assert ann.call("GET", "/v1/whoami")[0] == 401
+
+
+def test_a_stream_ends_with_its_token(deployment: Deployment, admin: Client) -> None:
+    watcher = deployment.client("watcher", "use", "read")
+    headers = {"Authorization": f"Bearer {watcher.token}"}
+    url = f"{deployment.url}/v1/events"
+    with requests.get(url, headers=headers, stream=True, timeout=HANG_GUARD_S) as stream:
+        lines = stream.iter_lines(decode_unicode=True)
+        assert next(lines).startswith(": changes")
+        identity = watcher.token.split("_")[1]
+        assert admin.call("DELETE", f"/v1/tokens/{identity}")[0] == 200
+        assert admin.call("PUT", "/v1/users/later", {"disabled": False})[0] == 200
+        for line in lines:
+            assert "later" not in line
+    watcher.close()
 
 
 def test_a_disabled_user_is_out_at_once(admin: Client, ann: Client) -> None:

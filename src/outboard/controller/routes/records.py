@@ -10,12 +10,12 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from outboard.controller import views
 from outboard.controller.parts import AS_ADMIN, Here, User
-from outboard.errors import Forbidden
+from outboard.errors import DatabaseUnavailable, Forbidden, OutboardError
 from outboard.ledger import accounting
 from outboard.ledger.changes import Change, changes_after
 from outboard.ledger.transaction import Transaction
@@ -99,6 +99,7 @@ async def audit(
 async def events(
     here: Here,
     actor: User,
+    request: Request,
     last_event_id: Annotated[int | None, Header(ge=0, lt=1 << 62)] = None,
 ) -> StreamingResponse:
     """Server-sent events: what changed, by kind and name. Read the thing itself for how.
@@ -111,13 +112,13 @@ async def events(
             "ask for your request instead: GET /v1/requests/ID?hold_s=25",
         )
     return StreamingResponse(
-        _stream(here, last_event_id),
+        _stream(here, request, last_event_id),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store"},
     )
 
 
-async def _stream(here: Here, after: int | None) -> AsyncIterator[str]:
+async def _stream(here: Here, request: Request, after: int | None) -> AsyncIterator[str]:
     queue = here.service.listen()
     try:
         yield ": changes of this pool\n\n"
@@ -129,14 +130,25 @@ async def _stream(here: Here, after: int | None) -> AsyncIterator[str]:
             try:
                 async with asyncio.timeout(_KEEP_ALIVE_S):
                     heard = await queue.get()
+                said = "" if heard is None else _event(heard)
             except TimeoutError:
-                yield ": still here\n\n"
-                continue
-            if heard is None:
+                said = ": still here\n\n"
+            if not said or not await _holds(here, request):
                 return
-            yield _event(heard)
+            yield said
     finally:
         here.service.unlisten(queue)
+
+
+async def _holds(here: Here, request: Request) -> bool:
+    """Whether the caller's token is still good, as far as the ledger can be read."""
+    try:
+        await here.access.authenticate(request)
+    except DatabaseUnavailable:
+        return True
+    except OutboardError:
+        return False
+    return True
 
 
 def _event(change: Change) -> str:
