@@ -195,6 +195,12 @@ def granted(administrator: Administrator, **more: str) -> list[int]:
     return [device["granted_bytes"] for device in devices]
 
 
+def doctor_on_pool(administrator: Administrator, **more: str) -> list[str]:
+    """What the doctor says of the pool's controllers."""
+    checks = json.loads(administrator.run("doctor", "--quick", "--json", **more).stdout)["checks"]
+    return [one["state"] for one in checks if one["check"] == "pool"]
+
+
 def test_a_program_goes_on_and_the_next_one_starts_when_a_controller_dies(
     administrator: Administrator,
 ) -> None:
@@ -207,9 +213,11 @@ def test_a_program_goes_on_and_the_next_one_starts_when_a_controller_dies(
     urls = {administrator.url(name) for name in names}
     eventually(lambda: administrator.agent_knows("gpu1") == urls, "the agent knows both")
     both = {"OUTBOARD_POOL": ",".join(administrator.url(name) for name in names)}
+    assert doctor_on_pool(administrator, **both) == ["pass", "pass"]
     with computing(administrator, **both) as launcher:
         administrator.kill("127.0.0.1")
         ping(launcher)
+        assert doctor_on_pool(administrator, **both) == ["pass", "warn"]
         assert administrator("run", "-m", "100", "--", "true", **both) == ""
         # An agent that is started now finds the one that is left, and goes on with what runs.
         administrator.kill("gpu1", signal.SIGTERM)
@@ -237,6 +245,23 @@ def test_a_removed_controller_is_believed_no_more(administrator: Administrator) 
     eventually(lambda: administrator.agent_knows("gpu1") == left, "the agent knows the one left")
     again = administrator.run("controller", "--state", str(administrator.folder / "127.0.0.1"))
     assert (again.returncode, "was removed from this pool" in again.stderr) == (125, True)
+
+
+def test_a_token_that_one_controller_revokes_is_worth_nothing_at_another(
+    administrator: Administrator,
+) -> None:
+    assert administrator.join("localhost").returncode == 0
+    administrator.serve("localhost")
+    token = administrator("tokens", "create", "--user", "ann").strip()
+    other = {"OUTBOARD_POOL": administrator.url("localhost"), "OUTBOARD_TOKEN": token}
+    administrator("gpus", **other)
+    administrator("tokens", "revoke", token.split("_")[1])
+
+    def refused() -> bool:
+        return "unknown, expired or revoked" in administrator.run("gpus", **other).stderr
+
+    # Long before the other controller would look at a token again that it has found good.
+    eventually(refused, "the other controller refuses the token")
 
 
 def test_a_name_is_one_controllers(administrator: Administrator, tmp_path: Path) -> None:
