@@ -11,10 +11,10 @@
 namespace outboard::worker {
 namespace {
 
-constexpr unsigned supported_flags = CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_SURFACE_LDST |
-                                     CUDA_ARRAY3D_CUBEMAP | CUDA_ARRAY3D_TEXTURE_GATHER |
-                                     CUDA_ARRAY3D_DEPTH_TEXTURE | CUDA_ARRAY3D_COLOR_ATTACHMENT |
-                                     CUDA_ARRAY3D_VIDEO_ENCODE_DECODE;
+constexpr unsigned supported_flags =
+    CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_SURFACE_LDST | CUDA_ARRAY3D_CUBEMAP |
+    CUDA_ARRAY3D_TEXTURE_GATHER | CUDA_ARRAY3D_DEPTH_TEXTURE | CUDA_ARRAY3D_COLOR_ATTACHMENT |
+    CUDA_ARRAY3D_VIDEO_ENCODE_DECODE | CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING;
 constexpr uint64_t array_granule_bytes = 64 << 10;
 
 uint64_t channel_bytes(CUarray_format format) {
@@ -32,8 +32,11 @@ uint64_t channel_bytes(CUarray_format format) {
   }
 }
 
-// What an array takes. The driver does not say it of ordinary arrays; its layout pads to tiles.
+// What an array takes. The driver does not say it of ordinary arrays; its layout pads to tiles. Of
+// others the memory counts that the program maps.
 bool array_bytes(const CUDA_ARRAY3D_DESCRIPTOR& of, uint64_t* bytes) {
+  *bytes = 0;
+  if ((of.Flags & (CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING)) != 0) return true;
   *bytes = channel_bytes(of.Format);
   const uint64_t factors[] = {of.Width, std::max<uint64_t>(of.Height, 1),
                               std::max<uint64_t>(of.Depth, 1), std::max(of.NumChannels, 1u)};
@@ -50,6 +53,10 @@ CUresult read_descriptor(std::span<const std::byte> bytes, CUDA_ARRAY3D_DESCRIPT
   return (descriptor->Flags & ~supported_flags) == 0 ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
 }
 
+std::span<const std::byte> bytes_of(const CUDA_ARRAY_SPARSE_PROPERTIES& properties) {
+  return std::as_bytes(std::span(&properties, 1));
+}
+
 // Makes an object of `bytes` in the current context, counted against the share.
 template <typename T, typename Make>
 CUresult make(Worker& worker, ObjectTable<T>& table, uint64_t id, uint64_t bytes, Make&& driver) {
@@ -60,7 +67,7 @@ CUresult make(Worker& worker, ObjectTable<T>& table, uint64_t id, uint64_t bytes
   auto object = std::make_shared<T>();
   object->context = worker.tables.contexts.share(current->id);
   object->bytes = bytes;
-  const CUresult result = driver(&object->handle);
+  const CUresult result = driver(*object, worker.devices[current->device].handle);
   if (result != CUDA_SUCCESS) {
     worker.share.release(current->device, bytes);
     return result;
@@ -109,7 +116,7 @@ void end_arrays(Worker& worker, const Context& context) {
 }
 
 CUresult execute(Worker& worker, const wire::command::ArrayCreate& command,
-                 wire::command::ArrayCreate::Reply&) {
+                 wire::command::ArrayCreate::Reply& reply) {
   CUDA_ARRAY3D_DESCRIPTOR descriptor;
   uint64_t bytes = 0;
   if (const CUresult result = read_descriptor(command.descriptor, &descriptor);
@@ -117,13 +124,18 @@ CUresult execute(Worker& worker, const wire::command::ArrayCreate& command,
     return result;
   }
   if (!array_bytes(descriptor, &bytes)) return CUDA_ERROR_INVALID_VALUE;
-  return make(worker, worker.tables.arrays, command.array, bytes, [&](CUarray* handle) {
-    return worker.driver().cuArray3DCreate_v2(handle, &descriptor);
-  });
+  const Driver& driver = worker.driver();
+  return make(worker, worker.tables.arrays, command.array, bytes,
+              [&](Array& array, CUdevice device) {
+                CUresult result = driver.cuArray3DCreate_v2(&array.handle, &descriptor);
+                if (result == CUDA_SUCCESS) result = divide(driver, device, descriptor, &array);
+                if (array.tiles) reply.properties = bytes_of(array.tiles->properties);
+                return result;
+              });
 }
 
 CUresult execute(Worker& worker, const wire::command::MipmappedArrayCreate& command,
-                 wire::command::MipmappedArrayCreate::Reply&) {
+                 wire::command::MipmappedArrayCreate::Reply& reply) {
   CUDA_ARRAY3D_DESCRIPTOR descriptor;
   uint64_t bytes = 0;
   if (const CUresult result = read_descriptor(command.descriptor, &descriptor);
@@ -133,9 +145,17 @@ CUresult execute(Worker& worker, const wire::command::MipmappedArrayCreate& comm
   if (!array_bytes(descriptor, &bytes)) return CUDA_ERROR_INVALID_VALUE;
   // Each further level is at most half of the one before; one level is the whole.
   if (command.levels > 1) bytes *= 2;
-  return make(worker, worker.tables.mipmaps, command.mipmap, bytes, [&](CUmipmappedArray* handle) {
-    return worker.driver().cuMipmappedArrayCreate(handle, &descriptor, command.levels);
-  });
+  const Driver& driver = worker.driver();
+  return make(worker, worker.tables.mipmaps, command.mipmap, bytes,
+              [&](MipmappedArray& mipmap, CUdevice device) {
+                CUresult result =
+                    driver.cuMipmappedArrayCreate(&mipmap.handle, &descriptor, command.levels);
+                if (result == CUDA_SUCCESS) {
+                  result = divide(driver, device, descriptor, command.levels, &mipmap);
+                }
+                if (mipmap.tiles) reply.properties = bytes_of(mipmap.tiles->properties);
+                return result;
+              });
 }
 
 void execute(Worker& worker, const Request& request, const wire::command::ArrayDestroy& command) {

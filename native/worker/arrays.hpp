@@ -9,6 +9,8 @@
 #include <set>
 #include <utility>
 
+#include "worker/sparse_arrays.hpp"
+
 namespace outboard::worker {
 
 struct Context;
@@ -22,6 +24,7 @@ struct Array {
   uint64_t bytes = 0;  ///< counted against the share; 0: the whole of which it is a part is
   const void* parent = nullptr;  ///< the array or mipmapped array that it is a part of
   bool freed = false;            ///< its end came; it goes when its context's work is done
+  std::unique_ptr<Tiles> tiles;  ///< where the program maps its memory
 };
 
 struct MipmappedArray {
@@ -29,6 +32,7 @@ struct MipmappedArray {
   std::shared_ptr<Context> context;
   uint64_t bytes = 0;
   bool freed = false;
+  std::unique_ptr<Tiles> tiles;
 };
 
 /// A texture or surface reference, of a module or of none.

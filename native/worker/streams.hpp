@@ -20,6 +20,7 @@ namespace outboard::worker {
 
 struct Context;
 struct GraphRun;
+struct PhysicalMemory;
 struct GreenContext;
 
 /// What happens once a stream got somewhere: CUDA_SUCCESS, or the error that killed its context.
@@ -30,8 +31,10 @@ struct Item {
   std::vector<std::byte> command;  ///< wire header and payload
   std::shared_ptr<Record> record;  ///< what an EventRecord makes or a StreamWaitEvent waits for
   std::shared_ptr<GraphRun> run;   ///< what a GraphLaunch launches
-  Action mark;                     ///< not a command: waits for all that came before
-  bool begun = false;              ///< a bulk copy of which pieces are still to be issued
+  /// What an ArrayMap gives to tiles, by mapping: the client may release it meanwhile.
+  std::vector<std::shared_ptr<PhysicalMemory>> memories;
+  Action mark;         ///< not a command: waits for all that came before
+  bool begun = false;  ///< a bulk copy of which pieces are still to be issued
 };
 
 using StreamBacklog = Backlog<Item>;

@@ -17,7 +17,6 @@ bool overflows(Range range) { return range.base + range.bytes < range.base; }
 
 VirtualMemory::~VirtualMemory() {
   while (!mappings_.empty()) unmap_at(mappings_.begin());
-  physical_.each([&](const PhysicalMemory& memory) { driver_.cuMemRelease(memory.handle); });
   for (const auto& [base, bytes] : reservations_) driver_.cuMemAddressFree(base, bytes);
 }
 
@@ -49,7 +48,7 @@ CUresult VirtualMemory::free(Range range) {
 CUresult VirtualMemory::create(uint64_t id, unsigned device, const CUmemAllocationProp& properties,
                                uint64_t bytes) {
   if (!share_.reserve(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
-  auto memory = std::make_shared<PhysicalMemory>();
+  auto memory = std::make_shared<PhysicalMemory>(driver_);
   memory->bytes = bytes;
   memory->device = device;
   memory->claim = std::make_shared<Claim>(share_, device, bytes, true);
@@ -66,7 +65,7 @@ UniqueFd VirtualMemory::export_memory(const PhysicalMemory& memory) const {
 }
 
 CUresult VirtualMemory::import_memory(uint64_t id, UniqueFd fd, std::shared_ptr<Claim> claim) {
-  auto memory = std::make_shared<PhysicalMemory>();
+  auto memory = std::make_shared<PhysicalMemory>(driver_);
   memory->bytes = claim->bytes;
   memory->device = claim->device;
   memory->imported = true;
@@ -82,9 +81,8 @@ CUresult VirtualMemory::release(uint64_t id) {
   const PhysicalMemory* memory = physical_.find(id);
   if (!memory) return CUDA_ERROR_INVALID_HANDLE;
   if (memory->mappings != 0) return CUDA_ERROR_INVALID_VALUE;
-  const CUresult result = driver_.cuMemRelease(memory->handle);
   physical_.remove(id);
-  return result;
+  return CUDA_SUCCESS;
 }
 
 CUresult VirtualMemory::map(uint64_t id, Range range, uint64_t offset) {

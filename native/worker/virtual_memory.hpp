@@ -16,8 +16,17 @@
 
 namespace outboard::worker {
 
-/// What a cuMemCreate made. Counted against the share until it is released.
+/// What a cuMemCreate made. Counted against the share until it is released and no tile of an array
+/// has it.
 struct PhysicalMemory {
+  explicit PhysicalMemory(const Driver& maker) : driver(maker) {}
+  ~PhysicalMemory() {
+    if (handle != 0) driver.cuMemRelease(handle);
+  }
+  PhysicalMemory(const PhysicalMemory&) = delete;
+  PhysicalMemory& operator=(const PhysicalMemory&) = delete;
+
+  const Driver& driver;
   CUmemGenericAllocationHandle handle = 0;
   uint64_t bytes = 0;
   unsigned device = 0;
@@ -43,6 +52,7 @@ class VirtualMemory {
                   uint64_t bytes);
   Insert may_create(uint64_t id) const { return physical_.may_insert(id); }
   PhysicalMemory* find(uint64_t id) const { return physical_.find(id); }
+  std::shared_ptr<PhysicalMemory> share_memory(uint64_t id) const { return physical_.share(id); }
   /// For another process; empty where the driver refuses.
   UniqueFd export_memory(const PhysicalMemory& memory) const;
   CUresult import_memory(uint64_t id, UniqueFd fd, std::shared_ptr<Claim> claim);

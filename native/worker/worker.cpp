@@ -312,6 +312,12 @@ void Worker::arrive(Stream& stream, wire::Op op, std::span<const std::byte> payl
     wire::command::GraphLaunch command;
     if (!command.decode(reader)) return broken("a malformed GraphLaunch");
     item->run = begin_run(*this, command.executable);
+  } else if (op == wire::Op::ArrayMap) {
+    wire::command::ArrayMap command;
+    if (!command.decode(reader)) return broken("a malformed ArrayMap");
+    for (const wire::TileMapping& mapping : read_mappings(command.mappings)) {
+      item->memories.push_back(virtual_memory.share_memory(mapping.memory));
+    }
   } else if (op == wire::Op::CopyToDeviceBulk) {
     wire::command::CopyToDeviceBulk command;
     if (!command.decode(reader)) return broken("a malformed CopyToDeviceBulk");
@@ -351,6 +357,7 @@ void Worker::issue(Stream& stream, const Request& request, std::span<const std::
   issuing_ = &stream;
   issuing_record_ = item.record;
   issuing_run_ = item.run;
+  issuing_memories_ = item.memories;
   was_refused_ = false;
   const bool was_dirty = stream.dirty;
   ++stream.issued;
@@ -363,6 +370,7 @@ void Worker::issue(Stream& stream, const Request& request, std::span<const std::
   issuing_ = nullptr;
   issuing_record_.reset();
   issuing_run_.reset();
+  issuing_memories_.clear();
   if (item.run) item.run->settle();
   if (!well_formed) return broken(std::string("a malformed ") + wire::op_name(request.op));
   if (context.fatal != CUDA_SUCCESS) return;

@@ -126,6 +126,9 @@ class Worker {
   Stream& issuing() const { return *issuing_; }
   const std::shared_ptr<Record>& issuing_record() const { return issuing_record_; }
   const std::shared_ptr<GraphRun>& issuing_run() const { return issuing_run_; }
+  const std::vector<std::shared_ptr<PhysicalMemory>>& issuing_memories() const {
+    return issuing_memories_;
+  }
 
   /// Notices results that kill the context; returns the result.
   CUresult checked(Context& context, CUresult result);
@@ -224,6 +227,7 @@ class Worker {
   Stream* issuing_ = nullptr;
   std::shared_ptr<Record> issuing_record_;
   std::shared_ptr<GraphRun> issuing_run_;
+  std::vector<std::shared_ptr<PhysicalMemory>> issuing_memories_;
   bool was_refused_ = false;
   uint64_t sequence_ = 0;
   size_t backlog_bytes_ = 0;

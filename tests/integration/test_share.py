@@ -39,6 +39,12 @@ def test_a_size_in_mib_is_the_total_that_the_program_sees(
     assert reported(outcome, "free_bytes") <= 512 * MIB
 
 
+def test_memory_of_every_kind_counts(native: Native, pool: Pool) -> None:
+    program = native.program("countedMemory", "driver")
+    outcome = pool.run(program, "--mib", "300", options=["-n", "1", "-m", "512"])
+    assert outcome.returncode == 0, outcome.describe()
+
+
 def test_two_processes_of_a_session_share_one_share(native: Native, pool: Pool) -> None:
     program = native.program("memoryLimit")
     script = f"""

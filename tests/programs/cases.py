@@ -36,6 +36,8 @@ DRIVER_PROGRAMS = [
     "pinnedInside",
     "volumeCopies",
     "arrays",
+    "sparseArrays",
+    "sparseRefusals",
     "memoryPools",
     "memoryCalls",
     "textures",

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <span>
 
-#include "base/log.hpp"
 #include "generated/shim_api.hpp"
 #include "shim/cuda/guard.hpp"
 
@@ -31,19 +30,19 @@ CUDA_ARRAY3D_DESCRIPTOR without_padding(const CUDA_ARRAY3D_DESCRIPTOR& from) {
   return to;
 }
 
-CUresult check_flags(unsigned flags) {
-  if ((flags & (CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING)) == 0) return CUDA_SUCCESS;
-  static const char said[] = "sparse array";
-  say_once(said,
-           "the program makes an array whose memory it wants to map itself, which is not "
-           "supported; it gets CUDA_ERROR_NOT_SUPPORTED");
-  return CUDA_ERROR_NOT_SUPPORTED;
+// Notes what the server says of how the object is divided, if the program maps its memory.
+template <typename Object>
+void divide(Object* object, const CUDA_ARRAY3D_DESCRIPTOR& descriptor, unsigned levels,
+            std::span<const std::byte> properties) {
+  if (properties.size() == sizeof object->properties) {
+    std::memcpy(&object->properties, properties.data(), sizeof object->properties);
+  }
+  object->tiles = wire::TileGrid(descriptor, levels, object->properties);
 }
 
 CUresult create(CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR& wanted) {
   Context* context = nullptr;
   if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
-  if (const CUresult result = check_flags(wanted.Flags); result != CUDA_SUCCESS) return result;
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
   Array* array = arrays.take();
   if (array == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -59,6 +58,7 @@ CUresult create(CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR& wanted) {
     arrays.give(array);
     return result;
   }
+  divide(array, array->descriptor, 1, answer.reply.properties);
   *out = handle(array);
   return CUDA_SUCCESS;
 }
@@ -170,7 +170,6 @@ CUresult cuMipmappedArrayCreate(CUmipmappedArray* pHandle,
     return CUDA_ERROR_INVALID_VALUE;
   }
   const CUDA_ARRAY3D_DESCRIPTOR descriptor = without_padding(*pMipmappedArrayDesc);
-  if (const CUresult result = check_flags(descriptor.Flags); result != CUDA_SUCCESS) return result;
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
   MipmappedArray* mipmap = mipmapped_arrays.take();
   if (mipmap == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -187,6 +186,7 @@ CUresult cuMipmappedArrayCreate(CUmipmappedArray* pHandle,
   }
   mipmap->context = context;
   mipmap->levels = numMipmapLevels;
+  divide(mipmap, descriptor, numMipmapLevels, answer.reply.properties);
   *pHandle = reinterpret_cast<CUmipmappedArray>(mipmap);
   return CUDA_SUCCESS;
 }

@@ -21,6 +21,7 @@
 #include "client/slab.hpp"
 #include "shim/cuda/graphs.hpp"
 #include "wire/interprocess.hpp"
+#include "wire/tiles.hpp"
 
 namespace outboard::shim {
 
@@ -202,12 +203,16 @@ struct Array {
   Context* context = nullptr;
   CUDA_ARRAY3D_DESCRIPTOR descriptor{};
   const void* whole = nullptr;
+  wire::TileGrid tiles;  ///< where the program maps its memory
+  CUDA_ARRAY_SPARSE_PROPERTIES properties{};
 };
 
 struct MipmappedArray {
   client::SlotHead head;
   Context* context = nullptr;
   unsigned levels = 0;
+  wire::TileGrid tiles;  ///< where the program maps its memory
+  CUDA_ARRAY_SPARSE_PROPERTIES properties{};
   std::mutex mutex;
   std::map<unsigned, Array*> parts;  ///< levels that were asked for
 };

@@ -3,6 +3,8 @@
 //
 // An address range is reserved here and at every server of the session, at the same place. What is
 // reserved, made and mapped is known here, so that only what the driver may refuse costs a trip.
+#include "shim/cuda/virtual_memory.hpp"
+
 #include <algorithm>
 #include <map>
 #include <mutex>
@@ -244,6 +246,16 @@ CUresult release_unused(PhysicalMemory* memory) {
 }
 
 }  // namespace
+
+TileMemory find_tile_memory(CUmemGenericAllocationHandle value) {
+  const std::lock_guard guard(space().mutex);
+  const PhysicalMemory* memory = find_physical(value);
+  if (memory == nullptr ||
+      (memory->properties.allocFlags.usage & CU_MEM_CREATE_USAGE_TILE_POOL) == 0) {
+    return {};
+  }
+  return {memory->head.id(), memory->device, memory->bytes};
+}
 
 CUresult cuMemAddressReserve(CUdeviceptr* ptr, size_t size, size_t alignment, CUdeviceptr addr,
                              unsigned long long flags) {

@@ -7,6 +7,7 @@
 
 #include "context.hpp"
 #include "handles.hpp"
+#include "sparse_array.hpp"
 
 namespace softgpu {
 
@@ -17,6 +18,9 @@ struct Array {
   uint64_t base = 0;  ///< in the device's memory
   size_t element_bytes = 0;
   bool level = false;  ///< of a mipmapped array, which frees it
+  /// Of one whose memory the program maps, instead of a base. A level has the tiles alone.
+  std::shared_ptr<const Tiling> tiling;
+  std::shared_ptr<const TiledLevel> tiles;
 
   size_t rows() const { return descriptor.Height != 0 ? descriptor.Height : 1; }
   size_t slices() const { return descriptor.Depth != 0 ? descriptor.Depth : 1; }
@@ -27,9 +31,13 @@ struct Array {
 struct MipmappedArray {
   uint64_t context_id = 0;
   std::vector<CUarray> levels;
+  std::shared_ptr<const Tiling> tiling;  ///< where the program maps its memory
 };
 
 HandleTable<Array, CUarray, 20>& arrays();
 HandleTable<MipmappedArray, CUmipmappedArray, 21>& mipmapped_arrays();
+
+/// The context ends: its arrays, whose memory is gone, are known no more.
+void forget_arrays(const Context& context);
 
 }  // namespace softgpu

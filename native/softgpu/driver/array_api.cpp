@@ -1,6 +1,7 @@
 // Entry points of arrays and mipmapped arrays.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 
 #include "array.hpp"
 #include "guard.hpp"
@@ -18,15 +19,22 @@ HandleTable<MipmappedArray, CUmipmappedArray, 21>& mipmapped_arrays() {
   return table;
 }
 
+void forget_arrays(const Context& context) {
+  const auto inside = [&](const auto& object) { return object.context_id == context.id; };
+  arrays().erase_if(inside);
+  mipmapped_arrays().erase_if(inside);
+}
+
 }  // namespace softgpu
 
 using namespace softgpu;
 
 namespace {
 
+constexpr unsigned kMapped = CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING;
 constexpr unsigned kFlags = CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_SURFACE_LDST |
                             CUDA_ARRAY3D_CUBEMAP | CUDA_ARRAY3D_TEXTURE_GATHER |
-                            CUDA_ARRAY3D_COLOR_ATTACHMENT;
+                            CUDA_ARRAY3D_COLOR_ATTACHMENT | kMapped;
 
 size_t channel_bytes(CUarray_format format) {
   switch (format) {
@@ -60,18 +68,37 @@ CUresult check(const CUDA_ARRAY3D_DESCRIPTOR& d) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (layered ? d.Depth == 0 : d.Depth != 0 && d.Height == 0) return CUDA_ERROR_INVALID_VALUE;
+  // As driver 580: planes and volumes alone, and no surface is written to them.
+  const bool sparse = (d.Flags & CUDA_ARRAY3D_SPARSE) != 0;
+  constexpr unsigned kNotSparse =
+      CUDA_ARRAY3D_CUBEMAP | CUDA_ARRAY3D_SURFACE_LDST | CUDA_ARRAY3D_DEFERRED_MAPPING;
+  if (sparse && (d.Height == 0 || (d.Flags & kNotSparse) != 0)) return CUDA_ERROR_INVALID_VALUE;
   return CUDA_SUCCESS;
 }
 
+size_t element_bytes(const CUDA_ARRAY3D_DESCRIPTOR& descriptor) {
+  return channel_bytes(descriptor.Format) * descriptor.NumChannels;
+}
+
+/// `tiling`: of the mipmapped array that it is the level `number` of, if the program maps that.
 CUresult create(Context& context, const CUDA_ARRAY3D_DESCRIPTOR& descriptor, bool level,
-                CUarray* out) {
+                const Tiling* tiling, unsigned number, CUarray* out) {
   if (CUresult r = check(descriptor); r != CUDA_SUCCESS) return r;
   auto array = std::make_shared<Array>();
   array->descriptor = descriptor;
   array->device = &context.device;
   array->context_id = context.id;
-  array->element_bytes = channel_bytes(descriptor.Format) * descriptor.NumChannels;
+  array->element_bytes = element_bytes(descriptor);
   array->level = level;
+  if (!level && (descriptor.Flags & kMapped) != 0) {
+    array->tiling = std::make_shared<Tiling>(descriptor, array->element_bytes, 1);
+    tiling = array->tiling.get();
+  }
+  if (tiling != nullptr) {
+    array->tiles = tiling->level(number);
+    *out = arrays().insert(std::move(array));
+    return CUDA_SUCCESS;
+  }
   array->base = context.device.heap.allocate(array->bytes());
   if (array->base == 0) return CUDA_ERROR_OUT_OF_MEMORY;
   Allocation a;
@@ -88,6 +115,7 @@ CUresult create(Context& context, const CUDA_ARRAY3D_DESCRIPTOR& descriptor, boo
 
 // Its memory may have gone with its context, and be another's by now.
 void release(const Array& array) {
+  if (array.tiles) return;
   auto found = MemoryMap::get().find(array.base);
   if (!found || found->kind != MemoryKind::array || found->context_id != array.context_id) return;
   if (auto a = MemoryMap::get().erase(array.base, MemoryKind::array)) MemoryMap::release(*a);
@@ -111,10 +139,12 @@ CUresult with_array(CUarray handle, Out* out, Call&& call) noexcept {
   });
 }
 
-CUresult requirements(size_t bytes, CUDA_ARRAY_MEMORY_REQUIREMENTS* out) {
+/// Of deferred mapping alone: other arrays have their memory, or take it tile by tile.
+CUresult requirements(const Tiling* tiling, CUDA_ARRAY_MEMORY_REQUIREMENTS* out) {
+  if (tiling == nullptr || !tiling->deferred()) return CUDA_ERROR_INVALID_VALUE;
   *out = {};
-  out->size = bytes;
-  out->alignment = Heap::kGranule;
+  out->size = tiling->bytes();
+  out->alignment = kTileBytes;
   return CUDA_SUCCESS;
 }
 
@@ -123,7 +153,7 @@ CUresult requirements(size_t bytes, CUDA_ARRAY_MEMORY_REQUIREMENTS* out) {
 extern "C" CUresult cuArray3DCreate_v2(CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR* descriptor) {
   return with_context_uncaptured([&](Context& context) {
     if (out == nullptr || descriptor == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    return create(context, *descriptor, false, out);
+    return create(context, *descriptor, false, nullptr, 0, out);
   });
 }
 
@@ -160,7 +190,7 @@ extern "C" CUresult cuArrayGetDescriptor_v2(CUDA_ARRAY_DESCRIPTOR* out, CUarray 
 extern "C" CUresult cuArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS* out,
                                                  CUarray handle, CUdevice) {
   return with_array(handle, out,
-                    [&](const Array& array) { return requirements(array.bytes(), out); });
+                    [&](const Array& array) { return requirements(array.tiling.get(), out); });
 }
 extern "C" CUresult cuArrayGetPlane(CUarray* out, CUarray handle, unsigned int) {
   // Formats of several planes are refused when an array is made.
@@ -178,9 +208,15 @@ extern "C" CUresult cuMipmappedArrayCreate(CUmipmappedArray* out,
     bool layered = (level.Flags & (CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP)) != 0;
     size_t longest = std::max({level.Width, level.Height, layered ? 0 : level.Depth});
     // As CUDA: no more levels than halvings down to one.
-    for (unsigned i = 0; i < levels && longest >> i != 0; ++i) {
+    levels = std::min(levels, static_cast<unsigned>(std::bit_width(longest)));
+    if (CUresult r = check(level); r != CUDA_SUCCESS) return r;
+    if ((level.Flags & kMapped) != 0) {
+      mipmap->tiling = std::make_shared<Tiling>(level, element_bytes(level), levels);
+    }
+    for (unsigned i = 0; i < levels; ++i) {
       CUarray array = nullptr;
-      if (CUresult r = create(context, level, true, &array); r != CUDA_SUCCESS) {
+      CUresult r = create(context, level, true, mipmap->tiling.get(), i, &array);
+      if (r != CUDA_SUCCESS) {
         for (CUarray made : mipmap->levels) release(*arrays().erase(made));
         return r;
       }
@@ -223,10 +259,6 @@ extern "C" CUresult cuMipmappedArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQU
     std::shared_ptr<MipmappedArray> mipmap = mipmapped_arrays().find(handle);
     if (!mipmap) return CUDA_ERROR_INVALID_HANDLE;
     if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    size_t bytes = 0;
-    for (CUarray level : mipmap->levels) {
-      if (auto array = arrays().find(level)) bytes += array->bytes();
-    }
-    return requirements(bytes, out);
+    return requirements(mipmap->tiling.get(), out);
   });
 }

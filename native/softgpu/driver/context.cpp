@@ -9,6 +9,7 @@
 #include <map>
 
 #include "../../tables/tables.hpp"
+#include "array.hpp"
 #include "function.hpp"
 #include "green_context.hpp"
 #include "handles.hpp"
@@ -161,6 +162,7 @@ void Context::destroy() {
   }
   for (Device* peer : peers) peer->remove_viewer(&device);
   MemoryMap::get().release_context(*this);
+  forget_arrays(*this);
   for (auto& stream : own) {
     stream->destroyed.store(true);
     if (stream->handle != nullptr) ::softgpu::streams().erase(stream->handle);

@@ -15,11 +15,14 @@ struct End {
   uint64_t address;
   Place place;
   size_t pitch, slice;
+  CopyOperation::TiledEnd tiled{};  ///< instead of an address
+  Device* device = nullptr;         ///< of that
 };
 
 /// The device whose memory the address lies in; null for host memory.
 CUresult resolve(const End& end, size_t width, size_t height, size_t depth, Device** device) {
-  *device = nullptr;
+  *device = end.device;
+  if (end.tiled.level) return CUDA_SUCCESS;
   if (end.address == 0) return CUDA_ERROR_INVALID_VALUE;
   auto found = MemoryMap::get().find(end.address);
   if (!found || found->host()) {
@@ -52,6 +55,9 @@ CUresult fill(const End& to, const End& from, size_t width, size_t height, size_
   out->width = width;
   out->height = height;
   out->depth = depth;
+  out->tiled_destination = to.tiled;
+  out->tiled_source = from.tiled;
+  if (to.tiled.level || from.tiled.level) return CUDA_SUCCESS;
   // Rows without gaps are one row, planes without gaps one plane.
   if (out->height > 1 && to.pitch == width && from.pitch == width) {
     bool planes = out->depth == 1 || (to.slice == width * height && from.slice == width * height);
@@ -83,6 +89,11 @@ CUresult end_of_array(CUarray handle, size_t x, size_t y, size_t z, Extent exten
   out->place = Place::device;
   out->pitch = array->pitch();
   out->slice = array->pitch() * array->rows();
+  if (array->tiles) {
+    out->tiled = {array->tiles, {x, y, z}};
+    out->device = array->device;
+    return CUDA_SUCCESS;
+  }
   out->address = array->base + z * out->slice + y * out->pitch + x;
   return CUDA_SUCCESS;
 }

@@ -54,9 +54,18 @@ class HandleTable {
     if (index >= slots_.size()) return nullptr;
     Slot& slot = slots_[index];
     if (slot.generation != ((bits >> 28) & kGenerationMask) || !slot.object) return nullptr;
-    slot.generation = (slot.generation + 1) & kGenerationMask;
-    free_.push_back(index);
-    return std::exchange(slot.object, nullptr);
+    return vacate(index);
+  }
+
+  /// Takes out every object of which `gone` is true.
+  template <class Gone>
+  void erase_if(Gone&& gone) {
+    std::vector<std::shared_ptr<Object>> taken;  // they end when the lock is free again
+    std::unique_lock lock(mutex_);
+    for (uint32_t i = 0; i < slots_.size(); ++i) {
+      if (slots_[i].object && gone(*slots_[i].object)) taken.push_back(vacate(i));
+    }
+    lock.unlock();
   }
 
   /// Whether the handle has the look of this table's.
@@ -73,6 +82,13 @@ class HandleTable {
   static constexpr uint32_t kSlotMask = (1u << 24) - 1;
   static constexpr uint32_t kGenerationMask = (1u << 20) - 1;
   static constexpr size_t kReuseDistance = 64;  // so that generations wrap late
+
+  std::shared_ptr<Object> vacate(uint32_t index) {
+    Slot& slot = slots_[index];
+    slot.generation = (slot.generation + 1) & kGenerationMask;
+    free_.push_back(index);
+    return std::exchange(slot.object, nullptr);
+  }
 
   static uint64_t to_bits(Handle handle) {
     if constexpr (std::is_pointer_v<Handle>) {

@@ -91,14 +91,65 @@ CUresult run(KernelOperation& op, Context& context) {
   return static_cast<CUresult>(outcome.fault);
 }
 
+/// Goes through `bytes` bytes of a row piece by piece: `piece(host, done, bytes)`, of which the
+/// host address is null where there is no memory.
+template <class Piece>
+bool walk_row(const CopyOperation::TiledEnd& end, const Device* device, size_t y, size_t z,
+              size_t bytes, Piece&& piece) {
+  for (size_t done = 0; done < bytes;) {
+    uint64_t run = 0;
+    const uint64_t at = end.level->find(end.at[0] + done, end.at[1] + y, end.at[2] + z, &run);
+    run = std::min<uint64_t>(run, bytes - done);
+    if (at != 0 && !device->space.contains(at, run)) return false;
+    piece(reinterpret_cast<std::byte*>(at), done, run);
+    done += run;
+  }
+  return true;
+}
+
+/// A copy of which an end may have gaps: they read as zeros, and what is written there is lost.
+CUresult run_tiled(CopyOperation& op) {
+  std::vector<std::byte> row(op.width);
+  for (size_t i = 0; i < op.depth * op.height; ++i) {
+    const size_t z = i / op.height;
+    const size_t y = i % op.height;
+    const auto* from =
+        reinterpret_cast<const std::byte*>(op.source + z * op.source_slice + y * op.source_pitch);
+    auto* to = reinterpret_cast<std::byte*>(op.destination + z * op.destination_slice +
+                                            y * op.destination_pitch);
+    bool there = true;
+    if (op.tiled_source.level) {
+      from = row.data();
+      there = walk_row(op.tiled_source, op.source_device, y, z, op.width,
+                       [&](const std::byte* host, size_t done, size_t bytes) {
+                         if (host != nullptr) std::memcpy(row.data() + done, host, bytes);
+                         if (host == nullptr) std::memset(row.data() + done, 0, bytes);
+                       });
+    }
+    if (there && op.tiled_destination.level) {
+      there = walk_row(op.tiled_destination, op.destination_device, y, z, op.width,
+                       [&](std::byte* host, size_t done, size_t bytes) {
+                         if (host != nullptr) std::memmove(host, from + done, bytes);
+                       });
+    } else if (there) {
+      std::memcpy(to, from, op.width);
+    }
+    if (!there) return CUDA_ERROR_ILLEGAL_ADDRESS;
+  }
+  return CUDA_SUCCESS;
+}
+
 CUresult run(CopyOperation& op, Context&) {
   Activity::Scope active;
-  if (!reachable(op.destination_device, op.destination, op.width, op.height, op.depth,
-                 op.destination_pitch, op.destination_slice) ||
-      !reachable(op.source_device, op.source, op.width, op.height, op.depth, op.source_pitch,
-                 op.source_slice)) {
+  const bool tiled_to = op.tiled_destination.level != nullptr;
+  const bool tiled_from = op.tiled_source.level != nullptr;
+  if ((!tiled_to && !reachable(op.destination_device, op.destination, op.width, op.height, op.depth,
+                               op.destination_pitch, op.destination_slice)) ||
+      (!tiled_from && !reachable(op.source_device, op.source, op.width, op.height, op.depth,
+                                 op.source_pitch, op.source_slice))) {
     return CUDA_ERROR_ILLEGAL_ADDRESS;
   }
+  if (tiled_to || tiled_from) return run_tiled(op);
   for (size_t z = 0; z < op.depth; ++z) {
     for (size_t y = 0; y < op.height; ++y) {
       std::memmove(

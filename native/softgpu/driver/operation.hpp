@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "../engine/engine.hpp"
+#include "../engine/tiles.hpp"
 #include "api.hpp"
 #include "shared_event.hpp"
 
@@ -61,6 +63,12 @@ struct CopyOperation {
   Device* destination_device = nullptr;  ///< whose memory it is; null for host memory
   Device* source_device = nullptr;
   std::shared_ptr<std::vector<std::byte>> snapshot;  ///< where `source` points, if kept here
+  /// An end of which memory may be missing, and where in it the copy begins: bytes, row, slice.
+  struct TiledEnd {
+    std::shared_ptr<const TiledLevel> level;
+    std::array<uint64_t, 3> at{};
+  };
+  TiledEnd tiled_destination, tiled_source;
   size_t bytes() const { return width * height * depth; }
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 
 #include "device.hpp"
 #include "handles.hpp"
@@ -13,12 +14,18 @@ namespace softgpu {
 /// other processes. Counts against its device until the last handle and mapping are gone.
 struct PhysicalMemory {
   ~PhysicalMemory();
+  /// Where all of it is mapped, for arrays whose tiles it is; 0 where the system refuses.
+  uint64_t address();
 
   Device* device = nullptr;
   uint64_t bytes = 0;
   int fd = -1;
   CUmemAllocationProp properties{};
   bool counted = false;  ///< not when it was imported: then its maker counts it
+
+ private:
+  std::mutex mutex_;
+  uint64_t address_ = 0;
 };
 
 HandleTable<PhysicalMemory, CUmemGenericAllocationHandle, 12>& physical_memories();

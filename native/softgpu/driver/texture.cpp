@@ -74,6 +74,7 @@ void look_at(const Array& array, TextureView* view) {
     set_format(array.descriptor.Format, static_cast<int>(array.descriptor.NumChannels), view);
   }
   view->base = array.base;
+  view->tiles = array.tiles;
   view->extent = {static_cast<uint32_t>(array.descriptor.Width),
                   static_cast<uint32_t>(array.rows()), static_cast<uint32_t>(array.slices())};
   view->row_bytes = array.pitch();
@@ -91,7 +92,10 @@ std::shared_ptr<const TextureView> TextureReference::view() {
   } else if (const auto array = bound_array(*this)) {
     look_at(*array, view.get());
   }
-  if (view->texel_bytes() == 0) view->base = 0;
+  if (view->texel_bytes() == 0) {
+    view->base = 0;
+    view->tiles.reset();
+  }
   view->mixes = filter == CU_TR_FILTER_MODE_LINEAR;
   view->normalized = (flags & CU_TRSF_NORMALIZED_COORDINATES) != 0;
   view->integers = (flags & CU_TRSF_READ_AS_INTEGER) != 0;

@@ -23,8 +23,22 @@ HandleTable<PhysicalMemory, CUmemGenericAllocationHandle, 12>& physical_memories
 }
 
 PhysicalMemory::~PhysicalMemory() {
+  if (address_ != 0) {
+    device->space.remove({address_, bytes});
+    Activity::discard(address_, bytes);
+  }
   if (fd >= 0) close(fd);
   if (counted) device->refund(bytes);
+}
+
+uint64_t PhysicalMemory::address() {
+  const std::lock_guard lock(mutex_);
+  if (address_ != 0) return address_;
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (p == MAP_FAILED) return 0;
+  address_ = reinterpret_cast<uint64_t>(p);
+  device->space.add({address_, bytes});
+  return address_;
 }
 
 }  // namespace softgpu

@@ -52,7 +52,7 @@ bool Executor::texture(const Op& op, LaneSet& set) {
     if (!ok) return;
     Texel texel{};
     if (op.kind == OpKind::texture_query) {
-      texel[0] = view->base == 0 ? 0 : view->extent[op.imm];
+      texel[0] = view->empty() ? 0 : view->extent[op.imm];
     } else {
       TexturePlace place;
       place.dimensions = op.variant;
@@ -95,7 +95,7 @@ bool Executor::surface(const Op& op, LaneSet& set) {
     const size_t first = op.leads ? 5 : 4;
     for (size_t k = 0; k < op.variant; ++k) at[k] = lanes_of<int32_t>(slots[first + k])[lane];
     if (op.leads) at[op.variant] = lanes_of<int32_t>(slots[4])[lane];
-    bool inside = view->base != 0;
+    bool inside = !view->empty();
     const size_t axes = op.variant + (op.leads ? 1U : 0U);
     for (size_t k = 0; k < axes && inside; ++k) {
       const int64_t size = k == 0 ? int64_t{view->extent[0]} * view->texel_bytes() - whole + 1
@@ -109,12 +109,13 @@ bool Executor::surface(const Op& op, LaneSet& set) {
       at[k] = std::clamp<int64_t>(at[k], 0, std::max<int64_t>(size - 1, 0));
     }
     char* memory = nullptr;
-    if (inside) {
+    const uint64_t address =
+        inside ? view->address(static_cast<uint64_t>(at[0]), static_cast<uint64_t>(at[1]),
+                               static_cast<uint64_t>(at[2]), whole)
+               : 0;
+    if (address != 0) {
       reader.lane = lane;
-      memory = reader.find(view->base + static_cast<uint64_t>(at[2]) * view->slice_bytes +
-                               static_cast<uint64_t>(at[1]) * view->row_bytes +
-                               static_cast<uint64_t>(at[0]),
-                           whole);
+      memory = reader.find(address, whole);
       if (memory == nullptr) {
         ok = fault(Fault::illegal_address, op, lane, "a surface's memory is gone");
         return;

@@ -88,10 +88,14 @@ bool fetch(const TextureView& view, const TexturePlace& place, std::array<int64_
     // The layers of lines are rows.
   }
   unsigned char bytes[16];
-  const uint64_t address = view.base + static_cast<uint64_t>(at[2]) * view.slice_bytes +
-                           static_cast<uint64_t>(at[1]) * view.row_bytes +
-                           static_cast<uint64_t>(at[0]) * view.texel_bytes();
-  if (!memory.read(memory.context, address, view.texel_bytes(), bytes)) return false;
+  const uint64_t address =
+      view.address(static_cast<uint64_t>(at[0]) * view.texel_bytes(), static_cast<uint64_t>(at[1]),
+                   static_cast<uint64_t>(at[2]), view.texel_bytes());
+  if (address == 0) {
+    std::memset(bytes, 0, sizeof bytes);
+  } else if (!memory.read(memory.context, address, view.texel_bytes(), bytes)) {
+    return false;
+  }
   for (size_t c = 0; c < view.channels; ++c) {
     (*out)[c] = channel(view, bytes + c * view.channel_bytes());
   }
@@ -145,6 +149,13 @@ uint32_t TextureView::channel_bytes() const {
   }
 }
 
+uint64_t TextureView::address(uint64_t x_bytes, uint64_t y, uint64_t z, uint32_t bytes) const {
+  if (!tiles) return base + z * slice_bytes + y * row_bytes + x_bytes;
+  uint64_t run = 0;
+  const uint64_t found = tiles->find(x_bytes, y, z, &run);
+  return run < bytes ? 0 : found;
+}
+
 uint64_t TextureTable::add(std::shared_ptr<const TextureView> view) {
   const std::unique_lock lock(mutex_);
   views_[next_] = std::move(view);
@@ -169,7 +180,7 @@ std::shared_ptr<const TextureView> TextureTable::find(uint64_t name) const {
 
 bool sample(const TextureView& view, const TexturePlace& place, TexelMemory memory, Texel* out) {
   *out = {};
-  if (view.base == 0) return true;
+  if (view.empty()) return true;
   std::array<int64_t, 3> index{};
   std::array<float, 3> at{};
   // Far beyond any edge, and still a number that can be counted with.

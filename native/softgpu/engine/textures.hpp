@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "tiles.hpp"
+
 namespace softgpu {
 
 enum class TexelFormat : uint8_t { none, u8, s8, u16, s16, u32, s32, f16, f32 };
@@ -22,6 +24,7 @@ struct TextureView {
   std::array<uint32_t, 3> extent{1, 1, 1};  ///< of a layered one the last that it has is its layers
   uint64_t row_bytes = 0;
   uint64_t slice_bytes = 0;
+  std::shared_ptr<const TiledLevel> tiles;  ///< instead of a base: memory that may be missing
   TexelFormat format = TexelFormat::none;
   uint8_t channels = 0;
   bool memory = false;  ///< linear memory: zeros beyond its end
@@ -33,6 +36,9 @@ struct TextureView {
 
   uint32_t channel_bytes() const;
   uint32_t texel_bytes() const { return channel_bytes() * channels; }
+  bool empty() const { return base == 0 && !tiles; }
+  /// Where `bytes` bytes lie; 0: nowhere, they read as zeros and what is written is lost.
+  uint64_t address(uint64_t x_bytes, uint64_t y, uint64_t z, uint32_t bytes) const;
 };
 
 /// Views by the addresses of the references that a kernel names.

@@ -156,22 +156,6 @@ void elsewhere(Program& program, CUdevice device) {
                      cuDeviceGetLuid(nullptr, nullptr, device) == CUDA_ERROR_INVALID_VALUE &&
                      cuDeviceGetLuid(luid, &mask, 99) == CUDA_ERROR_INVALID_DEVICE,
                  "Windows alone has such numbers");
-  CUDA_ARRAY3D_DESCRIPTOR plain{8, 4, 0, CU_AD_FORMAT_FLOAT, 1, 0};
-  CUarray array = nullptr;
-  CUmipmappedArray levels = nullptr;
-  CUDA_ARRAY_SPARSE_PROPERTIES tiles{};
-  CUarrayMapInfo place{};
-  CHECK(cuArray3DCreate_v2(&array, &plain));
-  CHECK(cuMipmappedArrayCreate(&levels, &plain, 1));
-  place.resourceType = CU_RESOURCE_TYPE_ARRAY;
-  place.resource.array = array;
-  program.expect(
-      cuArrayGetSparseProperties(&tiles, array) == CUDA_ERROR_INVALID_VALUE &&
-          cuMipmappedArrayGetSparseProperties(&tiles, levels) == CUDA_ERROR_INVALID_VALUE &&
-          cuMemMapArrayAsync(&place, 1, nullptr) == CUDA_ERROR_INVALID_VALUE,
-      "an array has its memory");
-  CHECK(cuMipmappedArrayDestroy(levels));
-  CHECK(cuArrayDestroy(array));
   int reachable = -1, descriptor = -1;
   CHECK(cuDeviceGetAttribute(&reachable, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED, device));
   if (reachable == 0) {
