@@ -54,7 +54,7 @@ install_packages() {
 
 # --- Python environments: rebuilt when what is asked for changes ------------------------------------
 wanted_extras() {
-  local extras=build
+  local extras=build,server
   [ "$purpose" = test ] && extras=build,lint,test,server
   # A toolkit of the machine is used where there is one: the compiler's wheels are 100 MB.
   /usr/local/cuda/bin/nvcc --version >/dev/null 2>&1 || nvcc --version >/dev/null 2>&1 ||

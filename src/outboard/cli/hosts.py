@@ -39,6 +39,9 @@ def hosts_command(words: list[str]) -> int:
     if options.json:
         print_json(hosts)
         return 0
+    if not hosts["hosts"]:
+        print("no client machine has joined; for one: outboard tokens create --join host")
+        return 0
     fields = ("name", "id", "policy", "enrolled")
     print_table(
         [field.upper() for field in fields],

@@ -30,7 +30,7 @@ def become(module: str, arguments: list[str]) -> NoReturn:
     elif importlib.util.find_spec(_SAMPLE) is None:
         raise ConfigurationError(
             "the libraries of controller and agent are not installed",
-            "apt install ./outboard-server_VERSION_amd64.deb, or: pip install 'outboard[server]'",
+            "apt install ./outboard-server_VERSION_amd64.deb; in a checkout: make build",
         )
     words = [sys.executable, "-P", "-s", "-m", module, *arguments]
     sys.stdout.flush()

@@ -180,6 +180,10 @@ def test_usage_is_what_was_held(admin: Person, ann: Person) -> None:
     assert "cannot be grouped by user, moon" in ann.fails("usage", "--by", "user,moon")
 
 
+def test_a_pool_without_client_machines_says_so(admin: Person) -> None:
+    assert admin("hosts").startswith("no client machine has joined; for one: outboard tokens")
+
+
 def test_tokens_are_shown_once_listed_and_revoked(admin: Person, ann: Person) -> None:
     done = subprocess.run(
         admin.command("tokens", "create", "--user", "cy", "--lifetime", "90d", "--note", "laptop"),

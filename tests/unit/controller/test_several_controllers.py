@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import FAKES, HANG_GUARD_S, SOURCES, eventually, make_native
-from tests.unit.controller.site import free_port, new_site
+from tests.unit.controller.site import new_site
 from tests.unit.ledger.postgres import Postgres
 
 # Pings its worker for each line that it is told.
@@ -133,7 +133,7 @@ class Administrator:
 
     def start_agent(self, name: str) -> None:
         words = ["--state", str(self.folder / name), "--runtime", str(self.folder / f"{name}.run")]
-        words += ["--listen", f"127.0.0.1:{free_port()}", "--driver", "software"]
+        words += ["--listen", f"127.0.0.1:{_quiet_port()}", "--driver", "software"]
         self.start(name, "agent", *words, "--plaintext-data-plane", "--isolation", "off")
 
     def agent_knows(self, name: str) -> set[str]:
