@@ -2,8 +2,9 @@
 
 SPDX-License-Identifier: Apache-2.0
 
-`python3 -m bench.frameworks [--pairs 3] [--json FILE]` on a machine with an NVIDIA GPU, PyTorch,
-torchvision and transformers, after `make build`. Prints for each kind of step the native time and
+`python3 -m bench.frameworks [--pairs 3] [--only small] [--json FILE]` on a machine with an NVIDIA
+GPU, PyTorch, torchvision and transformers, after `make build`; with OUTBOARD_SHARED_MEMORY=0 as if
+the server were another machine. Prints for each kind of step the native time and
 the median of the pairs' ratios (Outboard / native) with its 95 % interval.
 """
 
@@ -45,6 +46,7 @@ def small_operations() -> dict[str, float]:
 
     a = torch.zeros(256, device="cuda")
     pinned = torch.zeros(16 << 20, pin_memory=True)
+    plain = torch.zeros(16 << 20)
     large = torch.zeros(16 << 20, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -54,8 +56,10 @@ def small_operations() -> dict[str, float]:
         "small kernel": seconds(lambda: a.add_(1), 5000),
         "reduce and read (.item())": seconds(lambda: a.sum().item(), 300),
         "graph of 100 kernels": seconds(graph.replay, 200),
-        "64 MiB to the device": seconds(lambda: large.copy_(pinned, non_blocking=True), 5),
-        "64 MiB to the host": seconds(lambda: pinned.copy_(large, non_blocking=True), 5),
+        "64 MiB of pinned memory": seconds(lambda: large.copy_(pinned, non_blocking=True), 5),
+        "64 MiB to pinned memory": seconds(lambda: pinned.copy_(large, non_blocking=True), 5),
+        "64 MiB of plain memory": seconds(lambda: large.copy_(plain), 5),
+        "64 MiB to plain memory": seconds(lambda: plain.copy_(large), 5),
     }
 
 
@@ -103,9 +107,12 @@ def models() -> dict[str, float]:
     }
 
 
-def measure(environment: dict[str, str]) -> dict[str, float]:
+KINDS = {"small": small_operations, "models": models}
+
+
+def measure(environment: dict[str, str], kinds: list[str]) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.frameworks", "--child"],
+        [sys.executable, "-m", "bench.frameworks", "--child", *kinds],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -124,10 +131,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=KINDS, help="one kind of step")
+    parser.add_argument("--child", nargs="+", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(small_operations() | models()))
+        print(json.dumps({k: v for kind in options.child for k, v in KINDS[kind]().items()}))
         return 0
     if "OUTBOARD_SESSION" not in os.environ:  # all remote programs join one session
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
@@ -138,7 +146,8 @@ def main() -> int:
     native = {k: v for k, v in remote.items() if not k.startswith("OUTBOARD_")}
     native["LD_LIBRARY_PATH"] = ":".join(remote["LD_LIBRARY_PATH"].split(":")[1:])
     native.pop("TRITON_LIBCUDA_PATH", None)
-    pairs = [(measure(native), measure(remote)) for _ in range(options.pairs)]
+    kinds = [options.only] if options.only else list(KINDS)
+    pairs = [(measure(native, kinds), measure(remote, kinds)) for _ in range(options.pairs)]
     for name in pairs[0][0]:
         ratio = estimate([there[name] / here[name] for here, there in pairs])
         usual = estimate([here[name] for here, _ in pairs]).median
