@@ -71,7 +71,10 @@ def install(words: list[str]) -> int:
         return 0
     if folders.system:
         _require_root("install")
+    _require_systemd(folders)
+    if folders.system:
         _make_account()
+        os.umask(0o022)  # everybody's programs look into what is written
     write(made)
     if LOADER_FILE in made.files:
         refresh()
@@ -232,6 +235,17 @@ def _require_root(verb: str) -> None:
             "the machine's service is root's to change",
             f"sudo outboard service {verb}, or --user for yourself",
         )
+
+
+def _require_systemd(folders: ServiceFolders) -> None:
+    """Before anything is changed: what is to run the unit is there."""
+    try:
+        _systemctl(folders, "show", "--property=Version")
+    except ServiceError as error:
+        raise ServiceError(
+            f"systemd cannot be asked here: {error.message.splitlines()[0]}",
+            "where it does not run: outboard service run, in the foreground",
+        ) from error
 
 
 def _make_account() -> None:

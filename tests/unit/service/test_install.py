@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from outboard.cli.parser import Parser
+from outboard.cli.service_install import install
 from outboard.cli.service_options import add_place, add_request, options_of, request_of
+from outboard.errors import ServiceError
 from outboard.native import NativeFiles
 from outboard.service.folders import ServiceFolders
 from outboard.service.install import plan, remove, write
 from outboard.service.loader import paths_in
 from outboard.service.options import ServiceOptions
 from outboard.service.unit_text import load_template, operators_rule, request_words
+from tests.unit.conftest import make_native
 
 NATIVE = NativeFiles("/usr/lib/outboard")
 COMMAND = "/usr/bin/outboard"
@@ -35,6 +38,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     return tmp_path
+
+
+def test_where_systemd_does_not_run_nothing_is_written(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    make_native(other / "native")
+    for name in ("systemctl", "outboard"):
+        path = other / name
+        path.write_text("#!/bin/sh\necho 'System has not been booted with systemd' >&2\nexit 1\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(other))
+    monkeypatch.setenv("OUTBOARD_NATIVE_DIR", str(other / "native"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(other))
+    with pytest.raises(ServiceError, match="has not been booted with systemd") as refused:
+        install(["--user", "-n", "1"])
+    assert "outboard service run" in refused.value.hint
+    assert list(home.iterdir()) == []
 
 
 @pytest.mark.parametrize(
