@@ -22,6 +22,7 @@ from tests.unit.ledger.postgres import Postgres
 USERS = Statement(sa.select(users.c.name).order_by(users.c.name))
 CONTROLLERS = Statement(sa.select(sa.func.count().label("amount")).select_from(controllers))
 BACKEND = Statement(sa.text("SELECT pg_backend_pid() AS pid"))
+RAISE = Statement(users.update().values(weight=users.c.weight + 1))
 WRONG = Statement(sa.text("SELECT x FROM nothing_of_that_name"))
 
 
@@ -50,6 +51,25 @@ def test_an_answer_is_of_the_moment_of_its_question(database: Database) -> None:
         return [len(one.rows()) for one in answers] + [others.one().amount]
 
     assert database.write(work) == [0, 1, 2, 0]
+
+
+def test_how_plans_are_made_is_said_once_a_transaction(database: Database) -> None:
+    said: list[str] = []
+    sa.event.listen(
+        database.engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: said.append(statement),
+    )
+
+    def work(tx: Transaction) -> list[str]:
+        tx.change(RAISE)  # what is prepared needs it not
+        before = [one for one in said if "seqscan" in one]
+        for _ in range(3):
+            tx.connection.execute(sa.select(users.c.name))
+        return before
+
+    assert database.write(work) == []
+    assert len([one for one in said if "seqscan" in one]) == 1
 
 
 def test_what_nobody_has_waited_for_is_refused_at_the_end(database: Database) -> None:
