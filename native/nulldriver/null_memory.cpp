@@ -253,7 +253,22 @@ CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute a, void* out) {
   return CUDA_SUCCESS;
 }
 
-// Nothing is copied and nothing is set.
+// Nothing is copied, set or decompressed.
+CUresult cuMemBatchDecompressAsync(CUmemDecompressParams* operations, size_t count, unsigned flags,
+                                   size_t* wrong, CUstream) {
+  if (wrong != nullptr) *wrong = SIZE_MAX;
+  if (operations == nullptr || count == 0 || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  for (size_t i = 0; i < count; ++i) {
+    const CUmemDecompressParams& one = operations[i];
+    if (one.src != nullptr && one.dst != nullptr && one.dstActBytes != nullptr &&
+        (one.algo & null_memory::kAlgorithms) != 0) {
+      continue;
+    }
+    if (wrong != nullptr) *wrong = i;
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  return CUDA_SUCCESS;
+}
 CUresult cuMemcpy(CUdeviceptr, CUdeviceptr, size_t) { return CUDA_SUCCESS; }
 CUresult cuMemcpyAsync(CUdeviceptr, CUdeviceptr, size_t, CUstream) { return CUDA_SUCCESS; }
 CUresult cuMemcpyHtoD_v2(CUdeviceptr, const void*, size_t) { return CUDA_SUCCESS; }

@@ -8,6 +8,8 @@
 namespace null_memory {
 
 inline constexpr size_t kTotal = size_t{80} << 30;
+/// That compressed memory may be in: Deflate, Snappy, LZ4.
+inline constexpr int kAlgorithms = 7;
 
 /// Whether the range is pinned or registered host memory.
 bool host(uint64_t address, uint64_t bytes);

@@ -66,6 +66,8 @@ CUresult put(T* out, T value) {
 
 int attribute(CUdevice_attribute a) {
   switch (a) {
+    case CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK:
+      return null_memory::kAlgorithms;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
     case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X:
     case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y:

@@ -142,6 +142,9 @@ CUresult execute(Worker& worker, const wire::command::MipmappedArrayCreate& comm
       result != CUDA_SUCCESS) {
     return result;
   }
+  // No extent has more halvings; the driver makes as many levels as there can be.
+  constexpr uint32_t most_levels = 32;
+  const uint32_t levels = std::min(command.levels, most_levels);
   if (!array_bytes(descriptor, &bytes)) return CUDA_ERROR_INVALID_VALUE;
   // Each further level is at most half of the one before; one level is the whole.
   if (command.levels > 1) bytes *= 2;
@@ -149,9 +152,9 @@ CUresult execute(Worker& worker, const wire::command::MipmappedArrayCreate& comm
   return make(worker, worker.tables.mipmaps, command.mipmap, bytes,
               [&](MipmappedArray& mipmap, CUdevice device) {
                 CUresult result =
-                    driver.cuMipmappedArrayCreate(&mipmap.handle, &descriptor, command.levels);
+                    driver.cuMipmappedArrayCreate(&mipmap.handle, &descriptor, levels);
                 if (result == CUDA_SUCCESS) {
-                  result = divide(driver, device, descriptor, command.levels, &mipmap);
+                  result = divide(driver, device, descriptor, levels, &mipmap);
                 }
                 if (mipmap.tiles) reply.properties = bytes_of(mipmap.tiles->properties);
                 return result;

@@ -60,7 +60,9 @@ std::byte* stage(Worker& worker, Stream& stream, size_t bytes) {
 }
 
 CUcontext context_of(const Worker& worker, const Allocation& allocation) {
-  if (allocation.context) return allocation.context->handle;
+  // A stream may have it from a pool of another device.
+  const Context* owner = allocation.context;
+  if (owner && owner->device == allocation.device) return owner->handle;
   CUcontext found = nullptr;
   worker.tables.contexts.each([&](const Context& context) {
     if (context.device == allocation.device) found = context.handle;

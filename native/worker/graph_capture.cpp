@@ -165,8 +165,7 @@ CUresult execute(Worker& worker, const wire::command::CaptureAllocation& command
   CUgraphNodeParams params = {};
   params.type = CU_GRAPH_NODE_TYPE_MEM_ALLOC;
   params.alloc.poolProps.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
-  params.alloc.poolProps.location = {CU_MEM_LOCATION_TYPE_DEVICE,
-                                     static_cast<int>(stream.context->device)};
+  params.alloc.poolProps.location = {CU_MEM_LOCATION_TYPE_DEVICE, static_cast<int>(command.device)};
   params.alloc.bytesize = command.bytes;
   const CUresult result = allocate_for(worker, *stream.capture->graph, &params);
   if (result != CUDA_SUCCESS) return result;

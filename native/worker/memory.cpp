@@ -61,6 +61,10 @@ CUresult Memory::create(CUdevice device, uint64_t bytes,
   properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   properties.location.id = device;
   properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  int algorithms = 0;
+  driver_.cuDeviceGetAttribute(&algorithms, CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK,
+                               device);
+  if (algorithms != 0) properties.allocFlags.usage = CU_MEM_CREATE_USAGE_HW_DECOMPRESS;
   CUresult result = driver_.cuMemCreate(handle, bytes, &properties, 0);
   if (result == CUDA_SUCCESS || result == CUDA_ERROR_OUT_OF_MEMORY) return result;
   properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_NONE;
@@ -307,10 +311,10 @@ CUresult execute(Worker& worker, const wire::command::MemoryAllocateOrdered& com
                  wire::command::MemoryAllocateOrdered::Reply& reply) {
   const Stream* stream = worker.tables.streams.find(command.stream);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
-  if (command.pool != 0) return CUDA_ERROR_INVALID_HANDLE;
+  if (command.device >= worker.devices.size()) return CUDA_ERROR_INVALID_DEVICE;
   CUdeviceptr address = 0;
-  const Context& context = *stream->context;
-  const CUresult result = worker.memory.allocate(context, context.device, command.bytes, &address);
+  const CUresult result =
+      worker.memory.allocate(*stream->context, command.device, command.bytes, &address);
   reply.address = address;
   return result;
 }

@@ -55,6 +55,15 @@ def test_an_unsupported_function_is_refused_by_name_and_the_program_goes_on(
     assert refused.stderr.count(said) == 1
 
 
+def test_decompression_is_handed_on_to_devices_that_have_an_engine(
+    native: Native, own_pool: Pool
+) -> None:
+    # No device of the tests has one; the null driver says that it has, and checks what it is asked.
+    own_pool.options["OUTBOARD_DRIVER"] = str(native.root / "lib/nulldriver/libcuda.so.1")
+    outcome = own_pool.run(native.program("decompression", "driver"))
+    assert outcome.returncode == 0, outcome.describe()
+
+
 def test_large_pinned_memory_deep_in_a_structure_is_refused_with_what_to_do(
     native: Native, direct: Direct, pool: Pool
 ) -> None:

@@ -35,6 +35,7 @@ struct Range {
   Pool* pool = nullptr;  ///< of stream-ordered memory
   unsigned flags = 0;    ///< of host memory; of a device's, what it may be exported as
   MemoryKind kind = MemoryKind::device;
+  bool decompressed = false;  ///< of a mapping: its memory was made for it
   /// Of registered memory its alias, or 0; of an alias the memory; of pinned memory itself once it
   /// is sure that devices use it.
   uint64_t partner = 0;

@@ -21,6 +21,13 @@ bool known_without_range(CUpointer_attribute attribute) {
   return attribute == CU_POINTER_ATTRIBUTE_MAPPED || attribute == CU_POINTER_ATTRIBUTE_IS_MANAGED;
 }
 
+// The server makes all its memory for it, where the device has an engine; the program may not.
+bool may_be_decompressed(const Range& range) {
+  const bool made_for_it = range.kind != MemoryKind::mapped || range.decompressed;
+  return made_for_it &&
+         range.device->attribute(CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK) != 0;
+}
+
 CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, const Range& range) {
   const bool device = range.on_device();
   switch (attribute) {
@@ -66,6 +73,8 @@ CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, cons
       return put<CUdeviceptr>(out, range.base);
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
       return put<unsigned long long>(out, range.buffer_id);
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
+      return put<unsigned>(out, device && may_be_decompressed(range) ? 1 : 0);
     default:
       return CUDA_ERROR_INVALID_VALUE;
   }
@@ -81,6 +90,7 @@ size_t bytes_of(CUpointer_attribute attribute) {
     case CU_POINTER_ATTRIBUTE_MAPPED:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
       return 4;
     default:
       return 8;

@@ -93,14 +93,15 @@ CUresult set_viewer(Pool* pool, const Device& viewer, bool open) {
 
 CUresult allocate_now(Stream* stream, Pool* pool, size_t bytes, CUdeviceptr* out) {
   client::Answer<wire::command::MemoryAllocateOrdered> answer;
-  const wire::command::MemoryAllocateOrdered command{.stream = stream->head.id(), .bytes = bytes};
+  const wire::command::MemoryAllocateOrdered command{
+      .stream = stream->head.id(), .device = pool->device->index, .bytes = bytes};
   const CUresult result = call(stream->context, command, &answer);
   if (result != CUDA_SUCCESS) return result;
   Range range;
   range.base = answer.reply.address;
   range.bytes = bytes;
   range.context = stream->context;
-  range.device = stream->context->device;
+  range.device = pool->device;
   range.pool = pool;
   range.kind = MemoryKind::pool;
   range.flags = pool->shareable ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : 0;
@@ -109,17 +110,18 @@ CUresult allocate_now(Stream* stream, Pool* pool, size_t bytes, CUdeviceptr* out
   return CUDA_SUCCESS;
 }
 
-CUresult capture_allocation(Stream* stream, size_t bytes, CUdeviceptr* out) {
+CUresult capture_allocation(Stream* stream, Device* device, size_t bytes, CUdeviceptr* out) {
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   Graph* graph = captured_graph(stream);
   if (graph == nullptr) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   client::Answer<wire::command::CaptureAllocation> answer;
   const CUresult result =
       call(stream->context,
-           wire::command::CaptureAllocation{.stream = stream->head.id(), .bytes = bytes}, &answer,
-           stream);
+           wire::command::CaptureAllocation{
+               .stream = stream->head.id(), .device = device->index, .bytes = bytes},
+           &answer, stream);
   if (result != CUDA_SUCCESS) return result;
-  keep_memory(graph, stream->context->device, answer.reply.address, bytes);
+  keep_memory(graph, device, answer.reply.address, bytes);
   *out = answer.reply.address;
   return CUDA_SUCCESS;
 }
@@ -136,12 +138,13 @@ CUresult allocate(CUdeviceptr* out, size_t bytes, CUmemoryPool from, CUstream hS
   }
   Pool* pool = find(from);
   if (pool == nullptr || pool->origin) return CUDA_ERROR_INVALID_VALUE;
-  if (pool->device != context->device) return CUDA_ERROR_INVALID_DEVICE;
+  // The pool may be another device's, of the same server.
+  if (pool->device->server != context->server) return CUDA_ERROR_INVALID_DEVICE;
   if (bytes == 0) {
     *out = 0;
     return CUDA_SUCCESS;
   }
-  if (is_captured(stream)) return capture_allocation(stream, bytes, out);
+  if (is_captured(stream)) return capture_allocation(stream, pool->device, bytes, out);
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   if (!take(pool, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   CUresult result = allocate_now(stream, pool, bytes, out);

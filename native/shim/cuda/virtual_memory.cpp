@@ -463,6 +463,8 @@ CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAlloc
   range.device = memory->device;
   range.kind = MemoryKind::mapped;
   range.flags = memory->properties.requestedHandleTypes;
+  range.decompressed =
+      (memory->properties.allocFlags.usage & CU_MEM_CREATE_USAGE_HW_DECOMPRESS) != 0;
   addresses().add(range);
   return CUDA_SUCCESS;
 }

@@ -115,7 +115,9 @@ class Passage {
     client::Answer<wire::command::MemoryAllocateOrdered> answer;
     const CUresult result =
         call(stream_->context,
-             wire::command::MemoryAllocateOrdered{.stream = stream_->head.id(), .bytes = bytes},
+             wire::command::MemoryAllocateOrdered{.stream = stream_->head.id(),
+                                                  .device = stream_->context->device->index,
+                                                  .bytes = bytes},
              &answer);
     if (result != CUDA_SUCCESS) return result;
     range_.base = answer.reply.address;

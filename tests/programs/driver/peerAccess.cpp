@@ -92,6 +92,46 @@ void disabled(Program& program, const Stepper& one, const Stepper& two) {
   CHECK(cuMemFree(there));
 }
 
+// A stream of one device allocates from a pool of the other, whose memory it then is.
+void from_another_pool(Program& program, const Stepper& one, const Stepper& two,
+                       CUmemoryPool pool) {
+  constexpr size_t kBytes = kLarge * sizeof(int);
+  one.enter();
+  CUstream stream = nullptr;
+  CUdeviceptr there = 0;
+  int ordinal = -1;
+  size_t before = 0, held = 0, total = 0;
+  cuuint64_t used = 0;
+  CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  two.enter();
+  CHECK(cuMemGetInfo(&before, &total));
+  one.enter();
+  CHECK(cuMemAllocFromPoolAsync(&there, kBytes, pool, stream));
+  CHECK(cuMemsetD32Async(there, 3, kLarge, stream));
+  CHECK(cuStreamSynchronize(stream));
+  CHECK(cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, there));
+  CHECK(cuMemPoolGetAttribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used));
+  two.enter();
+  CHECK(cuMemGetInfo(&held, &total));
+  program.expect(ordinal == two.device && used == kBytes && held + kBytes <= before,
+                 "the memory is the pool's device's");
+  one.run_step(there, kLarge, 2);
+  two.run_step(there, kLarge, 2);
+  program.expect(all(two.read(there, kLarge), 15), "both devices reach it");
+  // The copy crosses from the pool's device, whoever allocated there.
+  const CUdeviceptr here = one.filled(kLarge, 0);
+  CHECK(cuMemcpyPeer(here, one.context, there, two.context, kBytes));
+  const std::vector<int> copied = one.read(here, kLarge);
+  program.expect(all(copied, 15), "copies know where it lies");
+  program.save(copied);
+  CHECK(cuMemFree(here));
+  CHECK(cuMemFreeAsync(there, stream));
+  CHECK(cuStreamSynchronize(stream));
+  CHECK(cuMemPoolGetAttribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used));
+  program.expect(used == 0, "what the stream freed is the pool's again");
+  CHECK(cuStreamDestroy(stream));
+}
+
 // Mapped memory and pools name the devices that reach them, whatever contexts enable.
 void named_devices(Program& program, const Stepper& one, const Stepper& two) {
   CUmemAccessDesc access[2] = {};
@@ -140,6 +180,7 @@ void named_devices(Program& program, const Stepper& one, const Stepper& two) {
   program.expect(all(two.read(pooled, kSmall), 5), "which then reach its memory");
   CHECK(cuMemFreeAsync(pooled, nullptr));
   CHECK(cuStreamSynchronize(nullptr));
+  from_another_pool(program, one, two, pool);
   CHECK(cuMemPoolDestroy(pool));
 }
 

@@ -14,6 +14,32 @@ constexpr size_t kWide = size_t{2} << 40;
 constexpr size_t kWidest = size_t{17} << 40;
 #endif
 
+// Memory of a host, where the device's attributes say that there is none.
+void of_a_host(Program& program, CUdevice device, CUdeviceptr mapped, size_t bytes) {
+  int mappable = -1;
+  int pooled = -1;
+  CHECK(cuDeviceGetAttribute(&mappable,
+                             CU_DEVICE_ATTRIBUTE_HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, device));
+  CHECK(cuDeviceGetAttribute(&pooled, CU_DEVICE_ATTRIBUTE_HOST_MEMORY_POOLS_SUPPORTED, device));
+  CUmemAllocationProp properties{};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  CUmemPoolProps shape{};
+  shape.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  CUmemAccessDesc access{};
+  access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  CUmemGenericAllocationHandle memory = 0;
+  CUmemoryPool pool = nullptr;
+  for (const CUmemLocationType type : {CU_MEM_LOCATION_TYPE_HOST, CU_MEM_LOCATION_TYPE_HOST_NUMA}) {
+    properties.location.type = shape.location.type = access.location.type = type;
+    program.expect(
+        mappable != 0 || (cuMemCreate(&memory, bytes, &properties, 0) == CUDA_ERROR_NOT_SUPPORTED &&
+                          cuMemSetAccess(mapped, bytes, &access, 1) == CUDA_ERROR_NOT_SUPPORTED),
+        "memory of a host is not made, nor opened to it");
+    program.expect(pooled != 0 || cuMemPoolCreate(&pool, &shape) == CUDA_ERROR_NOT_SUPPORTED,
+                   "a host has no pool");
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -39,6 +65,7 @@ int main(int argc, char** argv) {
     CHECK(cuMemMap(address + i * granularity, granularity, 0, pieces[i], 0));
   }
   CHECK(cuMemSetAccess(address, 2 * granularity, &access, 1));
+  of_a_host(program, device.device(), address, 2 * granularity);
 
   // One kernel works across the seam.
   const int count = static_cast<int>(2 * granularity / sizeof(int));
