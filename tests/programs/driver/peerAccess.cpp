@@ -129,6 +129,26 @@ void from_another_pool(Program& program, const Stepper& one, const Stepper& two,
   CHECK(cuStreamSynchronize(stream));
   CHECK(cuMemPoolGetAttribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used));
   program.expect(used == 0, "what the stream freed is the pool's again");
+  // The same in a graph.
+  CUgraph graph = nullptr;
+  CUgraphExec launched = nullptr;
+  one.enter();
+  CHECK(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+  CHECK(cuMemAllocFromPoolAsync(&there, kBytes, pool, stream));
+  CHECK(cuMemsetD32Async(there, 4, kLarge, stream));
+  CHECK(cuStreamEndCapture(stream, &graph));
+  CHECK(cuGraphInstantiate(&launched, graph, 0));
+  CHECK(cuGraphLaunch(launched, stream));
+  CHECK(cuStreamSynchronize(stream));
+  CHECK(cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, there));
+  two.enter();
+  CHECK(cuMemGetInfo(&held, &total));
+  program.expect(
+      ordinal == two.device && held + kBytes <= before && all(two.read(there, kLarge), 4),
+      "a graph allocates from the other device's pool, too");
+  CHECK(cuMemFree(there));
+  CHECK(cuGraphExecDestroy(launched));
+  CHECK(cuGraphDestroy(graph));
   CHECK(cuStreamDestroy(stream));
 }
 

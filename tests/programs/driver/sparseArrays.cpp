@@ -260,6 +260,32 @@ void kernels(Program& program, CUdevice device, CUstream stream) {
   CHECK(cuModuleUnload(module));
 }
 
+// Behind more work than is handed to a driver at once, with memory that is released meanwhile.
+void behind(Program& program, CUdevice device, CUstream stream) {
+  const auto descriptor = described(kSide, kSide, 0, CU_AD_FORMAT_FLOAT, 1, CUDA_ARRAY3D_SPARSE);
+  const CUdeviceptr words = allocate(8);
+  CUstream other = nullptr;
+  CUarray array = nullptr;
+  CHECK(cuMemsetD32(words, 0, 2));
+  CHECK(cuCtxSynchronize());
+  CHECK(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+  CHECK(cuArray3DCreate(&array, &descriptor));
+  CHECK(cuStreamWaitValue32(stream, words, 1, CU_STREAM_WAIT_VALUE_EQ));
+  for (unsigned i = 0; i < 700; ++i) CHECK(cuMemsetD32Async(words + 4, i, 1, stream));
+  const CUmemGenericAllocationHandle memory = tile_pool(device, kPool);
+  CUarrayMapInfo info = box(array, {0, 0, 0}, {kSide, kSide, 1}, memory, 0);
+  CHECK(cuMemMapArrayAsync(&info, 1, stream));
+  CHECK(cuMemRelease(memory));
+  CHECK(cuStreamWriteValue32(other, words, 1, CU_STREAM_WRITE_VALUE_DEFAULT));
+  CHECK(cuStreamSynchronize(stream));
+  const std::vector<float> values = counted(kSide * kSide, 11);
+  fill(array, values, kSide, kSide);
+  program.expect(contents(array, kSide, kSide) == values, "memory is there when its turn comes");
+  CHECK(cuArrayDestroy(array));
+  CHECK(cuStreamDestroy(other));
+  CHECK(cuMemFree(words));
+}
+
 void shapes(Program& program, CUdevice device, CUstream stream) {
   const CUmemGenericAllocationHandle memory = tile_pool(device, kPool);
   // A volume: one of its tiles of 32 x 32 x 16, in the middle.
@@ -413,6 +439,7 @@ int main(int argc, char** argv) {
   tiles(program, device.device(), stream);
   many(program, device.device(), stream);
   kernels(program, device.device(), stream);
+  behind(program, device.device(), stream);
   shapes(program, device.device(), stream);
   levels(program, device.device(), stream);
   deferred(program, device.device(), stream);
