@@ -240,8 +240,10 @@ bool Connection::deliver(const wire::MessageHeader& header, std::span<const std:
       listener_->fatal(header.result, context);
       return true;
     case wire::MessageKind::text:
-      // The program's own stdout, so that the order with what it prints itself holds.
-      std::fwrite(payload.data(), 1, payload.size(), stdout);
+      // The program's own streams, so that the order with what it prints itself holds.
+      std::fwrite(
+          payload.data(), 1, payload.size(),
+          header.subject == static_cast<uint64_t>(wire::TextTo::standard_error) ? stderr : stdout);
       return true;
   }
   return false;

@@ -57,12 +57,16 @@ enum class MessageKind : uint16_t {
                       ///< node the subject is this call's number, the payload the function's (u64)
   refused = 5,     ///< an async command failed: `subject` = op, `result`; payload: u64 context id
   fatal = 6,       ///< the context is dead: `result` sticks; payload: u64 context id
-  text = 7,        ///< device printf output
+  text = 7,        ///< what kernels say; `subject` = TextTo
   reply_part = 8,  ///< `subject` = request: what comes before the payload of its reply, which is
                    ///< too large for one frame
   released = 9,    ///< no graph refers to the client's object `subject` any more: one for every
                    ///< GraphRetain and every host node's function
 };
+
+/// Which of the program's streams gets a text: one has device printf, the other failed assertions
+/// and what else a driver says of a dead context.
+enum class TextTo : uint64_t { standard_output = 0, standard_error = 1 };
 
 /// Before every message in a worker's batch.
 struct MessageHeader {

@@ -72,6 +72,7 @@ int serve(const Driver& driver, const Options& options, Control& control, Device
   Loop loop(driver, std::move(devices), share, std::move(command), &control,
             {options.id, OUTBOARD_RELEASE, &text});
   const int code = loop.run();
+  text.take_errors();
   // The driver and its threads are left as they are: what this process holds goes with it at once.
   ::_exit(code);
 }
@@ -86,7 +87,7 @@ int run(int argc, char** argv) {
   Control control(UniqueFd(options.control_fd), options.agent_socket, options.id);
   Control* agent = options.inventory || options.rehearsal ? nullptr : &control;
   DeviceText text;
-  if (agent && !text.capture_stdout()) return fail(agent, "no file in memory for device printf");
+  if (agent && !text.capture()) return fail(agent, "no file in memory for what kernels say");
   // Before the driver: it and every thread that it starts are inside.
   confine(confinement_of(options));
   const auto driver = open_driver(options.driver, &error);
@@ -102,6 +103,7 @@ int run(int argc, char** argv) {
   const auto context_bytes = warm(*driver, options.warm_devices);
   int version = 0;
   driver->cuDriverGetVersion(&version);
+  text.take_errors();  // what the driver said, for the log
   control.send_ready(std::string(wire::protocol_hash_text), version);
   return serve(*driver, options, control, text, context_bytes);
 }

@@ -47,11 +47,12 @@ void Outbox::reply_in_parts(uint32_t request, CUresult result, std::span<const s
   message(wire::MessageKind::reply, request, result, payload);
 }
 
-void Outbox::text(std::string_view text) {
+void Outbox::text(wire::TextTo where, std::string_view text) {
   constexpr size_t most_bytes = 256 << 10;
   while (!text.empty()) {
     const std::string_view part = text.substr(0, most_bytes);
-    message(wire::MessageKind::text, 0, CUDA_SUCCESS, std::as_bytes(std::span(part)));
+    message(wire::MessageKind::text, static_cast<uint64_t>(where), CUDA_SUCCESS,
+            std::as_bytes(std::span(part)));
     text.remove_prefix(part.size());
   }
 }

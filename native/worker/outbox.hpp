@@ -39,8 +39,8 @@ class Outbox {
     reply.encode(writer);
     if (!large.empty()) reply_in_parts(request, result, large);
   }
-  /// Device printf text, in as many messages as it takes.
-  void text(std::string_view text);
+  /// What kernels say, in as many messages as it takes.
+  void text(wire::TextTo where, std::string_view text);
 
   /// Hands what is gathered to `seal`.
   void flush();

@@ -1,4 +1,5 @@
-// Device printf: the driver writes it to this process's stdout, which is a file in memory.
+// What kernels say: the driver writes device printf to this process's stdout and failed assertions
+// to stdio's stderr, which are files in memory.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,14 +12,29 @@ namespace outboard::worker {
 
 class DeviceText {
  public:
-  /// Makes standard output a file in memory; nothing else may print there. False where it cannot.
-  bool capture_stdout();
-  /// What was written since the last call.
+  DeviceText() = default;
+  DeviceText(const DeviceText&) = delete;
+  DeviceText& operator=(const DeviceText&) = delete;
+  ~DeviceText() { take_errors(); }
+
+  /// Makes standard output and stdio's `stderr` files in memory; nothing else may print there.
+  /// Descriptor 2 stays the worker's log, for the lines of base/log.hpp, the C library's last words
+  /// and the sanitizers'. Before the driver is loaded. False where it cannot.
+  bool capture();
+  /// What was written to stdout since the last call.
   std::string take();
+  /// What was written to stderr since the last call; the log gets it as well.
+  std::string take_errors();
 
  private:
-  UniqueFd file_;
-  uint64_t taken_bytes_ = 0;
+  struct Capture {
+    UniqueFd file;
+    uint64_t taken_bytes = 0;
+
+    bool open(const char* name);
+    std::string take();
+  };
+  Capture output_, errors_;
 };
 
 }  // namespace outboard::worker

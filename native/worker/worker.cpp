@@ -175,12 +175,20 @@ void Worker::send_text(Context& context, Stream* stream) {
   } else if (stream && stream->kind != StreamKind::legacy && done(stream)) {
     driver_.cuStreamSynchronize(stream->handle);
   }
-  outbox.text(text->take());
+  outbox.text(wire::TextTo::standard_output, text->take());
 }
 
 void Worker::fail(Context& context, CUresult result) {
   if (context.fatal != CUDA_SUCCESS) return;
   context.fatal = result;
+  if (text && context.alive) {
+    make_current(context);
+    // Fails at once, and hands out what the kernels said until then. Of no other context, for whose
+    // work it would wait.
+    if (current_handle_ == context.handle) driver_.cuCtxSynchronize();
+    outbox.text(wire::TextTo::standard_output, text->take());
+    outbox.text(wire::TextTo::standard_error, text->take_errors());
+  }
   outbox.message(wire::MessageKind::fatal, 0, result, std::as_bytes(std::span(&context.id, 1)));
   std::erase_if(host_functions_,
                 [&](const auto& entry) { return entry.second.stream->context == &context; });

@@ -95,6 +95,22 @@ def test_device_printf_keeps_its_place_between_prints_of_the_host(
             assert text.count(f"device: thread {thread} of block {block}\n") == 1
 
 
+@pytest.mark.parametrize("kind", ["static", "shared"])
+def test_what_a_kernel_says_before_its_assertion_fails_reaches_the_program(
+    native: Native, direct: Direct, pool: Pool, kind: str
+) -> None:
+    program = native.program("deviceAssert", kind)
+    remote, local = pool.run(program, options=("-q",)), direct.run(program)
+    assert remote.returncode == 0, remote.describe()
+    assert remote.stdout == local.stdout
+    before = remote.stdout.index("host: before the kernel\n")
+    said = remote.stdout.index("device: the first value is 5\n")
+    after = remote.stdout.index("host: the kernel gives 710\n")
+    assert before < said < after
+    assert "Assertion `value < most` failed." in remote.stderr
+    assert remote.stderr == local.stderr
+
+
 def test_a_program_that_fails_gives_its_own_exit_code(native: Native, pool: Pool) -> None:
     outcome = pool.run(native.program("forkedHolder"))
     assert outcome.returncode == 1, outcome.describe()

@@ -19,6 +19,7 @@ RUNTIME_PROGRAMS = [
     "streams",
     "uploadOrder",
     "devicePrintf",
+    "deviceAssert",
     "perThreadStream",
     "rdc",
     "wildStore",
@@ -72,6 +73,7 @@ DRIVER_PROGRAMS = [
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {
     "devicePrintf",
+    "deviceAssert",
     "wildStore",
     "memoryLimit",
     "exitWithoutCleanup",

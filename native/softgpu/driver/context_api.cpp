@@ -87,7 +87,11 @@ CUresult synchronize(Context& context, std::shared_ptr<GreenContext> green) {
     }
   }
   for (auto& stream : streams) stream->wait_for(stream->issued());
-  CUresult r = context.fault();
+  return context.fault();
+}
+
+/// What kernels said is handed out also where the context has died.
+CUresult flushed(CUresult r) {
   PrintfText::flush();
   return r;
 }
@@ -211,13 +215,13 @@ extern "C" CUresult cuCtxGetId(CUcontext handle, unsigned long long* out) {
 }
 
 extern "C" CUresult cuCtxSynchronize() {
-  return with_context(
-      [](Context& context) { return synchronize(context, current_green_context()); });
+  return flushed(
+      with_context([](Context& context) { return synchronize(context, current_green_context()); }));
 }
 extern "C" CUresult cuCtxSynchronize_v2(CUcontext handle) {
   if (handle == nullptr) return cuCtxSynchronize();
-  return with_given_context(
-      handle, [&](Context& context) { return synchronize(context, find_green_context(handle)); });
+  return flushed(with_given_context(
+      handle, [&](Context& context) { return synchronize(context, find_green_context(handle)); }));
 }
 
 extern "C" CUresult cuCtxSetLimit(CUlimit limit, size_t value) {
