@@ -16,6 +16,7 @@
 #include "client/json.hpp"
 #include "client/recorder.hpp"
 #include "generated/protocol.hpp"
+#include "transport/local.hpp"
 #include "transport/tcp.hpp"
 
 namespace outboard::client {
@@ -104,6 +105,7 @@ bool read_granted(const Json& document, Welcome* welcome) {
     return false;
   }
   json_string(document, "release", &welcome->release);
+  json_string(document, "memory_socket", &welcome->memory_socket);
   json_integer(document, "pid", &pid);
   welcome->driver_version = static_cast<int32_t>(driver_version);
   welcome->pid = static_cast<int32_t>(pid);
@@ -148,6 +150,20 @@ std::string random_hex(size_t bytes) {
   return hex(std::span(random).first(bytes));
 }
 
+bool send_preface(const UniqueFd& fd, const SessionNode& node, const char* purpose,
+                  const std::string& worker, std::string* reason) {
+  std::string preface =
+      make_preface(node, purpose, worker, random_hex(16), static_cast<uint64_t>(::time(nullptr)));
+  if (preface.size() > 4096) {
+    *reason = "the session's grant is too long";
+    return false;
+  }
+  iovec part{preface.data(), preface.size()};
+  if (transport::send_all(fd.get(), {&part, 1}) == transport::Status::ok) return true;
+  *reason = "the node at " + node.address + " closed the connection";
+  return false;
+}
+
 }  // namespace
 
 std::string make_preface(const SessionNode& node, const char* purpose, const std::string& worker,
@@ -179,22 +195,11 @@ transport::Connected open_connection(const SessionNode& node, const char* purpos
   }
   transport::Connected connection;
   connection.fd = transport::connect(node.address, connect_timeout_ms, reason);
-  const UniqueFd& fd = connection.fd;
-  if (!fd) {
+  if (!connection.fd) {
     *reason += "; see whether the pool runs: outboard pool status";
     return {};
   }
-  std::string preface =
-      make_preface(node, purpose, worker, random_hex(16), static_cast<uint64_t>(::time(nullptr)));
-  if (preface.size() > 4096) {
-    *reason = "the session's grant is too long";
-    return {};
-  }
-  iovec part{preface.data(), preface.size()};
-  if (transport::send_all(fd.get(), {&part, 1}) != transport::Status::ok) {
-    *reason = "the node at " + node.address + " closed the connection";
-    return {};
-  }
+  if (!send_preface(connection.fd, node, purpose, worker, reason)) return {};
   if (Recorder::on() && worker.empty()) {
     // Never a secret in a recording: whoever replays it has a driver, not this session.
     SessionNode blank;
@@ -203,6 +208,24 @@ transport::Connected open_connection(const SessionNode& node, const char* purpos
   }
   if (node.tls == "psk" && !protect(node, &connection, reason)) return {};
   return connection;
+}
+
+UniqueFd open_memory_connection(const SessionNode& node, const Welcome& welcome,
+                                std::string* reason) {
+  *reason = "the server is elsewhere";
+  if (welcome.memory_socket.empty()) return {};
+  UniqueFd fd = transport::connect_local(welcome.memory_socket, connect_timeout_ms);
+  if (!fd) *reason = "nobody listens in this network namespace";
+  if (!fd || !send_preface(fd, node, "memory", welcome.worker, reason)) return {};
+  std::byte head[8];
+  if (transport::receive_all(fd.get(), head, sizeof head, connect_timeout_ms) !=
+      transport::Status::ok) {
+    *reason = "the server gave no answer";
+    return {};
+  }
+  if (std::memcmp(head, wire::memory_ready, sizeof head) == 0) return fd;
+  *reason = read_refusal(fd.get(), head);
+  return {};
 }
 
 std::string make_hello(const std::vector<Window>& windows) {

@@ -36,6 +36,7 @@ struct DeviceSnapshot {
 struct Welcome {
   std::string worker;  ///< 32 hex digits; names it in the preface of bulk connections
   std::string release;
+  std::string memory_socket;  ///< where a program on the server's own host shares memory; or empty
   int32_t driver_version = 0;
   int32_t pid = 0;
   bool software = false;  ///< the devices are software GPUs: what they load is PTX
@@ -50,6 +51,11 @@ std::string make_preface(const SessionNode& node, const char* purpose, const std
 /// the descriptor is empty, `reason` says why.
 transport::Connected open_connection(const SessionNode& node, const char* purpose,
                                      const std::string& worker, std::string* reason);
+
+/// Connects to the server on this host for sharing memory, as `welcome` says, and waits until the
+/// worker is there. Empty, with a reason, where that cannot be.
+UniqueFd open_memory_connection(const SessionNode& node, const Welcome& welcome,
+                                std::string* reason);
 
 /// The hello's JSON: this process, its windows, the environment that matters to a driver.
 std::string make_hello(const std::vector<Window>& windows);

@@ -3,7 +3,11 @@
 #include "client/server.hpp"
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+
+#include "base/log.hpp"
+#include "client/recorder.hpp"
 
 namespace outboard::client {
 
@@ -39,6 +43,16 @@ Server* Server::open(const Session& session, uint32_t node, uint32_t devices, Ow
     return nullptr;
   }
   return server;
+}
+
+// What goes through shared memory is in no recording.
+UniqueFd Server::open_host_memory() const {
+  const char* wanted = std::getenv("OUTBOARD_SHARED_MEMORY");
+  if (Recorder::on() || (wanted != nullptr && std::strcmp(wanted, "0") == 0)) return {};
+  std::string reason;
+  UniqueFd fd = open_memory_connection(session_.nodes[node_], welcome_, &reason);
+  if (!fd && tracing("memory")) say("pinned memory is copied: %s", reason.c_str());
+  return fd;
 }
 
 bool Server::shake_hands(Result* result, std::string* reason) {

@@ -10,6 +10,7 @@
 #include "client/connection.hpp"
 #include "client/copies.hpp"
 #include "client/handshake.hpp"
+#include "client/host_memory.hpp"
 #include "client/session_file.hpp"
 #include "client/windows.hpp"
 
@@ -43,11 +44,14 @@ class Server final : public Listener {
   Connection& connection() { return *connection_; }
   Copies& copies() { return copies_; }
   Bulk& bulk() { return *bulk_; }
+  HostMemory& host_memory() { return host_memory_; }
   const Welcome& welcome() const { return welcome_; }
   const Window& window(uint32_t device) const { return windows_[device]; }
 
  private:
-  explicit Server(Owner* owner) : owner_(owner) {}
+  explicit Server(Owner* owner)
+      : owner_(owner), host_memory_([this] { return open_host_memory(); }) {}
+  UniqueFd open_host_memory() const;
   bool shake_hands(Result* result, std::string* reason);
 
   void progress(const wire::Progress& progress) override;
@@ -68,6 +72,7 @@ class Server final : public Listener {
   Copies copies_;
   std::unique_ptr<Connection> connection_;
   std::unique_ptr<Bulk> bulk_;
+  HostMemory host_memory_;
 };
 
 }  // namespace outboard::client

@@ -96,6 +96,9 @@ struct BulkHeader {
 };
 static_assert(sizeof(BulkHeader) == 24);
 
+/// What the worker says first on a connection for shared memory.
+inline constexpr char memory_ready[8] = {'O', 'U', 'T', 'M', 1, 0, 0, 0};
+
 /// Walks the commands of a batch. `next` returns false at the end and where a length is wrong; `ok`
 /// tells which.
 template <typename Header>

@@ -25,7 +25,7 @@ struct Context {
   bool alive = true;  ///< false once the driver's context is gone: its objects went with it
   CUresult fatal = CUDA_SUCCESS;
   uint64_t context_bytes = 0;  ///< counted against the share
-  unsigned loading = 0;        ///< loads under way beside the loop
+  unsigned loading = 0;        ///< loads, and pinning, under way beside the loop
   std::shared_ptr<Stream> legacy;
   std::vector<std::shared_ptr<Stream>> streams;  ///< all that have work, the legacy one among them
   std::vector<uint64_t> peers;                   ///< contexts whose memory it reaches

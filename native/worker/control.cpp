@@ -49,6 +49,7 @@ bool read_claim(const json& document, Order& order) {
   if (slot == document.end() || !slot->is_number_unsigned()) return false;
   order.slot = slot->get<unsigned>();
   order.session = document.value("session", "");
+  order.memory_socket = document.value("memory_socket", "");
   return !order.devices.empty();
 }
 
@@ -59,6 +60,7 @@ void interpret(std::string_view packet, Order& order) {
   const auto type = document["type"].get<std::string>();
   if (type == "claim" && read_claim(document, order)) order.kind = Order::Kind::claim;
   if (type == "bulk" && order.descriptors.size() == 1) order.kind = Order::Kind::bulk;
+  if (type == "memory" && order.descriptors.size() == 1) order.kind = Order::Kind::memory;
   if (const auto key = document.find("key"); key != document.end()) {
     // A key that cannot be read must not turn into a connection without one.
     if (!key->is_string() || !from_hex(key->get<std::string>(), order.key.emplace())) {

@@ -14,7 +14,7 @@ namespace outboard::worker {
 
 /// What the agent says (docs/internals/session.md §4).
 struct Order {
-  enum class Kind { none, closed, claim, bulk, neighbour, end, unknown };
+  enum class Kind { none, closed, claim, bulk, memory, neighbour, end, unknown };
   struct ClaimedDevice {
     int index = 0;  ///< of the driver's devices
     uint64_t share_bytes = 0;
@@ -25,6 +25,7 @@ struct Order {
   std::vector<ClaimedDevice> devices;
   unsigned slot = 0;
   std::optional<std::array<uint8_t, 32>> key;  ///< with one, its socket speaks TLS
+  std::string memory_socket;  ///< of `claim`: where clients on this host share memory
   std::string reason;
   std::string worker;  ///< of `neighbour`: the one that was asked for
   std::vector<UniqueFd> descriptors;

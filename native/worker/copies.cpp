@@ -192,11 +192,31 @@ void execute(Worker& worker, const Request& request, const wire::command::CopyTo
   });
 }
 
+namespace {
+
+// Host memory that is shared with the client: the driver moves it as it would move the client's.
+CUresult copy_host(const Driver& driver, const wire::command::CopyOnDevice& command,
+                   const Allocation& to, const Allocation& from, CUstream stream) {
+  if (to.host && from.host) {
+    return driver.cuMemcpyAsync(command.destination, command.source, command.bytes, stream);
+  }
+  if (to.host) {
+    return driver.cuMemcpyDtoHAsync_v2(reinterpret_cast<void*>(command.destination), command.source,
+                                       command.bytes, stream);
+  }
+  return driver.cuMemcpyHtoDAsync_v2(command.destination,
+                                     reinterpret_cast<const void*>(command.source), command.bytes,
+                                     stream);
+}
+
+}  // namespace
+
 CUresult execute(Worker& worker, const wire::command::CopyOnDevice& command) {
   const Allocation* to = worker.memory.find(command.destination, command.bytes);
   const Allocation* from = worker.memory.find(command.source, command.bytes);
   if (!to || !from) return CUDA_ERROR_INVALID_VALUE;
   const CUstream stream = worker.issuing().handle;
+  if (to->host || from->host) return copy_host(worker.driver(), command, *to, *from, stream);
   if (to->device == from->device) {
     return worker.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, command.bytes,
                                                 stream);

@@ -97,11 +97,15 @@ bool read_hello(std::span<const std::byte> payload, size_t devices, Hello* hello
   return true;
 }
 
+bool is_on_this_host(const Hello& hello) {
+  return !hello.boot_id.empty() && first_line("/proc/sys/kernel/random/boot_id") == hello.boot_id;
+}
+
 UniqueFd watch_client(const Hello& hello) {
   struct stat space = {};
   if (hello.pid <= 0 || hello.pid > INT32_MAX || hello.start_time == 0 ||
       ::stat("/proc/self/ns/pid", &space) != 0 || space.st_ino != hello.pid_namespace ||
-      first_line("/proc/sys/kernel/random/boot_id") != hello.boot_id) {
+      !is_on_this_host(hello)) {
     return UniqueFd();
   }
   UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(hello.pid), 0)));

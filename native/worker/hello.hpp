@@ -27,6 +27,9 @@ struct Hello {
 bool read_hello(std::span<const std::byte> payload, size_t devices, Hello* hello,
                 std::string* error);
 
+/// Whether the client says that it runs on this host.
+bool is_on_this_host(const Hello& hello);
+
 /// A descriptor that becomes readable when the client's process ends, where it runs on this host
 /// and in this process's namespace; empty otherwise. A forked child may hold the socket open for
 /// longer.

@@ -1,4 +1,5 @@
-// The program's host memory as devices of this server see it: a copy at the same address.
+// The program's host memory as devices of this server see it, at the same address: its own pages
+// where both are on one host, else a copy.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "base/fds.hpp"
 #include "worker/driver.hpp"
 #include "worker/memory.hpp"
 
@@ -25,8 +27,21 @@ class HostMemory {
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
 
-  /// The context is current.
+  /// A copy, filled with zeros. The context is current.
   CUresult map(const Context& context, Range range);
+
+  /// Takes the connection on which the client hands over its memory, and says there that it did.
+  void connect(UniqueFd socket);
+  /// Maps what was handed over for `range`, which is of whole pages, without telling the driver.
+  /// False in `*allowed` where the client sent what it may not.
+  CUresult map_shared(const Context& context, Range range, bool* allowed);
+  /// Tells the driver of pages that map_shared() mapped, in the current context, on any thread.
+  CUresult pin(Range range) const;
+  /// How that went: only now they are memory like the rest, or gone.
+  void note_pinned(CUdeviceptr address, CUresult result);
+  /// The context that the memory which begins here is registered in; null: none does.
+  const Context* home(CUdeviceptr address) const;
+
   CUresult unmap(CUdeviceptr address);
   /// False where that is no such memory or the changes are none.
   bool write(CUdeviceptr address, std::span<const std::byte> changes);
@@ -39,24 +54,31 @@ class HostMemory {
  private:
   /// Host memory is not counted against the share, so that it has a bound of its own.
   static constexpr uint64_t max_bytes = uint64_t{8} << 30;
+  /// Descriptors that came and were not named yet: one for each thread of a client that allocates.
+  static constexpr size_t most_descriptors = 256;
 
   struct Buffer {
     Range range;
     const Context* context = nullptr;
     std::byte* pages = nullptr;  ///< of `page_bytes`, which hold the range
     size_t page_bytes = 0;
-    std::byte* known = nullptr;  ///< what the client is known to hold; as long as the range
+    /// What the client is known to hold, as long as the range; null: the pages are the client's.
+    std::byte* known = nullptr;
+    bool pinned = false;
   };
 
   std::span<std::byte> content(const Buffer& buffer) const {
     return {reinterpret_cast<std::byte*>(buffer.range.base), buffer.range.bytes};
   }
   void drop(const Buffer& buffer);
+  bool take_descriptors();
 
   const Driver& driver_;
   Memory& memory_;
   std::map<uint64_t, Buffer> buffers_;  ///< by first address
-  uint64_t bytes_ = 0;
+  uint64_t bytes_ = 0;                  ///< of copies
+  UniqueFd socket_;
+  std::map<uint64_t, UniqueFd> descriptors_;  ///< by the address that each is for
 };
 
 }  // namespace outboard::worker

@@ -24,6 +24,7 @@ constexpr auto shortest_sleep = 10us;
 constexpr auto longest_sleep = 200us;
 constexpr auto fault_check_every = 1ms;
 constexpr auto agent_call_every = 250ms;
+constexpr auto orders_every = 1ms;  // while the client keeps it busy
 constexpr auto shortest_look = 1ms;
 constexpr auto longest_look = 100ms;
 constexpr uint64_t acknowledge_every_bytes = 256 << 10;
@@ -116,9 +117,12 @@ void Loop::greet(std::span<const std::byte> payload) {
   for (size_t i = 0; i < worker_.devices.size(); ++i) {
     devices.push_back(describe_device(worker_.driver(), worker_.devices, i));
   }
-  const json welcome = {{"worker", settings_.id},    {"release", settings_.release},
-                        {"driver_version", version}, {"pid", ::getpid()},
-                        {"devices", devices},        {"window", "granted"}};
+  json welcome = {{"worker", settings_.id},    {"release", settings_.release},
+                  {"driver_version", version}, {"pid", ::getpid()},
+                  {"devices", devices},        {"window", "granted"}};
+  if (!settings_.memory_socket.empty() && is_on_this_host(hello)) {
+    welcome["memory_socket"] = settings_.memory_socket;
+  }
   greeted_ = true;
   worker_.usage.begin(hello);
   client_ = watch_client(hello);
@@ -198,6 +202,8 @@ void Loop::obey() {
       transport::set_options(order.descriptors[0].get());
       worker_.bulk.add_connection(std::move(order.descriptors[0]), order.key);
       return;
+    case Order::Kind::memory:
+      return worker_.host_memory.connect(std::move(order.descriptors[0]));
     case Order::Kind::neighbour:
       return worker_.interprocess.neighbours.introduce(
           order.worker, order.descriptors.empty() ? UniqueFd() : std::move(order.descriptors[0]));
@@ -304,6 +310,10 @@ int Loop::run() {
       }
       last_move_ = Clock::now();
       worker_.usage.turned(last_move_);
+      if (last_move_ - last_order_ >= orders_every) {
+        last_order_ = last_move_;
+        obey();
+      }
     } else {
       wait();
     }

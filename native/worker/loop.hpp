@@ -28,6 +28,7 @@ class Loop {
     std::string id;  ///< 32 hexadecimal digits
     std::string release;
     DeviceText* text = nullptr;
+    std::string memory_socket = {};  ///< where a client on this host shares memory; empty: nowhere
   };
 
   /// `control` may be null: nobody gives orders.
@@ -76,6 +77,7 @@ class Loop {
   Clock::time_point last_move_ = Clock::now();
   Clock::time_point last_check_ = last_move_;
   Clock::time_point last_call_ = last_move_;
+  Clock::time_point last_order_ = last_move_;
 };
 
 }  // namespace outboard::worker

@@ -70,7 +70,7 @@ int serve(const Driver& driver, const Options& options, Control& control, Device
   transport::Connected command(std::move(claim.descriptors[0]));
   if (claim.key && !protect(&command, *claim.key)) return exit_ended;
   Loop loop(driver, std::move(devices), share, std::move(command), &control,
-            {options.id, OUTBOARD_RELEASE, &text});
+            {options.id, OUTBOARD_RELEASE, &text, claim.memory_socket});
   const int code = loop.run();
   text.take_errors();
   // The driver and its threads are left as they are: what this process holds goes with it at once.

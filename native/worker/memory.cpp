@@ -261,7 +261,7 @@ void Memory::release_all(const Context& context) {
   for (const CUdeviceptr address : addresses) release(address);
 }
 
-bool Memory::add_mapping(unsigned device, Range range) {
+bool Memory::add_outside(unsigned device, Range range, bool host) {
   const auto after = table_.lower_bound(range.base);
   if (after != table_.end() && after->first - range.base < range.bytes) return false;
   if (after != table_.begin()) {
@@ -272,6 +272,7 @@ bool Memory::add_mapping(unsigned device, Range range) {
   allocation.range = range;
   allocation.block_bytes = range.bytes;
   allocation.device = device;
+  allocation.host = host;
   table_.emplace_hint(after, range.base, allocation);
   return true;
 }

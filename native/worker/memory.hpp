@@ -32,6 +32,7 @@ struct Allocation {
   unsigned device = 0;
   const Context* context = nullptr;  ///< null: a mapping of the program's own, of no context
   const Module* module = nullptr;    ///< a module's global: placed by the driver
+  bool host = false;                 ///< host memory, that devices reach
   bool freed = false;                ///< its free came; it goes when its context's work is done
   bool imported = false;             ///< of another worker's chunk, which is mapped for it alone
   wire::Token token{};               ///< by which other workers may ask for it; zeros: none yet
@@ -77,7 +78,9 @@ class Memory {
   void add_global(const Context& context, const Module& module, unsigned device, Range range);
   void remove_globals(const Module& module);
   /// Takes a mapping that the program made into the table; false where something lies there.
-  bool add_mapping(unsigned device, Range range);
+  bool add_mapping(unsigned device, Range range) { return add_outside(device, range, false); }
+  /// The same of host memory that devices reach.
+  bool add_host(unsigned device, Range range) { return add_outside(device, range, true); }
   void remove_mapping(CUdeviceptr address) { table_.erase(address); }
   /// Frees everything of a context.
   void release_all(const Context& context);
@@ -104,6 +107,7 @@ class Memory {
     std::map<uint64_t, Chunk> chunks;  ///< by address
   };
 
+  bool add_outside(unsigned device, Range range, bool host);
   CUresult make_chunk(unsigned device, uint64_t bytes, uint64_t* address);
   CUresult map_chunk(unsigned device, Chunk chunk, uint64_t* address);
   CUresult create(CUdevice device, uint64_t bytes, CUmemGenericAllocationHandle* handle) const;

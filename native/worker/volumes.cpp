@@ -64,10 +64,14 @@ CUresult resolve(Worker& worker, const wire::VolumeEnd& end, const Shape& shape,
   if (!extent(end, shape, &bytes)) return CUDA_ERROR_INVALID_VALUE;
   const Allocation* memory = worker.memory.find(end.address, bytes);
   if (!memory) return CUDA_ERROR_INVALID_VALUE;
-  side->type = CU_MEMORYTYPE_DEVICE;
-  side->address = end.address;
   side->pitch = std::max(end.pitch, shape.width);
   side->rows = std::max(end.rows, shape.height);
+  if (memory->host) {
+    side->host = reinterpret_cast<std::byte*>(end.address);
+    return CUDA_SUCCESS;
+  }
+  side->type = CU_MEMORYTYPE_DEVICE;
+  side->address = end.address;
   side->context = context_of(worker, *memory);
   side->device = memory->device;
   return side->context ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import SITE_PACKAGES, Direct, Native, Pool
-from tests.programs.cases import CASES, WITHOUT_RESULTS
+from tests.programs.cases import CASES, HOST_MEMORY_CASES, WITHOUT_RESULTS
 
 pytestmark = pytest.mark.sanitize
 
@@ -31,6 +31,26 @@ def arguments_of(name: str) -> list[str]:
 def test_program_computes_the_same_through_outboard(
     native: Native, direct: Direct, pool: Pool, tmp_path: Path, kind: str, name: str
 ) -> None:
+    compare(native, direct, pool, tmp_path, kind, name, {})
+
+
+@pytest.mark.parametrize(("kind", "name"), HOST_MEMORY_CASES, ids=lambda word: word)
+def test_program_computes_the_same_where_its_memory_is_copied(
+    native: Native, direct: Direct, pool: Pool, tmp_path: Path, kind: str, name: str
+) -> None:
+    """As over a network; on one host pinned memory is shared with the server."""
+    compare(native, direct, pool, tmp_path, kind, name, {"OUTBOARD_SHARED_MEMORY": "0"})
+
+
+def compare(
+    native: Native,
+    direct: Direct,
+    pool: Pool,
+    tmp_path: Path,
+    kind: str,
+    name: str,
+    extra: dict[str, str],
+) -> None:
     program = native.program(name, kind)
     arguments = arguments_of(name)
     expected_file = tmp_path / "direct"
@@ -38,7 +58,9 @@ def test_program_computes_the_same_through_outboard(
 
     expected = direct.run(program, *arguments, "--out", expected_file, results=expected_file)
     assert expected.returncode == 0, f"directly: {expected.describe()}"
-    actual = pool.run(program, *arguments, "--out", actual_file, results=actual_file)
+    actual = pool.run(
+        program, *arguments, "--out", actual_file, results=actual_file, extra=extra
+    )
     assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
 
     assert f"{name}: Result = PASS" in actual.stdout
@@ -69,11 +91,13 @@ def test_large_pinned_memory_deep_in_a_structure_is_refused_with_what_to_do(
 ) -> None:
     program = native.program("pinnedInside", "driver")
     assert direct.run(program, "--unasked", "1").returncode == 0
-    refused = pool.run(program, "--unasked", "1")
+    apart = {"OUTBOARD_SHARED_MEMORY": "0"}
+    refused = pool.run(program, "--unasked", "1", extra=apart)
     assert refused.returncode == 1
     assert "CUDA_ERROR_ILLEGAL_ADDRESS (700)" in refused.stderr
     assert "set OUTBOARD_PINNED_IN_STRUCTURES=1" in refused.stderr
-    told = pool.run(program, "--unasked", "1", extra={"OUTBOARD_PINNED_IN_STRUCTURES": "1"})
+    extra = apart | {"OUTBOARD_PINNED_IN_STRUCTURES": "1"}
+    told = pool.run(program, "--unasked", "1", extra=extra)
     assert told.returncode == 0, told.describe()
 
 

@@ -35,6 +35,8 @@ DRIVER_PROGRAMS = [
     "virtualMemory",
     "mappedMemory",
     "pinnedInside",
+    "pinnedCopies",
+    "pinnedLive",
     "volumeCopies",
     "arrays",
     "sparseArrays",
@@ -96,6 +98,19 @@ TWO_DEVICE_CASES = [
     ("driver", "earlyCalls"),
     ("static", "perDeviceState"),
     ("static", "copiesAcrossDevices"),
+]
+# Whose host memory is shared with the server on one host, and copied over a network.
+HOST_MEMORY_CASES = [
+    ("driver", "mappedMemory"),
+    ("driver", "pinnedInside"),
+    ("driver", "pinnedCopies"),
+    ("driver", "graphHost"),
+    ("driver", "orderCrossedCopies"),
+    ("driver", "memoryCalls"),
+    ("driver", "textureReferences"),
+    ("driver", "olderNames"),
+    ("static", "streams"),
+    ("static", "perThreadStream"),
 ]
 CASES = [
     *[(kind, name) for name in RUNTIME_PROGRAMS for kind in ("static", "shared")],

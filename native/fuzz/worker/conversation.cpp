@@ -114,6 +114,7 @@ void managed_memory(Script& script) {
   script.add(command::HostWrite{.address = host, .changes = changes});
   script.add(command::HostRead{.address = host, .offset = 64});
   script.add(command::HostUnmap{.address = host});
+  script.add(command::HostShare{.address = host, .bytes = 4096});
   script.send();
 }
 

@@ -3,8 +3,10 @@
 #include "shim/cuda/addresses.hpp"
 
 #include <mutex>
+#include <utility>
 #include <vector>
 
+#include "shim/cuda/objects.hpp"
 #include "shim/cuda/pool.hpp"
 
 namespace outboard::shim {
@@ -66,6 +68,21 @@ bool Addresses::is_pinned(const void* address, uint64_t bytes) const {
   Range range;
   const auto at = reinterpret_cast<uint64_t>(address);
   return find(at, &range) && !range.on_device() && bytes <= range.bytes - (at - range.base);
+}
+
+bool Addresses::is_shared(const client::Server* server, uint64_t address, uint64_t bytes) const {
+  Range range;
+  return find(address, &range) && range.shared && range.context->server == server &&
+         bytes <= range.bytes - (address - range.base);
+}
+
+bool Addresses::end_sharing(const Context* context) {
+  const std::unique_lock guard(mutex_);
+  bool any = false;
+  for (auto& [base, range] : ranges_) {
+    if (range.context == context) any |= std::exchange(range.shared, false);
+  }
+  return any;
 }
 
 bool Addresses::overlaps(uint64_t address, uint64_t bytes) const {

@@ -8,6 +8,10 @@
 #include <map>
 #include <shared_mutex>
 
+namespace outboard::client {
+class Server;
+}
+
 namespace outboard::shim {
 
 struct Context;
@@ -40,6 +44,9 @@ struct Range {
   /// is sure that devices use it.
   uint64_t partner = 0;
 
+  /// Of pinned memory: it is the memory of the context's server, too (shared_pages.hpp).
+  bool shared = false;
+
   bool on_device() const { return kind <= MemoryKind::mapped; }
 };
 
@@ -59,6 +66,10 @@ class Addresses {
   /// True if [address, address + bytes) lies within one range of pinned or registered memory, as
   /// the program or as devices know it.
   bool is_pinned(const void* address, uint64_t bytes) const;
+  /// True if [*address, *address + bytes) lies within memory that is shared with this server.
+  bool is_shared(const client::Server* server, uint64_t address, uint64_t bytes) const;
+  /// What was shared in this context is not any more; false: nothing was.
+  bool end_sharing(const Context* context);
   /// Whether any pinned or registered byte lies in [address, address + bytes).
   bool overlaps(uint64_t address, uint64_t bytes) const;
   /// The context's device memory is gone.

@@ -10,6 +10,7 @@
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/loading.hpp"
 #include "shim/cuda/program.hpp"
+#include "shim/cuda/shared_pages.hpp"
 #include "tables.hpp"
 
 namespace outboard::shim {
@@ -87,6 +88,7 @@ void forget_objects(Context* context) {
   forget_arrays(context);
   addresses().forget(context);
   forget_views(context);
+  forget_shared_pages(context);
 }
 
 CUresult create(CUcontext* out, unsigned flags, CUdevice ordinal, unsigned api_version) {

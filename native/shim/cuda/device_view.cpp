@@ -178,16 +178,22 @@ CUresult wait_for_reads(const client::Server* server) {
 
 }  // namespace
 
-void* make_visible_memory(size_t bytes) {
+bool reserve_visible(size_t bytes, client::Window* place) {
   const uint64_t alignment = bytes >= large_page_bytes ? large_page_bytes : page_bytes;
+  return client::reserve_place(client::Region::host, bytes, alignment, place);
+}
+
+void open_visible_window() { visible_window.open(client::region_window(client::Region::host)); }
+
+void* make_visible_memory(size_t bytes) {
   client::Window place;
-  if (!client::reserve_place(client::Region::host, bytes, alignment, &place)) return nullptr;
+  if (!reserve_visible(bytes, &place)) return nullptr;
   auto* memory = reinterpret_cast<void*>(place.base);
   if (::mprotect(memory, place.bytes, PROT_READ | PROT_WRITE) != 0) {
     client::release_window(place);
     return nullptr;
   }
-  visible_window.open(client::region_window(client::Region::host));
+  open_visible_window();
   return memory;
 }
 
@@ -206,7 +212,7 @@ uint64_t alias_of(uint64_t registered) {
     if (!client::reserve_place(client::Region::host, range.bytes + shift, page_bytes, &place)) {
       return 0;
     }
-    visible_window.open(client::region_window(client::Region::host));
+    open_visible_window();
     Range alias = range;
     alias.base = place.base + shift;
     alias.kind = MemoryKind::alias;
@@ -229,6 +235,7 @@ CUresult Reach::add_visible(uint64_t address, bool is_guess) {
   Range range;
   if (!addresses().find(address, &range)) return CUDA_SUCCESS;
   if (range.kind != MemoryKind::pinned && range.kind != MemoryKind::alias) return CUDA_SUCCESS;
+  if (range.shared && range.context->server == stream_->context->server) return CUDA_SUCCESS;
   const bool is_leftover =
       is_guess && range.partner == 0 && range.bytes > most_cheap_bytes && !all_words_count();
   if (is_leftover) {

@@ -49,6 +49,10 @@ extern std::atomic<bool> addresses_stored;
 /// Memory of the program's that devices can be given the address of: page-aligned, filled with
 /// zeros; null: none to be had.
 void* make_visible_memory(size_t bytes);
+/// A place for such memory, with nothing there yet.
+bool reserve_visible(size_t bytes, client::Window* place);
+/// From now on what commands name is looked at.
+void open_visible_window();
 void free_visible_memory(void* memory, size_t bytes);
 /// The address of registered memory for devices, made if need be; 0: none to be had.
 uint64_t alias_of(uint64_t registered);

@@ -1,9 +1,10 @@
-// Pinned host memory: ours, or the program's own; it lives in this process and is only marked here.
+// Pinned host memory: ours, shared with the server where that is on this host, or the program's own.
 // SPDX-License-Identifier: Apache-2.0
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/shared_pages.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -22,11 +23,13 @@ CUresult allocate(void** out, size_t bytes, unsigned flags) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
+  Range range;
+  void* memory = make_shared_pages(context, bytes);
+  range.shared = memory != nullptr;
   // Not locked: over a network nothing reads it by physical address, and the limit on locked memory
   // is often a few MiB.
-  void* memory = make_visible_memory(bytes);
+  if (memory == nullptr) memory = make_visible_memory(bytes);
   if (memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  Range range;
   range.base = reinterpret_cast<uint64_t>(memory);
   range.bytes = bytes;
   range.context = context;
@@ -59,10 +62,11 @@ CUresult cuMemFreeHost(void* p) {
     shim::cuCtxSynchronize_v2(handle(range.context));
   }
   range.context->server->bulk().drain();
-  if (!addresses().remove(range.base, MemoryKind::pinned, MemoryKind::pinned, nullptr)) {
+  if (!addresses().remove(range.base, MemoryKind::pinned, MemoryKind::pinned, &range)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   end_views(range.base);
+  end_shared_pages(range);
   free_visible_memory(p, range.bytes);
   return CUDA_SUCCESS;
 }

@@ -59,15 +59,21 @@ CUresult enter_local(CUstream value, Stream** stream) {
   return (*stream)->context->destroyed.load() ? CUDA_ERROR_CONTEXT_IS_DESTROYED : CUDA_SUCCESS;
 }
 
+// A word that commands of the stream may wait for or write.
+bool is_word(const Stream* stream, CUdeviceptr address, uint32_t bytes) {
+  Range range;
+  return address % bytes == 0 &&
+         (addresses().is_device(address, bytes, &range) ||
+          addresses().is_shared(stream->context->server, address, bytes));
+}
+
 CUresult wait_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsigned flags,
                     uint32_t width) {
   Context* context = nullptr;
   Stream* stream = nullptr;
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
-  Range range;
-  if ((flags & 0x3fffffffu) > CU_STREAM_WAIT_VALUE_NOR || address % width != 0 ||
-      !addresses().is_device(address, width, &range)) {
+  if ((flags & 0x3fffffffu) > CU_STREAM_WAIT_VALUE_NOR || !is_word(stream, address, width)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -84,9 +90,7 @@ CUresult write_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsi
   Stream* stream = nullptr;
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
-  Range range;
-  if ((flags & ~CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER) != 0 || address % width != 0 ||
-      !addresses().is_device(address, width, &range)) {
+  if ((flags & ~CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER) != 0 || !is_word(stream, address, width)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -97,20 +101,16 @@ CUresult write_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsi
                                                       .width = width});
 }
 
-bool is_valid(const CUstreamBatchMemOpParams& operation) {
-  Range range;
-  const auto word = [&](CUdeviceptr address, size_t bytes) {
-    return address % bytes == 0 && addresses().is_device(address, bytes, &range);
-  };
+bool is_valid(const Stream* stream, const CUstreamBatchMemOpParams& operation) {
   switch (operation.operation) {
     case CU_STREAM_MEM_OP_WAIT_VALUE_32:
-      return word(operation.waitValue.address, 4);
+      return is_word(stream, operation.waitValue.address, 4);
     case CU_STREAM_MEM_OP_WAIT_VALUE_64:
-      return word(operation.waitValue.address, 8);
+      return is_word(stream, operation.waitValue.address, 8);
     case CU_STREAM_MEM_OP_WRITE_VALUE_32:
-      return word(operation.writeValue.address, 4);
+      return is_word(stream, operation.writeValue.address, 4);
     case CU_STREAM_MEM_OP_WRITE_VALUE_64:
-      return word(operation.writeValue.address, 8);
+      return is_word(stream, operation.writeValue.address, 8);
     case CU_STREAM_MEM_OP_BARRIER:
     case CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES:
       return true;
@@ -395,7 +395,7 @@ CUresult cuStreamBatchMemOp_v2(CUstream hStream, unsigned int count,
   if (count == 0) return CUDA_SUCCESS;
   if (paramArray == nullptr || count > most || flags != 0) return CUDA_ERROR_INVALID_VALUE;
   for (unsigned i = 0; i < count; ++i) {
-    if (!is_valid(paramArray[i])) return CUDA_ERROR_INVALID_VALUE;
+    if (!is_valid(stream, paramArray[i])) return CUDA_ERROR_INVALID_VALUE;
   }
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
   const std::span operations(paramArray, count);

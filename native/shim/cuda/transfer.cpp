@@ -20,7 +20,7 @@ namespace {
 using client::Result;
 using client::Waiter;
 
-// Of both ends in host memory nothing is the server's.
+// Of both ends in host memory that is not shared nothing is the server's.
 CUresult refuse_captured() {
   static const char said[] = "captured copy";
   say_once(said,
@@ -129,6 +129,21 @@ CUresult upload(Stream* stream, uint64_t to, const void* from, size_t bytes, Whe
       }));
 }
 
+bool is_shared(const Stream* stream, uint64_t address, size_t bytes) {
+  return addresses().is_shared(stream->context->server, address, bytes);
+}
+
+// Between memory of the server's, some of which is the program's, too: in the stream's order, by
+// the driver itself.
+CUresult copy_shared(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When when) {
+  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  const CUresult result = send(
+      stream, wire::command::CopyOnDevice{
+                  .stream = stream->head.id(), .destination = to, .source = from, .bytes = bytes});
+  if (result != CUDA_SUCCESS || when == When::queued || is_captured(stream)) return result;
+  return wait_all(stream);
+}
+
 // Through the program's memory, piece by piece; done when the call returns, as far as what follows
 // in `stream` can see.
 CUresult copy_between_servers(Stream* stream, uint64_t to, const Range& target, uint64_t from,
@@ -181,6 +196,13 @@ CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t by
     return result;
   }
   if (away) when = When::done;
+  const auto source = reinterpret_cast<uint64_t>(from);
+  // What few bytes hold now they hold in an idle stream's turn: they go along, and nobody waits.
+  const bool goes_along = when == When::done && bytes <= wire::max_inline_bytes && !away &&
+                          !is_captured(stream) && may_return_early(stream);
+  if (!goes_along && is_shared(stream, source, bytes)) {
+    return copy_shared(stream, to, source, bytes, when);
+  }
   if (is_captured(stream)) return capture_copy(stream, true, to, from, bytes);
   if (const CUresult result = settle_views(from, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -208,6 +230,10 @@ CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, Whe
     return result;
   }
   if (away) when = When::done;
+  if (const auto target = reinterpret_cast<uint64_t>(to); is_shared(stream, target, bytes)) {
+    const CUresult result = copy_shared(stream, target, from, bytes, when);
+    return result == CUDA_SUCCESS && when == When::done ? fetch_views() : result;
+  }
   if (is_captured(stream)) return capture_copy(stream, false, from, to, bytes);
   if (const CUresult result = settle_views(to, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -257,6 +283,10 @@ CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When
   if (from_gpu) return copy_to_host(stream, host_to, from, bytes, when);
   if (to == 0 || from == 0) return CUDA_ERROR_INVALID_VALUE;
   // Host to host keeps the stream's order: what is queued before it is done first.
+  const bool is_queued = is_captured(stream) || (when == When::queued && !stream->progress.idle());
+  if (is_queued && is_shared(stream, to, bytes) && is_shared(stream, from, bytes)) {
+    return copy_shared(stream, to, from, bytes, when);
+  }
   if (is_captured(stream)) return refuse_captured();
   if (!stream->progress.idle()) {
     if (const CUresult result = wait_all(stream); result != CUDA_SUCCESS) return result;

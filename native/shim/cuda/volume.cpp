@@ -293,10 +293,15 @@ CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
     const CUresult result = stream_for(owner_of(to.on_server() ? to : from), &stream, &away);
     if (result != CUDA_SUCCESS) return result;
   }
-  if (is_captured(stream) && to.on_server() != from.on_server()) {
-    return capture_volume(stream, to, from, shape);
-  }
   const VolumeEnd& own = to.on_server() ? from : to;
+  if (to.on_server() != from.on_server()) {
+    if (addresses().is_shared(stream->context->server, own.address, extent(own, shape))) {
+      const CUresult result = copy_on_server(stream, to, from, shape);
+      const bool waits = (away || when == When::done) && !is_captured(stream);
+      return result == CUDA_SUCCESS && waits ? wait_all(stream) : result;
+    }
+    if (is_captured(stream)) return capture_volume(stream, to, from, shape);
+  }
   const CUresult settled = settle_views(host_bytes(own.address), extent(own, shape));
   if (settled != CUDA_SUCCESS) return settled;
   if (from.on_server()) {

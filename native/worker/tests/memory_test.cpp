@@ -3,8 +3,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <fcntl.h>
+#include <sys/mman.h>
+
 #include <array>
 
+#include "transport/local.hpp"
 #include "wire/changes.hpp"
 #include "wire/volume.hpp"
 #include "worker/tests/drivers.hpp"
@@ -159,6 +163,103 @@ TEST_CASE("changes go to memory that was mapped for them, and nowhere else") {
   peer.append(command::HostUnmap{.address = place});
   CHECK(peer.call(command::HostRead{.address = place}).result == CUDA_ERROR_INVALID_VALUE);
   CHECK(peer.finish() == 0);
+}
+
+// Memory as a program hands it over, or nearly so.
+UniqueFd pages(uint64_t bytes, int seals = F_SEAL_SHRINK | F_SEAL_GROW, bool all_there = true) {
+  UniqueFd file(::memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const auto size = static_cast<off_t>(bytes);
+  REQUIRE(::ftruncate(file.get(), size) == 0);
+  if (all_there) REQUIRE(::fallocate(file.get(), 0, 0, size) == 0);
+  REQUIRE(::fcntl(file.get(), F_ADD_SEALS, seals) == 0);
+  return file;
+}
+
+CUresult share(Peer& peer, uint64_t address, uint64_t bytes) {
+  return peer.call(command::HostShare{.address = address, .bytes = bytes}).result;
+}
+
+TEST_CASE("memory that was handed over is one with the program's") {
+  Peer peer(software_gpu());
+  peer.start();
+  const int socket = peer.open_memory();
+  for (const uint64_t bytes : {uint64_t{4096}, uint64_t{16} << 20}) {
+    const UniqueFd file = pages(bytes);
+    auto* own = static_cast<char*>(
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0));
+    REQUIRE(own != MAP_FAILED);
+    REQUIRE(transport::send_descriptor(socket, place, file.get()));
+    Peer::expect(share(peer, place, bytes));
+    own[bytes - 1] = 55;
+    const auto read = peer.call(command::CopyToHostSync{
+        .stream = peer.legacy, .source = place + bytes - 1, .bytes = 1});
+    Peer::expect(read.result);
+    CHECK(read.reply.content[0] == std::byte{55});
+    peer.append(command::Fill{.stream = peer.legacy,
+                              .destination = place,
+                              .value = 66,
+                              .element_bytes = 1,
+                              .width = 10,
+                              .height = 1});
+    Peer::expect(peer.synchronize(peer.legacy));
+    CHECK(own[9] == 66);
+    Peer::expect(peer.call(command::HostUnmap{.address = place}).result);
+    CHECK(peer.call(command::CopyToHostSync{.stream = peer.legacy, .source = place, .bytes = 1})
+              .result == CUDA_ERROR_INVALID_VALUE);
+    ::munmap(own, bytes);
+  }
+  CHECK(peer.finish() == 0);
+}
+
+constexpr uint64_t two_pages = 8192;
+
+TEST_CASE("memory is shared that lasts, once, where nothing else lies, and nothing else is") {
+  Peer peer(software_gpu());
+  peer.start();
+  CHECK(share(peer, place, two_pages) == CUDA_ERROR_NOT_SUPPORTED);  // nothing was handed over
+  const int socket = peer.open_memory();
+  const auto handed = [&](const UniqueFd& file, uint64_t address, uint64_t size = two_pages) {
+    REQUIRE(transport::send_descriptor(socket, address, file.get()));
+    return share(peer, address, size);
+  };
+  CHECK(handed(pages(two_pages, F_SEAL_GROW), place) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(pages(two_pages, F_SEAL_SHRINK, false), place) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(pages(2 * two_pages), place) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(UniqueFd(::open("/dev/zero", O_RDWR | O_CLOEXEC)), place) ==
+        CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(pages(two_pages), place + 512) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(pages(two_pages), UINT64_MAX - 4095) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(pages(two_pages), place, 100) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(pages(two_pages), test_window_base) != CUDA_SUCCESS);
+  CHECK(handed(pages(two_pages), reinterpret_cast<uint64_t>(&place) & ~uint64_t{4095}) != CUDA_SUCCESS);
+  CHECK(handed(pages(two_pages), place) == CUDA_SUCCESS);
+  CHECK(handed(pages(two_pages), place) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(handed(pages(two_pages), place + 4096) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(peer.call(command::HostRead{.address = place}).result == CUDA_ERROR_INVALID_VALUE);
+  // The worker goes on without the connection.
+  ::shutdown(socket, SHUT_RDWR);
+  CHECK(share(peer, place + two_pages, two_pages) == CUDA_ERROR_NOT_SUPPORTED);
+  CHECK(peer.finish() == 0);
+}
+
+TEST_CASE("whatever else comes where memory is handed over ends the session") {
+  const UniqueFd file = pages(4096);
+  const auto end_after = [&](auto&& send) {
+    Peer peer(software_gpu());
+    peer.start();
+    send(peer, peer.open_memory());
+    peer.ask(command::HostShare{.address = place, .bytes = 4096});
+    CHECK(peer.join() == exit_protocol);
+  };
+  end_after([](Peer&, int socket) { ::send(socket, "nonsense", 8, 0); });
+  end_after([](Peer&, int socket) { ::send(socket, "short", 5, 0); });
+  end_after([&](Peer& peer, int socket) {
+    for (uint64_t i = 0; i < 300; ++i) {
+      REQUIRE(transport::send_descriptor(socket, i, file.get()));
+      // The worker takes them when it needs one.
+      if (i % 100 == 99 && i < 200) CHECK(share(peer, place, 4096) == CUDA_ERROR_NOT_SUPPORTED);
+    }
+  });
 }
 
 }  // namespace

@@ -198,15 +198,25 @@ class Peer {
   }
 
   /// Opens a bulk connection through the agent's hands.
-  int open_bulk() {
+  int open_bulk() { return open_another("bulk"); }
+  /// The same of one for shared memory, once the worker has it.
+  int open_memory() {
+    const int socket = open_another("memory");
+    char ready[sizeof wire::memory_ready];
+    if (transport::receive_all(socket, ready, sizeof ready, 20'000) != transport::Status::ok) {
+      throw std::runtime_error("the worker took no connection for memory");
+    }
+    return socket;
+  }
+  int open_another(const std::string& purpose) {
     int pair[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
       throw std::runtime_error("socketpair");
     }
-    bulk_.reset(pair[0]);
+    const int ours = others_.emplace_back(pair[0]).get();
     const UniqueFd theirs(pair[1]);
-    char text[] = R"({"type": "bulk"})";
-    iovec part{text, sizeof text - 1};
+    std::string text = R"({"type": ")" + purpose + "\"}";
+    iovec part{text.data(), text.size()};
     alignas(cmsghdr) char rights[CMSG_SPACE(sizeof(int))] = {};
     msghdr message = {};
     message.msg_iov = &part;
@@ -220,7 +230,7 @@ class Peer {
     const int fd = theirs.get();
     std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
     ::sendmsg(agent_.get(), &message, 0);
-    return bulk_.get();
+    return ours;
   }
 
   uint64_t allocate(uint64_t bytes) {
@@ -291,7 +301,7 @@ class Peer {
   Share share_;
   UniqueFd command_;
   UniqueFd agent_;
-  UniqueFd bulk_;
+  std::vector<UniqueFd> others_;
   std::unique_ptr<Control> control_;
   std::unique_ptr<Loop> loop_;
   std::unique_ptr<link::FrameReceiver> receiver_;

@@ -6,7 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 from outboard.agent.epochs import Epochs
-from outboard.agent.preface import Nonces, Preface, verify_proof
+from outboard.agent.preface import JOINING, Nonces, Preface, verify_proof
 from outboard.errors import Refusal
 from outboard.model.grant import Grant, Verifier, data_plane_key, unseal
 from outboard.model.ticket import Ticket, ticket_part
@@ -29,8 +29,8 @@ class Admission:
         """The grant that this connection may use; raises `Refusal`, and says why.
 
         In this order, so that nothing is told to, and nothing kept for, who has no key: signature,
-        node, proof, nonce, end, expiry, epoch. A bulk connection belongs to a program that was
-        admitted before: it may come when its grant has expired, or when a newer one exists.
+        node, proof, nonce, end, expiry, epoch. A connection that joins a program which was
+        admitted before may come when its grant has expired, or when a newer one exists.
         """
         grant = unseal(preface.grant, self._verifier)
         if grant.node != self._node:
@@ -42,9 +42,8 @@ class Admission:
             self._use_ticket(ticket, now_unix)
         if self._epochs.ended(grant.allocation):
             raise ended()
-        if preface.purpose == "bulk":
-            # It joins a program that was let in; a renewal or takeover since must not break that.
-            return grant
+        if preface.purpose in JOINING:
+            return grant  # a renewal or takeover since must not break that program
         if grant.expires_unix < now_unix:
             raise Refusal("expired", "the grant has expired: nobody renewed it", NEXT)
         if not self._epochs.allows(grant.allocation, grant.epoch):
@@ -64,7 +63,7 @@ class Admission:
         return grant
 
     def _use_ticket(self, ticket: Ticket, now_unix: float) -> None:
-        """A ticket opens one process's command connection, once; bulk ones name its worker."""
+        """A ticket opens one process's command connection, once; others name its worker."""
         if ticket.expires_unix < now_unix:
             raise Refusal("expired", "the ticket has expired", "run the program again")
         if ticket.nonce in self._used_tickets:

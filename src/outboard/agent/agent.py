@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from outboard.agent.admission import Admission, ended
-from outboard.agent.preface import Preface
+from outboard.agent.preface import JOINING, Preface
 from outboard.agent.records import Records, SessionRecord, WorkerRecord, start_time_of
 from outboard.agent.share_page import SharePage
 from outboard.agent.usage import EndedUses, Use, monotonic_us
@@ -139,6 +139,7 @@ class Agent:
         self._records = records
         self._sessions: dict[str, AgentSession] = {}
         self.workers: Workers
+        self.memory_socket = ""  # where programs on this machine share memory; empty: nowhere
         self.on_programs: Callable[[str, int], None] = _tell_nobody
         self.ended_uses = EndedUses()
 
@@ -149,8 +150,8 @@ class Agent:
     async def admit(self, preface: Preface, connection: socket.socket) -> None:
         """Hand a verified connection to a worker; raises `Refusal`. The caller closes its copy."""
         grant = self._admission.grant_of(preface, time.time())
-        if preface.purpose == "bulk":
-            self._admit_bulk(grant, preface, connection)
+        if preface.purpose in JOINING:
+            self._admit_joining(grant, preface, connection)
             return
         session = self._session_of(grant)
         worker = self.workers.pick(preface.protocol, session.user)
@@ -172,7 +173,15 @@ class Agent:
             granted = session.grant.devices
             devices = [(device, self._context_bytes[device.index]) for device in granted]
             key = self._key_of(preface)
-            worker.claim(session.id, devices, slot, session.page.descriptor, connection, key)
+            worker.claim(
+                session.id,
+                devices,
+                slot,
+                session.page.descriptor,
+                connection,
+                key,
+                self.memory_socket,
+            )
         except (WorkerFailed, OSError) as error:
             worker.kill()  # its end is noticed, and the slot taken back then
             raise Refusal("no_worker", str(error), "run the program again") from error
@@ -306,13 +315,13 @@ class Agent:
         if self._records is not None:
             self._records.write(session.record())
 
-    def _admit_bulk(self, grant: Grant, preface: Preface, connection: socket.socket) -> None:
+    def _admit_joining(self, grant: Grant, preface: Preface, connection: socket.socket) -> None:
         session = self._sessions.get(grant.session)
         for worker in session.workers if session is not None else ():
             if worker.id == preface.worker:
                 connection.setblocking(True)
                 try:
-                    worker.bulk(connection, self._key_of(preface))
+                    worker.join(preface.purpose, connection, self._key_of(preface))
                 except WorkerFailed as error:
                     raise Refusal("no_worker", error.message, "run the program again") from error
                 return

@@ -1,20 +1,24 @@
-"""The data plane's port: accepts, reads the preface, and hands over or refuses.
+"""The data plane's doors: accept, read the preface, and hand over or refuse.
 
 SPDX-License-Identifier: Apache-2.0
 
 Reads never go past the preface: what follows belongs to the worker. Everything before the hand-over
-is bounded in bytes, time and number.
+is bounded in bytes, time and number. Beside the port there is a socket for programs on this
+machine, by which they share their pinned memory with their workers. Its name is of the network
+namespace, so that a container with its own cannot connect, and random, so that nobody takes it
+first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 
 from outboard.agent.acceptor import Acceptor
-from outboard.agent.preface import HEAD, Preface, body_bytes, parse_preface, refusal_bytes
+from outboard.agent.preface import HEAD, NEXT, Preface, body_bytes, parse_preface, refusal_bytes
 from outboard.errors import Refusal
 
 log = logging.getLogger("outboard.agent.gate")
@@ -26,7 +30,10 @@ Admit = Callable[[Preface, socket.socket], Awaitable[None]]
 
 
 class Gate:
-    """Listens on one address; `admit` gets a connection and its preface, or raises `Refusal`."""
+    """Listens on one address, and for memory on `memory_socket`, an abstract name.
+
+    `admit` gets a connection and its preface, or raises `Refusal`.
+    """
 
     def __init__(self, host: str, admit: Admit, port: int = 0) -> None:
         self._admit = admit
@@ -36,14 +43,20 @@ class Gate:
         host_taken, port_taken = listener.getsockname()[:2]
         shown = f"[{host_taken}]" if ":" in host_taken else host_taken
         self.address = f"{shown}:{port_taken}"
+        self.memory_socket = f"outboard-{os.urandom(16).hex()}"
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        local.bind(b"\0" + self.memory_socket.encode())
+        local.listen(128)
+        self._memory_acceptor = Acceptor(local, self._receive, MOST_UNVERIFIED, log)
 
     async def serve(self) -> None:
         """Accept until cancelled."""
-        await self._acceptor.serve()
+        await asyncio.gather(self._acceptor.serve(), self._memory_acceptor.serve())
 
     def close(self) -> None:
         """Stop listening and drop what has not been handed over."""
         self._acceptor.close()
+        self._memory_acceptor.close()
 
     async def _receive(self, connection: socket.socket) -> None:
         with connection:
@@ -52,7 +65,10 @@ class Gate:
                 async with asyncio.timeout(PREFACE_TIMEOUT_S):
                     head = await _exactly(connection, HEAD.size)
                     body = await _exactly(connection, body_bytes(head))
-                await self._admit(parse_preface(body), connection)
+                preface = parse_preface(body)
+                if (preface.purpose == "memory") != (connection.family == socket.AF_UNIX):
+                    raise Refusal("malformed", f"{preface.purpose} has another door", NEXT)
+                await self._admit(preface, connection)
             except (TimeoutError, ConnectionError):
                 log.debug("a connection ended before its preface was complete")
             except Refusal as refusal:

@@ -23,7 +23,9 @@ LARGEST_PREFACE_BYTES = 4096
 CLOCK_TOLERANCE_S = 300
 
 _HEX = set("0123456789abcdef")
-_NEXT = "use the Outboard client of this release"
+# Connections of programs that were let in before, by their command connection.
+JOINING = ("bulk", "memory")
+NEXT = "use the Outboard client of this release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,13 @@ def body_bytes(head: bytes) -> int:
     """The length of the JSON that follows the 8 bytes of the head."""
     magic, version, length = HEAD.unpack(head)
     if magic != MAGIC:
-        raise Refusal("malformed", "this port speaks Outboard's data plane alone", _NEXT)
+        raise Refusal("malformed", "this port speaks Outboard's data plane alone", NEXT)
     if version != VERSION:
         raise Refusal(
-            "version", f"preface version {version}; this agent reads version {VERSION}", _NEXT
+            "version", f"preface version {version}; this agent reads version {VERSION}", NEXT
         )
     if not 2 <= length <= LARGEST_PREFACE_BYTES - HEAD.size:
-        raise Refusal("malformed", f"a preface of {length} bytes", _NEXT)
+        raise Refusal("malformed", f"a preface of {length} bytes", NEXT)
     return int(length)
 
 
@@ -59,15 +61,15 @@ def parse_preface(body: bytes) -> Preface:
     try:
         record = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refusal("malformed", "the preface is not JSON", _NEXT) from None
+        raise Refusal("malformed", "the preface is not JSON", NEXT) from None
     if not isinstance(record, dict):
-        raise Refusal("malformed", "the preface is not an object", _NEXT)
+        raise Refusal("malformed", "the preface is not an object", NEXT)
     purpose = _text(record, "purpose", 16)
-    if purpose not in ("command", "bulk"):
-        raise Refusal("malformed", "purpose is neither command nor bulk", _NEXT)
+    if purpose not in ("command", *JOINING):
+        raise Refusal("malformed", "purpose is not command, bulk or memory", NEXT)
     time = record.get("time")
     if not isinstance(time, int) or isinstance(time, bool) or not 0 <= time < 1 << 40:
-        raise Refusal("malformed", "time is not a number of seconds", _NEXT)
+        raise Refusal("malformed", "time is not a number of seconds", NEXT)
     return Preface(
         purpose=purpose,
         release=_text(record, "release", 32),
@@ -75,7 +77,7 @@ def parse_preface(body: bytes) -> Preface:
         grant=_text(record, "grant", 3072),
         nonce=_hex(record, "nonce", 32),
         time=time,
-        worker=_hex(record, "worker", 32) if purpose == "bulk" else "",
+        worker=_hex(record, "worker", 32) if purpose in JOINING else "",
         proof=_hex(record, "proof", 64),
     )
 
@@ -143,12 +145,12 @@ class Nonces:
 def _text(record: dict[str, object], name: str, most: int) -> str:
     value = record.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= most or not value.isascii():
-        raise Refusal("malformed", f"{name} is missing, too long or not ASCII", _NEXT)
+        raise Refusal("malformed", f"{name} is missing, too long or not ASCII", NEXT)
     return value
 
 
 def _hex(record: dict[str, object], name: str, digits: int) -> str:
     value = _text(record, name, digits)
     if len(value) != digits or not _HEX.issuperset(value):
-        raise Refusal("malformed", f"{name} is not {digits} hexadecimal digits", _NEXT)
+        raise Refusal("malformed", f"{name} is not {digits} hexadecimal digits", NEXT)
     return value

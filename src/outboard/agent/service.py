@@ -140,6 +140,7 @@ class _Service:
         users = self._sandbox.users
         calls = WorkerCalls(calls_path, agent.worker_called, users.group if users else None)
         gate = Gate(host, agent.admit, port)
+        agent.memory_socket = gate.memory_socket
         link = self._link = ControllerLink(
             identity.controllers, identity.authority_pem, identity.token
         )

@@ -158,11 +158,12 @@ class Worker:
         page_fd: int,
         command: socket.socket,
         key: bytes | None,
+        memory_socket: str,
     ) -> None:
         """Give it a client's command socket and its slot of the session's share page.
 
         `devices` are the session's, each with the bytes that a context takes there. With a `key`
-        the socket speaks TLS, and the worker has to.
+        the socket speaks TLS, and the worker has to. `memory_socket` is for clients on this host.
         """
         self._send(
             {
@@ -177,15 +178,16 @@ class Worker:
                     for device, context_bytes in devices
                 ],
                 "slot": slot,
+                "memory_socket": memory_socket,
                 **_keyed(key),
             },
             [command.fileno(), page_fd],
         )
         self._enter(WorkerState.CLAIMED)
 
-    def bulk(self, connection: socket.socket, key: bytes | None) -> None:
-        """Give it another connection of its client."""
-        self._send({"type": "bulk", **_keyed(key)}, [connection.fileno()])
+    def join(self, purpose: str, connection: socket.socket, key: bytes | None) -> None:
+        """Give it another connection of its client: one of the purposes that join."""
+        self._send({"type": purpose, **_keyed(key)}, [connection.fileno()])
 
     def introduce(self, asked_for: str | None, connection: socket.socket | None) -> None:
         """Give it a socket to a neighbour: the one it asked for, or one that asked for it.

@@ -135,6 +135,7 @@ class Pool:
             Admission(name, node_key, signer, epochs), self._inventory.devices
         )
         gate = Gate("127.0.0.1", agent.admit)
+        agent.memory_socket = gate.memory_socket
         self._controller = Controller(
             Ledger([self._node(name, gate.address)], self._accounts),
             agent,

@@ -43,7 +43,10 @@ def answer(session: dict[str, Any], data: bytes) -> bytes:
 
 
 def refusal(session: dict[str, Any], data: bytes) -> dict[str, str]:
-    received = answer(session, data)
+    return read_refusal(answer(session, data))
+
+
+def read_refusal(received: bytes) -> dict[str, str]:
     magic, version, length = struct.unpack("<4sHH", received[:8])
     assert (magic, version, length) == (b"OUTE", 1, len(received) - 8)
     told = json.loads(received[8:])
@@ -81,6 +84,7 @@ def test_a_preface_cannot_be_used_twice(session: dict[str, Any]) -> None:
         ({"time": 1}, "proof"),
         ({"purpose": "bulk", "worker": "0" * 32}, "no_worker"),
         ({"purpose": "steal"}, "malformed"),
+        ({"purpose": "memory", "worker": "0" * 32}, "malformed"),
     ],
 )
 def test_a_wrong_preface_is_refused(
@@ -112,6 +116,35 @@ def test_a_bulk_connection_goes_to_the_worker_of_its_client(session: dict[str, A
         data = program.preface(session, purpose="bulk", worker=welcome["id"])
         with program.connect(session, data) as bulk:
             assert bulk.recv(64) == b"bulk here\n"
+
+
+def test_memory_comes_by_the_socket_of_this_machine(session: dict[str, Any]) -> None:
+    with program.connect(session, program.preface(session)) as command:
+        welcome = json.loads(command.makefile("rb").readline().removeprefix(b"OUTW"))
+        data = program.preface(session, purpose="memory", worker=welcome["id"])
+        with program.connect_locally(welcome["claim"]["memory_socket"], data) as memory:
+            assert memory.recv(64) == b"memory here\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"proof": "0" * 64}, "proof"),
+        ({}, "no_worker"),
+        ({"purpose": "bulk"}, "malformed"),
+        ({"purpose": "command", "worker": ""}, "malformed"),
+    ],
+)
+def test_the_socket_of_this_machine_is_for_memory_of_programs_that_were_let_in(
+    session: dict[str, Any], changes: dict[str, Any], code: str
+) -> None:
+    with program.connect(session, program.preface(session)) as command:
+        welcome = json.loads(command.makefile("rb").readline().removeprefix(b"OUTW"))
+        fields = {"purpose": "memory", "worker": "0" * 32} | changes
+        data = program.preface(session, **fields)
+        with program.connect_locally(welcome["claim"]["memory_socket"], data) as memory:
+            received = b"".join(iter(lambda: memory.recv(65536), b""))
+    assert read_refusal(received)["code"] == code
 
 
 def test_each_program_has_a_slot_and_gives_it_back(

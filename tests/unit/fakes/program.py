@@ -47,6 +47,15 @@ def connect(session: dict[str, Any], data: bytes) -> socket.socket:
     return connection
 
 
+def connect_locally(name: str, data: bytes) -> socket.socket:
+    """To the agent's socket for shared memory, which has an abstract name."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(20)
+    connection.connect(b"\0" + name.encode())
+    connection.sendall(data)
+    return connection
+
+
 def main() -> None:
     session = json.loads(Path(os.environ["OUTBOARD_SESSION"]).read_text(encoding="utf-8"))
     connection = connect(session, preface(session))

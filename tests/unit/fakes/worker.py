@@ -106,7 +106,7 @@ def serve(control: socket.socket, identity: str, agent_socket: str) -> NoReturn:
     told = {"id": identity, "claim": claim, "environment": dict(os.environ)}
     told["descriptors"] = sorted(int(name) for name in os.listdir("/proc/self/fd"))
     command.sendall(b"OUTW" + json.dumps(told).encode() + b"\n")
-    bulk: list[socket.socket] = []
+    joined: list[socket.socket] = []
     controls = [control]
     while True:
         if not controls and agent_socket:
@@ -119,9 +119,9 @@ def serve(control: socket.socket, identity: str, agent_socket: str) -> NoReturn:
                 data = b""  # an agent that was killed before it had read the call
             if not data:
                 controls = []  # the agent has gone: this one ends with its client
-            elif json.loads(data)["type"] == "bulk":
-                bulk.append(socket.socket(fileno=descriptors[0]))
-                bulk[-1].sendall(b"bulk here\n")
+            elif (purpose := json.loads(data)["type"]) in ("bulk", "memory"):
+                joined.append(socket.socket(fileno=descriptors[0]))
+                joined[-1].sendall(f"{purpose} here\n".encode())
             elif "SOFTGPU_FAKE_STUBBORN" not in os.environ:
                 command.sendall(f"ended: {json.loads(data)['reason']}\n".encode())
                 sys.exit(0)
