@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "worker/worker.hpp"
 
@@ -121,22 +122,30 @@ CUresult NodeParams::read_copy(const Worker& worker, const Context& context) {
   copy.dstHost = nullptr;
   copy.reserved0 = copy.reserved1 = nullptr;
   params.memcpy.copyCtx = context.handle;
-  // Host memory is the client's: it makes such copies ones from and to memory of the session.
-  const auto check = [&](CUmemorytype type, CUarray* array, bool inside) {
-    if (type != CU_MEMORYTYPE_ARRAY) {
+  // Host memory is the client's: it makes such copies ones from and to memory of the session, by
+  // addresses. What of that is shared with the client is host memory again for the driver.
+  const auto check = [&](CUmemorytype* type, CUarray* array, CUdeviceptr* address, auto* host,
+                         bool inside) {
+    if (*type != CU_MEMORYTYPE_ARRAY) {
       *array = nullptr;
-      const bool on_device = type == CU_MEMORYTYPE_DEVICE || type == CU_MEMORYTYPE_UNIFIED;
-      return !on_device ? CUDA_ERROR_NOT_SUPPORTED
-                        : (inside ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE);
+      const bool on_device = *type == CU_MEMORYTYPE_DEVICE || *type == CU_MEMORYTYPE_UNIFIED;
+      if (!on_device || !inside) {
+        return on_device ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_SUPPORTED;
+      }
+      const Allocation* memory = worker.memory.find(*address, 1);
+      if (!memory || !memory->host) return CUDA_SUCCESS;
+      *type = CU_MEMORYTYPE_HOST;
+      *host = reinterpret_cast<void*>(std::exchange(*address, 0));
+      return CUDA_SUCCESS;
     }
     const uint64_t id = id_in(*array);
     return id == 0 ? CUDA_ERROR_INVALID_VALUE : worker.find(id, array);
   };
-  const CUresult result = check(copy.srcMemoryType, &copy.srcArray,
+  const CUresult result = check(&copy.srcMemoryType, &copy.srcArray, &copy.srcDevice, &copy.srcHost,
                                 contains_box(worker, copy.srcDevice, copy, copy.srcXInBytes,
                                              copy.srcY, copy.srcZ, copy.srcPitch, copy.srcHeight));
   if (result != CUDA_SUCCESS) return result;
-  return check(copy.dstMemoryType, &copy.dstArray,
+  return check(&copy.dstMemoryType, &copy.dstArray, &copy.dstDevice, &copy.dstHost,
                contains_box(worker, copy.dstDevice, copy, copy.dstXInBytes, copy.dstY, copy.dstZ,
                             copy.dstPitch, copy.dstHeight));
 }

@@ -58,9 +58,7 @@ def compare(
 
     expected = direct.run(program, *arguments, "--out", expected_file, results=expected_file)
     assert expected.returncode == 0, f"directly: {expected.describe()}"
-    actual = pool.run(
-        program, *arguments, "--out", actual_file, results=actual_file, extra=extra
-    )
+    actual = pool.run(program, *arguments, "--out", actual_file, results=actual_file, extra=extra)
     assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
 
     assert f"{name}: Result = PASS" in actual.stdout

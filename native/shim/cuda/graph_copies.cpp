@@ -79,6 +79,19 @@ CUresult read_side(CUmemorytype type, const void* host, CUdeviceptr device, size
   return CUDA_SUCCESS;
 }
 
+// Whether the server reaches the memory itself.
+bool is_shared(const Context* context, const Side& side, const CUDA_MEMCPY3D& copy) {
+  const size_t bytes =
+      (copy.Depth - 1) * side.slice + (copy.Height - 1) * side.pitch + copy.WidthInBytes;
+  return addresses().is_shared(context->server, reinterpret_cast<uint64_t>(side.base), bytes);
+}
+
+// The server tells by the address what memory is.
+void name_by_address(CUmemorytype* type, CUdeviceptr* address, const void* host) {
+  if (*type == CU_MEMORYTYPE_HOST) *address = reinterpret_cast<CUdeviceptr>(host);
+  *type = CU_MEMORYTYPE_DEVICE;
+}
+
 // `row(host, offset in the shadow, bytes)` for every stretch of host memory without gaps.
 template <typename Row>
 CUresult each_row(const HostCopy& copy, Row&& row) {
@@ -146,12 +159,18 @@ CUresult replace_host(Context* context, CUDA_MEMCPY3D* params, std::shared_ptr<H
                        params->dstHeight, *params, &target);
   }
   if (result != CUDA_SUCCESS || (!source.host && !target.host)) return result;
-  if (source.host && target.host) return CUDA_ERROR_NOT_SUPPORTED;
   size_t bytes = 0;
   if (__builtin_mul_overflow(params->WidthInBytes, params->Height, &bytes) ||
       __builtin_mul_overflow(bytes, params->Depth, &bytes) || bytes == 0) {
     return CUDA_ERROR_INVALID_VALUE;
   }
+  if ((!source.host || is_shared(context, source, *params)) &&
+      (!target.host || is_shared(context, target, *params))) {
+    if (source.host) name_by_address(&params->srcMemoryType, &params->srcDevice, params->srcHost);
+    if (target.host) name_by_address(&params->dstMemoryType, &params->dstDevice, params->dstHost);
+    return CUDA_SUCCESS;
+  }
+  if (source.host && target.host) return CUDA_ERROR_NOT_SUPPORTED;
   auto copy = std::make_shared<HostCopy>();
   copy->params = *params;
   copy->to_device = source.host;

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A captured copy between host and device is done at every launch, with the host memory's content
-// then. In the server's graph it is a copy on the device, whose other end is memory that stands for
+// then. Where the memory is shared with the server, its graph just copies. Else, in the server's graph it is a copy on the device, whose other end is memory that stands for
 // the program's: a shadow. Before a launch the client copies what the graph reads into the shadows,
 // in stream order, and after it copies what the graph wrote back. Where a host function of the
 // graph comes between, that function's call does it: what was written before the function is
@@ -51,7 +51,7 @@ struct HostCopy {
 };
 
 /// Gives the host side of a copy a shadow: `params` becomes a copy on the device. `*out` stays null
-/// where both sides are on the device.
+/// where both sides are the server's: on the device, or shared with the program.
 CUresult replace_host(Context* context, CUDA_MEMCPY3D* params, std::shared_ptr<HostCopy>* out);
 /// The copy whose shadow begins there; null: none.
 std::shared_ptr<HostCopy> find_copy(uint64_t shadow);

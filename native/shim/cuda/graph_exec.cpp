@@ -67,12 +67,33 @@ CUresult find_executable(CUgraphExec value, GraphExec** out) {
   return *out != nullptr ? check((*out)->context) : CUDA_ERROR_INVALID_VALUE;
 }
 
+bool has_part(const LaunchPlan* plan, uint64_t node) {
+  const auto is_of_node = [&](const auto& entry) { return entry.node == node; };
+  return plan != nullptr &&
+         (std::any_of(plan->copies.begin(), plan->copies.end(), is_of_node) ||
+          std::any_of(plan->functions.begin(), plan->functions.end(), is_of_node));
+}
+
+// From now on the server copies by itself.
+void drop_copy(LaunchPlan* plan, size_t place) {
+  plan->copies[place].with_launch = false;
+  for (LaunchPlan::Function& function : plan->functions) {
+    std::erase(function.fetches, place);
+    std::erase(function.sends, place);
+  }
+}
+
 // The plan with a node's host parts replaced. Launches under way keep what they began with.
 std::shared_ptr<const LaunchPlan> changed(const std::shared_ptr<const LaunchPlan>& plan,
                                           uint64_t node, const NodeContent& content) {
   auto copy = std::make_shared<LaunchPlan>(*plan);
-  for (LaunchPlan::Copy& entry : copy->copies) {
-    if (entry.node == node && content.copy != nullptr) entry.copy = content.copy;
+  for (size_t i = 0; i < copy->copies.size(); ++i) {
+    if (copy->copies[i].node != node) continue;
+    if (content.copy != nullptr) {
+      copy->copies[i].copy = content.copy;
+    } else {
+      drop_copy(copy.get(), i);
+    }
   }
   for (LaunchPlan::Function& entry : copy->functions) {
     if (entry.node == node && content.function != 0) entry.number = content.function;
@@ -90,7 +111,8 @@ CUresult set(CUgraphExec hExec, CUgraphNode hNode, const CUgraphNodeParams& give
   CUresult result = read_content(context, given, &content);
   if (result != CUDA_SUCCESS) return result;
   // A copy between device and host stays one; what it was before has no place for the other end.
-  if (content.has_host_parts() && executable->plan == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const bool was_part = has_part(executable->plan.get(), node->id);
+  if (content.has_host_parts() && !was_part) return CUDA_ERROR_INVALID_VALUE;
   wire::command::GraphExecutableSetParams command;
   command.executable = executable->head.id();
   command.node = node->id;
@@ -99,7 +121,7 @@ CUresult set(CUgraphExec hExec, CUgraphNode hNode, const CUgraphNodeParams& give
   client::Answer<wire::command::GraphExecutableSetParams> answer;
   result = call(context, command, &answer);
   if (result != CUDA_SUCCESS) return result;
-  if (content.has_host_parts()) executable->plan = changed(executable->plan, node->id, content);
+  if (was_part) executable->plan = changed(executable->plan, node->id, content);
   executable->events.assign(answer.reply.events.begin(), answer.reply.events.end());
   return CUDA_SUCCESS;
 }

@@ -3,7 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // All this holds natively, and through Outboard where program and server are on one host.
-// --buffers N: so many small buffers at once.
+// --buffers N: so many small buffers at once. --patience S: so long it waits for a kernel's word.
+// --hold 1: it has pinned memory, says so, and reads a line.
 #include <algorithm>
 #include <chrono>
 #include <set>
@@ -57,6 +58,7 @@ done:
 }
 )";
 
+long patience_s = 60;
 constexpr unsigned kLonger = 2'000'000'000;  // than anybody waits
 
 template <typename T>
@@ -70,7 +72,7 @@ CUdeviceptr address_of(const void* memory) { return reinterpret_cast<CUdeviceptr
 
 // Polls memory alone: no call of CUDA's could bring anything.
 bool becomes(const int* word, int value) {
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(patience_s);
   while (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value) {
     if (std::chrono::steady_clock::now() > until) return false;
   }
@@ -204,7 +206,15 @@ void many_buffers(Program& program, const Device& device, long count) {
 
 int main(int argc, char** argv) {
   Program program("pinnedLive", argc, argv);
+  patience_s = program.number("patience", patience_s);
   const Device device;
+  if (program.number("hold", 0) != 0) {
+    std::fill_n(pinned<int>(16 << 20), 16 << 20, 1);
+    std::printf("HOLDS\n");
+    std::fflush(stdout);
+    std::getchar();
+    return program.finish();
+  }
   CUmodule module;
   CHECK(cuModuleLoadData(&module, kTalking));
   // Whoever cannot do the first would wait for ever in the rest.
