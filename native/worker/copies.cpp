@@ -204,9 +204,8 @@ CUresult copy_host(const Driver& driver, const wire::command::CopyOnDevice& comm
     return driver.cuMemcpyDtoHAsync_v2(reinterpret_cast<void*>(command.destination), command.source,
                                        command.bytes, stream);
   }
-  return driver.cuMemcpyHtoDAsync_v2(command.destination,
-                                     reinterpret_cast<const void*>(command.source), command.bytes,
-                                     stream);
+  return driver.cuMemcpyHtoDAsync_v2(
+      command.destination, reinterpret_cast<const void*>(command.source), command.bytes, stream);
 }
 
 }  // namespace

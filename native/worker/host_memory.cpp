@@ -241,10 +241,10 @@ void execute(Worker& worker, const Request& request, const wire::command::HostSh
 void execute(Worker& worker, const Request& request, const wire::command::HostUnmap& command) {
   const Context* home = worker.host_memory.home(command.address);
   if (!home) return worker.answer(request, CUDA_ERROR_INVALID_VALUE);
-  worker.completion.when_done(
-      *worker.tables.contexts.share(home->id), [&worker, request, address = command.address](CUresult) {
-        worker.answer(request, worker.host_memory.unmap(address));
-      });
+  worker.completion.when_done(*worker.tables.contexts.share(home->id),
+                              [&worker, request, address = command.address](CUresult) {
+                                worker.answer(request, worker.host_memory.unmap(address));
+                              });
 }
 
 CUresult execute(Worker& worker, const wire::command::HostWrite& command) {

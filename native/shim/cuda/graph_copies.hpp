@@ -2,11 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A captured copy between host and device is done at every launch, with the host memory's content
-// then. Where the memory is shared with the server, its graph just copies. Else, in the server's graph it is a copy on the device, whose other end is memory that stands for
-// the program's: a shadow. Before a launch the client copies what the graph reads into the shadows,
-// in stream order, and after it copies what the graph wrote back. Where a host function of the
-// graph comes between, that function's call does it: what was written before the function is
-// brought to the program before it runs, what it may have written is sent before the graph goes on.
+// then. Where the memory is shared with the server, its graph just copies. Else, in the server's
+// graph it is a copy on the device, whose other end is memory that stands for the program's: a
+// shadow. Before a launch the client copies what the graph reads into the shadows, in stream order,
+// and after it copies what the graph wrote back. Where a host function of the graph comes between,
+// that function's call does it: what was written before the function is brought to the program
+// before it runs, what it may have written is sent before the graph goes on.
 #pragma once
 
 #include <cuda.h>

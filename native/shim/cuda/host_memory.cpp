@@ -1,5 +1,5 @@
-// Pinned host memory: ours, shared with the server where that is on this host, or the program's own.
-// SPDX-License-Identifier: Apache-2.0
+// Pinned host memory: ours, shared with the server where that is on this host, or the program's
+// own. SPDX-License-Identifier: Apache-2.0
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"

@@ -62,9 +62,8 @@ CUresult enter_local(CUstream value, Stream** stream) {
 // A word that commands of the stream may wait for or write.
 bool is_word(const Stream* stream, CUdeviceptr address, uint32_t bytes) {
   Range range;
-  return address % bytes == 0 &&
-         (addresses().is_device(address, bytes, &range) ||
-          addresses().is_shared(stream->context->server, address, bytes));
+  return address % bytes == 0 && (addresses().is_device(address, bytes, &range) ||
+                                  addresses().is_shared(stream->context->server, address, bytes));
 }
 
 CUresult wait_value(CUstream hStream, CUdeviceptr address, uint64_t value, unsigned flags,

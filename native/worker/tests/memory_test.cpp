@@ -2,7 +2,6 @@
 // share, and never beyond what it has.
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
-
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -191,8 +190,8 @@ TEST_CASE("memory that was handed over is one with the program's") {
     REQUIRE(transport::send_descriptor(socket, place, file.get()));
     Peer::expect(share(peer, place, bytes));
     own[bytes - 1] = 55;
-    const auto read = peer.call(command::CopyToHostSync{
-        .stream = peer.legacy, .source = place + bytes - 1, .bytes = 1});
+    const auto read = peer.call(
+        command::CopyToHostSync{.stream = peer.legacy, .source = place + bytes - 1, .bytes = 1});
     Peer::expect(read.result);
     CHECK(read.reply.content[0] == std::byte{55});
     peer.append(command::Fill{.stream = peer.legacy,
@@ -231,7 +230,8 @@ TEST_CASE("memory is shared that lasts, once, where nothing else lies, and nothi
   CHECK(handed(pages(two_pages), UINT64_MAX - 4095) == CUDA_ERROR_INVALID_VALUE);
   CHECK(handed(pages(two_pages), place, 100) == CUDA_ERROR_INVALID_VALUE);
   CHECK(handed(pages(two_pages), test_window_base) != CUDA_SUCCESS);
-  CHECK(handed(pages(two_pages), reinterpret_cast<uint64_t>(&place) & ~uint64_t{4095}) != CUDA_SUCCESS);
+  CHECK(handed(pages(two_pages), reinterpret_cast<uint64_t>(&place) & ~uint64_t{4095}) !=
+        CUDA_SUCCESS);
   CHECK(handed(pages(two_pages), place) == CUDA_SUCCESS);
   CHECK(handed(pages(two_pages), place) == CUDA_ERROR_INVALID_VALUE);
   CHECK(handed(pages(two_pages), place + 4096) == CUDA_ERROR_INVALID_VALUE);
