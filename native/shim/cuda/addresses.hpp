@@ -66,7 +66,7 @@ class Addresses {
   /// True if [address, address + bytes) lies within one range of pinned or registered memory, as
   /// the program or as devices know it.
   bool is_pinned(const void* address, uint64_t bytes) const;
-  /// True if [*address, *address + bytes) lies within memory that is shared with this server.
+  /// True if [address, address + bytes) lies within memory that is shared with this server.
   bool is_shared(const client::Server* server, uint64_t address, uint64_t bytes) const;
   /// What was shared in this context is not any more; false: nothing was.
   bool end_sharing(const Context* context);
