@@ -345,8 +345,9 @@ bool Worker::may_issue(Stream& stream, uint64_t sequence, const Item& item, wire
   if (item.run && !item.run->may_issue()) return false;
   if (stream.capture) return true;
   if (!has_room(stream)) return false;
-  const bool staged =
-      op == wire::Op::CopyToDevice || op == wire::Op::CopyToHost || op == wire::Op::CopyToHostSync;
+  const bool staged = op == wire::Op::CopyToDevice || op == wire::Op::CopyToHost ||
+                      op == wire::Op::CopyToHostSync || op == wire::Op::CopyVolumeToDevice ||
+                      op == wire::Op::CopyVolumeToHost;
   if (!staged || !stream.staging || stream.staging->room(wire::max_inline_bytes)) return true;
   completion.mark(stream);
   completion.poll(stream);

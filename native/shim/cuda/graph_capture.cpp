@@ -136,19 +136,20 @@ CUresult cuStreamEndCapture(CUstream hStream, CUgraph* phGraph) {
   Stream* stream = nullptr;
   if (const CUresult result = enter(hStream, &context, &stream); result != CUDA_SUCCESS)
     return result;
-  if (phGraph == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *phGraph = nullptr;
   bool ends = false, into = false;
+  Graph* graph = captured_graph(stream, &into);
+  // A program that captured into a graph of its own has that graph already.
+  if (phGraph == nullptr && !into) return CUDA_ERROR_INVALID_VALUE;
+  if (phGraph != nullptr) *phGraph = nullptr;
   const CUresult verdict = check_end(stream, &ends);
   if (!ends) return verdict;
-  Graph* graph = captured_graph(stream, &into);
   client::Answer<wire::command::CaptureEnd> answer;
   const CUresult result =
       call(context, wire::command::CaptureEnd{.stream = stream->head.id(), .graph = graph->id()},
            &answer, stream);
   ended(stream);
   if (verdict == CUDA_SUCCESS && result == CUDA_SUCCESS) {
-    *phGraph = handle(graph);
+    if (phGraph != nullptr) *phGraph = handle(graph);
     return CUDA_SUCCESS;
   }
   if (!into) {

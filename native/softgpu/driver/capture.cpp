@@ -90,15 +90,17 @@ CUresult begin(Context& context, CUstream handle, std::shared_ptr<Graph> graph,
 CUresult end(Context& context, CUstream handle, CUgraph* out) {
   std::shared_ptr<Stream> stream;
   if (CUresult r = stream_of(context, handle, &stream); r != CUDA_SUCCESS) return r;
-  if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   std::lock_guard lock(capture_mutex());
-  if (!stream->capturing.load()) return CUDA_ERROR_ILLEGAL_STATE;
+  if (!stream->capturing.load()) {
+    return out == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_ILLEGAL_STATE;
+  }
   std::shared_ptr<Capture> capture = stream->capture;
+  if (out == nullptr && !capture->to_graph) return CUDA_ERROR_INVALID_VALUE;
   if (capture->origin != stream.get()) return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
   if (capture->thread != gettid() && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED) {
     return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
   }
-  *out = nullptr;
+  if (out != nullptr) *out = nullptr;
   CUresult result = capture->invalidated ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
   if (result == CUDA_SUCCESS) {
     // Every stream that was forked off must have been joined again.
@@ -114,7 +116,7 @@ CUresult end(Context& context, CUstream handle, CUgraph* out) {
   }
   detach(*capture);
   if (result == CUDA_SUCCESS) {
-    *out = capture->graph->handle;
+    if (out != nullptr) *out = capture->graph->handle;
   } else if (!capture->to_graph) {
     graphs().erase(capture->graph->handle);
   }

@@ -50,6 +50,12 @@ void into_a_graph(Program& program, const Device& device) {
   const std::vector<int> out = download(values, kValues);
   program.expect(out == std::vector<int>(kValues, (2 * 3 + 1) * 5 + 1), "and it runs");
   program.save(out);
+  // Whoever has the graph need not be told it.
+  CHECK(cuStreamBeginCaptureToGraph(stream, graph, nullptr, nullptr, 0,
+                                    CU_STREAM_CAPTURE_MODE_GLOBAL));
+  device.launch_step(values, kValues, 7, stream);
+  CHECK(cuStreamEndCapture(stream, nullptr));
+  program.expect(nodes_of(graph).size() == 5, "a capture into a graph ends without naming it");
   CHECK(cuGraphExecDestroy(executable));
   CHECK(cuGraphDestroy(graph));
   CHECK(cuMemFree(values));

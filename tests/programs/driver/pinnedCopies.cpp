@@ -270,6 +270,43 @@ void graph_nodes(Program& program, const Device& device, int count) {
   for (int* memory : {in, other, out}) CHECK(cuMemFreeHost(memory));
 }
 
+// More copies of rows than a stream's staging memory holds, queued while the stream stands still.
+void rows_in_line(Program& program) {
+  constexpr size_t kRows = 200, kWidth = 75, kCopies = 40;  // 60,000 bytes each
+  constexpr size_t kPitch = 96;
+  const Stream stream, other;
+  int* const in = pinned(kCopies * kRows * kWidth);
+  count_from(in, static_cast<int>(kCopies * kRows * kWidth), 1);
+  const CUdeviceptr values = allocate(kCopies * kRows * kPitch * sizeof(int));
+  const CUdeviceptr word = upload(std::vector<int>(1, 0));
+  CHECK(cuStreamWaitValue32(stream, word, 1, CU_STREAM_WAIT_VALUE_EQ));
+  for (size_t i = 0; i < kCopies; ++i) {
+    CUDA_MEMCPY2D copy{};
+    copy.srcMemoryType = CU_MEMORYTYPE_HOST;
+    copy.srcHost = in + i * kRows * kWidth;
+    copy.srcPitch = kWidth * sizeof(int);
+    copy.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+    copy.dstDevice = values + i * kRows * kPitch * sizeof(int);
+    copy.dstPitch = kPitch * sizeof(int);
+    copy.WidthInBytes = kWidth * sizeof(int);
+    copy.Height = kRows;
+    CHECK(cuMemcpy2DAsync(&copy, stream));
+  }
+  CHECK(cuStreamWriteValue32(other, word, 1, CU_STREAM_WRITE_VALUE_DEFAULT));
+  stream.wait();
+  const std::vector<int> found = download(values, kCopies * kRows * kPitch);
+  bool right = true;
+  for (size_t row = 0; row < kCopies * kRows; ++row) {
+    for (size_t i = 0; i < kWidth; ++i) {
+      right = right && found[row * kPitch + i] == static_cast<int>(row * kWidth + i) + 1;
+    }
+  }
+  program.expect(right, "many copies of rows wait in a stream");
+  CHECK(cuMemFree(word));
+  CHECK(cuMemFree(values));
+  CHECK(cuMemFreeHost(in));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -279,6 +316,7 @@ int main(int argc, char** argv) {
   for (const Sheet& sheet : {Sheet{5, 4}, Sheet{300, 200}, Sheet{1000, 900}}) {
     rows(program, device, sheet);
   }
+  rows_in_line(program);
   arrays(program);
   for (const int count : kCounts) graph_nodes(program, device, count);
   return program.finish();
