@@ -41,6 +41,7 @@ DRIVER_PROGRAMS = [
     "arrays",
     "sparseArrays",
     "sparseRefusals",
+    "sparseBehind",
     "memoryPools",
     "memoryCalls",
     "textures",
@@ -84,7 +85,13 @@ WITHOUT_RESULTS = {
     "diagnostics",
 }
 # Programs that show what Outboard promises beyond the driver, which may fail them.
-BEYOND_THE_DRIVER = {"uploadOrder", "sharedUploads", "copiesAcrossDevices", "perThreadStream"}
+BEYOND_THE_DRIVER = {
+    "uploadOrder",
+    "sharedUploads",
+    "copiesAcrossDevices",
+    "perThreadStream",
+    "sparseBehind",
+}
 # Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
 OLDER = {
     "static12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
