@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <span>
 #include <vector>
 
@@ -20,7 +21,8 @@ bool is_memory(const void* address, size_t bytes) {
 }
 
 bool read(const CUmemDecompressParams& from, unsigned algorithms, wire::Decompression* to) {
-  const auto algorithm = static_cast<unsigned>(from.algo);
+  unsigned algorithm = 0;  // which may be none that the enumeration has
+  std::memcpy(&algorithm, &from.algo, sizeof algorithm);
   const bool padded = std::all_of(std::begin(from.padding), std::end(from.padding),
                                   [](unsigned char byte) { return byte == 0; });
   if (!padded || !std::has_single_bit(algorithm) || (algorithm & algorithms) == 0 ||
