@@ -83,6 +83,17 @@ class Outcome:
         return f"exit {self.returncode}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
+def expect_same(actual: bytes, expected: bytes) -> None:
+    """Fails with where two buffers differ: pytest's own account of megabytes would take hours."""
+    if actual == expected:
+        return
+    pairs = enumerate(zip(actual, expected, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(actual), len(expected)))
+    raise AssertionError(
+        f"results differ from byte {at} on: {len(actual)} bytes, {len(expected)} are expected"
+    )
+
+
 def clean_environment(home: Path) -> dict[str, str]:
     """An environment without what would send a program elsewhere."""
     dropped = ("OUTBOARD_", "CUDA_", "CUPY_", "NUMBA_", "LD_", "PYTEST_", "XDG_", "SOFTGPU_")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Direct, Native, Pool
+from tests.integration.harness import Direct, Native, Pool, expect_same
 from tests.programs.cases import TWO_DEVICE_CASES, WITHOUT_RESULTS
 
 pytestmark = pytest.mark.sanitize
@@ -29,4 +29,4 @@ def test_a_program_on_two_devices_computes_what_it_does_directly(
     actual = own_pool.run(program, "--out", actual_file, options=("-n", "2"), results=actual_file)
     assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
     assert (len(expected.results) > 0) == (name not in WITHOUT_RESULTS)
-    assert actual.results == expected.results
+    expect_same(actual.results, expected.results)

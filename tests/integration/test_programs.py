@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import SITE_PACKAGES, Direct, Native, Pool
+from tests.integration.harness import SITE_PACKAGES, Direct, Native, Pool, expect_same
 from tests.programs.cases import CASES, HOST_MEMORY_CASES, WITHOUT_RESULTS
 
 pytestmark = pytest.mark.sanitize
@@ -63,7 +63,7 @@ def compare(
 
     assert f"{name}: Result = PASS" in actual.stdout
     assert (len(expected.results) > 0) == (name not in WITHOUT_RESULTS)
-    assert actual.results == expected.results
+    expect_same(actual.results, expected.results)
 
 
 def test_an_unsupported_function_is_refused_by_name_and_the_program_goes_on(
