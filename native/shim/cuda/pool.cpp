@@ -405,7 +405,10 @@ CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (range.pool != nullptr) give_back(range.pool, range.bytes);
-  if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
+  bool away = false;
+  CUresult result = stream_for(range, &stream, &away, Beyond::server);
+  if (result == CUDA_SUCCESS) result = note_work(stream);
+  if (result != CUDA_SUCCESS) return result;
   return send(stream,
               wire::command::MemoryFreeOrdered{.stream = stream->head.id(), .address = dptr});
 }

@@ -83,6 +83,24 @@ void between(Program& program, const Side& from, const Side& to) {
   program.expect(holds(to, 100, 3), "a copy keeps the order of the target's stream");
 }
 
+// Memory of one device's order that is given back in another's.
+void freed_elsewhere(Program& program, const Side& from, const Side& to) {
+  int* scratch = nullptr;
+  CHECK(cudaSetDevice(from.device));
+  from.fill(5);
+  CHECK(cudaMallocAsync(reinterpret_cast<void**>(&scratch), from.bytes(), from.stream));
+  CHECK(cudaMemcpyAsync(scratch, from.values, from.bytes(), cudaMemcpyDefault, from.stream));
+  CHECK(cudaEventRecord(from.event, from.stream));
+  CHECK(cudaSetDevice(to.device));
+  CHECK(cudaStreamWaitEvent(to.stream, from.event, 0));
+  CHECK(cudaMemcpyAsync(to.values, scratch, from.bytes(), cudaMemcpyDefault, to.stream));
+  CHECK(cudaFreeAsync(scratch, to.stream));
+  CHECK(cudaStreamSynchronize(to.stream));
+  program.expect(holds(to, 5, 0), "memory is given back on a stream of another device");
+  CHECK(cudaSetDevice(from.device));
+  CHECK(cudaDeviceSynchronize());
+}
+
 // The current device is another than the memory's.
 void from_elsewhere(Program& program, const Side& side, int current) {
   CHECK(cudaSetDevice(current));
@@ -114,6 +132,7 @@ int main(int argc, char** argv) {
         const Side source(from, count), target(to, count);
         between(program, source, target);
         from_elsewhere(program, target, from);
+        freed_elsewhere(program, source, target);
       }
     }
   }
