@@ -1,6 +1,7 @@
 // Copies of every form from and to pinned memory, alone and in graphs.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <atomic>
 
 #include "driver.hpp"
 #include "graph.hpp"
@@ -243,11 +244,11 @@ void graph_nodes(Program& program, const Device& device, int count) {
   struct Between {
     int *seen, *changed;
     int count;
-    bool right;
-  } between{out, in, count, true};
+    std::atomic<bool> right{true};
+  } between{out, in, count};
   const auto look = [](void* data) {
     auto* of = static_cast<Between*>(data);
-    of->right = of->right && counts_from(of->seen, of->count, 5, 2, 1);
+    if (!counts_from(of->seen, of->count, 5, 2, 1)) of->right = false;
     count_from(of->changed, of->count, 31);
   };
   count_from(in, count, 5);
