@@ -158,6 +158,12 @@ CUresult open_view(Stream* stream, const Range& range, View* view) {
   return result;
 }
 
+// Whether a server has the memory that devices know by this range in a view, and not as its own.
+bool has_views(const Range& range, const client::Server* server) {
+  const bool is_own = range.shared && range.context->server == server;
+  return range.kind == MemoryKind::alias || (range.kind == MemoryKind::pinned && !is_own);
+}
+
 bool all_words_count() {
   static const bool wanted = [] {
     const char* text = std::getenv("OUTBOARD_PINNED_IN_STRUCTURES");
@@ -234,8 +240,7 @@ bool find_host(uint64_t* address) {
 CUresult Reach::add_visible(uint64_t address, bool is_guess) {
   Range range;
   if (!addresses().find(address, &range)) return CUDA_SUCCESS;
-  if (range.kind != MemoryKind::pinned && range.kind != MemoryKind::alias) return CUDA_SUCCESS;
-  if (range.shared && range.context->server == stream_->context->server) return CUDA_SUCCESS;
+  if (!has_views(range, stream_->context->server)) return CUDA_SUCCESS;
   const bool is_leftover =
       is_guess && range.partner == 0 && range.bytes > most_cheap_bytes && !all_words_count();
   if (is_leftover) {
@@ -447,8 +452,7 @@ void note_stored_slow(const client::Server* server, uint64_t to, const void* fro
     if (!visible_window.contains(word)) [[likely]]
       continue;
     Range range;
-    if (!addresses().find(word, &range)) continue;
-    if (range.kind != MemoryKind::pinned && range.kind != MemoryKind::alias) continue;
+    if (!addresses().find(word, &range) || !has_views(range, server)) continue;
     if (range.bytes > most_cheap_bytes && !all_words_count()) {
       leftovers_seen.store(true, std::memory_order_relaxed);
       continue;
