@@ -49,20 +49,15 @@ def environments() -> dict[str, dict[str, str]]:
     return {"native": native, "again": native, "outboard": remote}
 
 
-def run(name: str, kind: str, environment: dict[str, str], folder: Path, timeout_s: int) -> float:
-    """Wall seconds of all cases of a file; what they print goes to `folder/KIND.log`."""
-    begin = time.monotonic()
-    # Each run compiles what it needs itself: a kernel from another's cache proves nothing.
-    caches = {
-        variable: str(folder / f"{kind}-cache" / variable)
-        for variable in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUPY_CACHE_DIR")
-    }
-    with (folder / f"{kind}.log").open("w") as log:
-        command = [sys.executable, "-u", str(FRAMEWORKS / f"{name}.py"), str(folder / kind)]
+def run_logged(
+    command: list[str], environment: dict[str, str], log_file: Path, timeout_s: int
+) -> None:
+    """Runs a program, at most for so long; what it prints and how it ended is in the log."""
+    with log_file.open("w") as log:
         try:
             done = subprocess.run(
                 command,
-                env=environment | caches,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,6 +67,18 @@ def run(name: str, kind: str, environment: dict[str, str], folder: Path, timeout
             print(f"exit code {done.returncode}", file=log)
         except subprocess.TimeoutExpired:
             print(f"ended after {timeout_s} s", file=log)
+
+
+def run(name: str, kind: str, environment: dict[str, str], folder: Path, timeout_s: int) -> float:
+    """Wall seconds of all cases of a file; what they print goes to `folder/KIND.log`."""
+    begin = time.monotonic()
+    # Each run compiles what it needs itself: a kernel from another's cache proves nothing.
+    caches = {
+        variable: str(folder / f"{kind}-cache" / variable)
+        for variable in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUPY_CACHE_DIR")
+    }
+    command = [sys.executable, "-u", str(FRAMEWORKS / f"{name}.py"), str(folder / kind)]
+    run_logged(command, environment | caches, folder / f"{kind}.log", timeout_s)
     return time.monotonic() - begin
 
 

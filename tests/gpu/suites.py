@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from tests.gpu.compare import environments
+from tests.gpu.compare import environments, run_logged
 
 Outcomes = dict[str, str]
 
@@ -81,20 +81,8 @@ def run(module: str, environment: dict[str, str], folder: Path, timeout_s: int) 
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{module}.json"
     out.unlink(missing_ok=True)
-    with (folder / f"{module}.log").open("w") as log:
-        command = [sys.executable, __file__, "--child", module, str(out)]
-        try:
-            subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            print(f"ended after {timeout_s} s", file=log)
+    command = [sys.executable, __file__, "--child", module, str(out)]
+    run_logged(command, environment, folder / f"{module}.log", timeout_s)
     if not out.exists():
         return {}
     outcomes: Outcomes = json.loads(out.read_text())

@@ -62,15 +62,10 @@ CUresult cuMemBatchDecompressAsync(CUmemDecompressParams* paramsArray, size_t co
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  for (std::span rest(operations); !rest.empty();) {
-    const auto part = rest.first(std::min(rest.size(), wire::most_decompressions));
-    rest = rest.subspan(part.size());
-    const CUresult result =
-        send(stream, wire::command::MemoryDecompress{.stream = stream->head.id(),
-                                                     .operations = std::as_bytes(part)});
-    if (result != CUDA_SUCCESS) return result;
-  }
-  return CUDA_SUCCESS;
+  return send_in_parts<wire::Decompression>(
+      stream, operations, wire::most_decompressions, [&](std::span<const std::byte> part) {
+        return wire::command::MemoryDecompress{.stream = stream->head.id(), .operations = part};
+      });
 }
 
 }  // namespace outboard::shim

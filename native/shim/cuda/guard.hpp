@@ -4,6 +4,10 @@
 
 #include <cuda.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <span>
+
 #include "generated/shim_api.hpp"
 #include "shim/cuda/capture.hpp"
 #include "shim/cuda/objects.hpp"
@@ -89,6 +93,21 @@ CUresult send(Stream* stream, const Command& command, uint64_t* count = nullptr)
   Context* context = stream->context;
   return to_cuda(
       context->server->connection().send(command, context->head.index, &stream->progress, count));
+}
+
+/// Sends `items` in stream order, in as many of the commands `command(part)` as it takes with at
+/// most `most` in each.
+template <typename Item, typename Make>
+CUresult send_in_parts(Stream* stream, std::span<const Item> items, size_t most, Make&& command) {
+  while (!items.empty()) {
+    const auto part = items.first(std::min(items.size(), most));
+    items = items.subspan(part.size());
+    if (const CUresult result = send(stream, command(std::as_bytes(part)));
+        result != CUDA_SUCCESS) {
+      return result;
+    }
+  }
+  return CUDA_SUCCESS;
 }
 
 /// Sends an async command that is ordered on no stream.

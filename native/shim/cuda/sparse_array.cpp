@@ -130,14 +130,10 @@ CUresult cuMemMapArrayAsync(CUarrayMapInfo* mapInfoList, unsigned int count, CUs
     if (result != CUDA_SUCCESS) return result;
   }
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
-  for (std::span rest(mappings); !rest.empty();) {
-    const auto part = rest.first(std::min(rest.size(), wire::most_tile_mappings));
-    rest = rest.subspan(part.size());
-    const CUresult result = send(stream, wire::command::ArrayMap{.stream = stream->head.id(),
-                                                                 .mappings = std::as_bytes(part)});
-    if (result != CUDA_SUCCESS) return result;
-  }
-  return CUDA_SUCCESS;
+  return send_in_parts<wire::TileMapping>(
+      stream, mappings, wire::most_tile_mappings, [&](std::span<const std::byte> part) {
+        return wire::command::ArrayMap{.stream = stream->head.id(), .mappings = part};
+      });
 }
 
 }  // namespace outboard::shim

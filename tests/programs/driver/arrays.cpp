@@ -1,6 +1,6 @@
 // Arrays of one to three dimensions, layered and mipmapped: made, filled, read back, described.
 // SPDX-License-Identifier: Apache-2.0
-#include "driver.hpp"
+#include "arrays.hpp"
 
 namespace {
 
@@ -21,39 +21,6 @@ CUarray make(size_t width, size_t height, size_t depth, unsigned flags = 0) {
   CUarray array = nullptr;
   CHECK(cuArray3DCreate(&array, &descriptor));
   return array;
-}
-
-CUDA_MEMCPY3D whole(size_t width, size_t height, size_t depth) {
-  CUDA_MEMCPY3D copy{};
-  copy.WidthInBytes = width * sizeof(float);
-  copy.Height = height;
-  copy.Depth = depth;
-  return copy;
-}
-
-void fill(CUarray array, const std::vector<float>& values, size_t width, size_t height,
-          size_t depth) {
-  CUDA_MEMCPY3D copy = whole(width, height, depth);
-  copy.srcMemoryType = CU_MEMORYTYPE_HOST;
-  copy.srcHost = values.data();
-  copy.srcPitch = copy.WidthInBytes;
-  copy.srcHeight = height;
-  copy.dstMemoryType = CU_MEMORYTYPE_ARRAY;
-  copy.dstArray = array;
-  CHECK(cuMemcpy3D(&copy));
-}
-
-std::vector<float> read(CUarray array, size_t width, size_t height, size_t depth) {
-  std::vector<float> values(width * height * depth);
-  CUDA_MEMCPY3D copy = whole(width, height, depth);
-  copy.srcMemoryType = CU_MEMORYTYPE_ARRAY;
-  copy.srcArray = array;
-  copy.dstMemoryType = CU_MEMORYTYPE_HOST;
-  copy.dstHost = values.data();
-  copy.dstPitch = copy.WidthInBytes;
-  copy.dstHeight = height;
-  CHECK(cuMemcpy3D(&copy));
-  return values;
 }
 
 void rows(Program& program, CUstream stream) {
@@ -116,13 +83,13 @@ void shapes(Program& program, CUstream stream) {
     const CUarray other = make(one.width, one.height, one.depth, one.flags);
     const std::vector<float> values = counted(one.width * height * depth, 1);
     fill(array, values, one.width, height, depth);
-    CUDA_MEMCPY3D copy = whole(one.width, height, depth);
+    CUDA_MEMCPY3D copy = copy_of(one.width, height, depth);
     copy.srcMemoryType = copy.dstMemoryType = CU_MEMORYTYPE_ARRAY;
     copy.srcArray = array;
     copy.dstArray = other;
     CHECK(cuMemcpy3DAsync(&copy, stream));
     CHECK(cuStreamSynchronize(stream));
-    program.expect(read(other, one.width, height, depth) == values, one.what);
+    program.expect(contents(other, one.width, height, depth) == values, one.what);
     CUDA_ARRAY3D_DESCRIPTOR told{};
     CHECK(cuArray3DGetDescriptor(&told, array));
     program.expect(told.Width == one.width && told.Height == one.height &&
@@ -194,7 +161,7 @@ void mipmaps(Program& program) {
     program.expect(told.Width == width && told.Height == height, "a level has half the size");
     const std::vector<float> values = counted(width * height, 100);
     fill(level, values, width, height, 1);
-    program.expect(read(level, width, height, 1) == values, "a level is an array");
+    program.expect(contents(level, width, height, 1) == values, "a level is an array");
   }
   CUarray none = nullptr;
   program.expect(cuMipmappedArrayGetLevel(&none, mipmap, 3) == CUDA_ERROR_INVALID_VALUE,
