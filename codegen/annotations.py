@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from codegen.documents import read_toml
 from codegen.errors import SpecError
 from codegen.model import Declaration, Facts, Parameter, per_thread_base
+from codegen.traits import read_traits
 
 Direction = Literal["in", "out", "inout"]
 Length = Literal[
@@ -31,7 +32,7 @@ Length = Literal[
 ]
 
 CLASSES = ("local", "async", "sync", "unsupported")
-KEYS = {"class", "client", "worker", "stream", "params", "alias", "answer"}
+KEYS = {"class", "client", "worker", "stream", "traits", "params", "alias", "answer"}
 BODIES = ("override", "generated")
 RESULT = re.compile(r"CUDA_ERROR_[A-Z0-9_]+")
 EXPRESSION = re.compile(r"(\*?)([A-Za-z_]\w*)(?:-(\d+))?")
@@ -74,6 +75,7 @@ class Function:
     family: Family | None = None
     answer: str | None = None  # what every call is told, as by the driver itself
     rules: Mapping[str, Rule] | None = None
+    traits: tuple[str, ...] = ()  # of the command of a generated function
 
     @property
     def symbol(self) -> str:
@@ -197,8 +199,13 @@ def _function(path: Path, name: str, entry: object, facts: Facts) -> Function:
     if (client == "generated") != (worker is not None):
         raise SpecError(f"{where}: worker is named exactly where client is generated")
     stream = entry.get("stream")
+    if "traits" in entry and client != "generated":
+        raise SpecError(f"{where}: traits are of a command; write them in commands.toml")
+    traits = read_traits(where, entry.get("traits", []), ordered=stream is not None)
     rules = _rules(where, declaration, entry.get("params", {}))
-    return Function(declaration, path.stem, klass, client, worker, stream, rules=rules)
+    return Function(
+        declaration, path.stem, klass, client, worker, stream, rules=rules, traits=traits
+    )
 
 
 def _rules(where: str, declaration: Declaration, entry: object) -> dict[str, Rule]:

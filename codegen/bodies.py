@@ -120,7 +120,7 @@ def body(function: Function) -> Body:
         if stream is None:
             raise SpecError(f"{where}: stream = {function.stream!r} is no parameter")
     name = function.symbol.removeprefix("cu")
-    command = Command(name, function.group, function.klass, stream, request, reply)
+    command = Command(name, function.group, function.klass, stream, request, reply, function.traits)
     return Body(function, command, slots)
 
 

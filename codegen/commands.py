@@ -14,6 +14,7 @@ from pathlib import Path
 
 from codegen.documents import read_toml
 from codegen.errors import SpecError
+from codegen.traits import read_traits
 
 # Changes when the meaning of the bytes changes although no command does (padding, length prefixes).
 ENCODING_VERSION = 1
@@ -125,6 +126,7 @@ class Command:
     stream: str | None
     request: Message
     reply: Message
+    traits: tuple[str, ...]
 
     @property
     def answered(self) -> bool:
@@ -160,7 +162,7 @@ def _command(path: Path, name: str, entry: Mapping[str, object]) -> Command:
     where = f"{path}: [{name}]"
     if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name):
         raise SpecError(f"{where}: a command's name is written in UpperCamelCase")
-    unknown = set(entry) - {"group", "class", "stream", "fields", "reply"}
+    unknown = set(entry) - {"group", "class", "stream", "traits", "fields", "reply"}
     if unknown:
         raise SpecError(f"{where}: unknown key {min(unknown)!r}")
     klass = entry.get("class")
@@ -178,7 +180,8 @@ def _command(path: Path, name: str, entry: Mapping[str, object]) -> Command:
         if not isinstance(stream, str) or stream not in fixed_ids:
             raise SpecError(f"{where}: stream = {stream!r} names no field of type id")
     reply = _message(where, "reply", entry.get("reply", {}))
-    return Command(name, group, klass, stream, request, reply)
+    traits = read_traits(where, entry.get("traits", []), ordered=stream is not None)
+    return Command(name, group, klass, stream, request, reply, traits)
 
 
 def _message(where: str, key: str, entry: object) -> Message:
@@ -205,7 +208,10 @@ def check_unique(commands: Iterable[Command]) -> None:
 
 
 def protocol_hash(commands: Iterable[Command]) -> bytes:
-    """SHA-256 over everything that both ends must agree on: numbers, classes, fields and types."""
+    """SHA-256 over everything that both ends must agree on: numbers, classes, fields and types.
+
+    Traits are not: they say what the worker does with a command, and nothing of what it is sent.
+    """
 
     def message(value: Message) -> list[list[str]]:
         return [[field.name, field.type.name] for field in value.fields]

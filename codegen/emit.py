@@ -17,6 +17,7 @@ from codegen.commands import Command, check_unique, load_commands, protocol_hash
 from codegen.documents import read_toml
 from codegen.errors import SpecError
 from codegen.model import Declaration, per_thread_base
+from codegen.traits import TRAITS
 from codegen.verify import load_spec
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -70,7 +71,7 @@ def _wire_files(render: Renderer, commands: Sequence[Command]) -> dict[str, str]
     digest = protocol_hash(commands)
     return {
         "commands.hpp": render("commands.hpp", commands=commands),
-        "protocol.hpp": render("protocol.hpp", commands=commands, digest=digest),
+        "protocol.hpp": render("protocol.hpp", commands=commands, traits=TRAITS, digest=digest),
         "arrays.hpp": render("arrays.hpp", max_array_bytes=MAX_ARRAY_BYTES),
     }
 

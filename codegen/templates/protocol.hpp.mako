@@ -24,13 +24,21 @@ inline constexpr std::string_view protocol_hash_text =
 struct OpInfo {
   const char* name;
   Class klass;
+  // The traits, in bits beside the class: the client has this table too, for the names.
+% for trait in traits:
+  bool ${trait} : 1 = false;
+% endfor
   int stream_offset;  // byte offset of the stream's id in the fixed block; -1: issued at once
 };
 
 inline constexpr std::array<OpInfo, static_cast<size_t>(Op::count)> op_infos = {{
-    {"none", Class::async, -1},
+    {.name = "none", .klass = Class::async, .stream_offset = -1},
 % for command in commands:
-    {"${command.name}", Class::${command.klass}, ${command.stream_offset}},
+    {.name = "${command.name}", .klass = Class::${command.klass},\
+% for trait in command.traits:
+ .${trait} = true,\
+% endfor
+ .stream_offset = ${command.stream_offset}},
 % endfor
 }};
 

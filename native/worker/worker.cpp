@@ -28,53 +28,6 @@ uint64_t field_at(std::span<const std::byte> payload, size_t offset) {
   return value;
 }
 
-bool works_in_dead_context(wire::Op op) {
-  using wire::Op;
-  return op == Op::ContextRetainPrimary || op == Op::ContextCreate || op == Op::ContextDestroy ||
-         op == Op::HostFunctionDone || op == Op::ModuleImage ||
-         // What ends an object is heard in a dead context too: its slot will be used again.
-         op == Op::StreamDestroy || op == Op::EventDestroy || op == Op::GraphDestroy ||
-         op == Op::GraphRelease || op == Op::GraphExecutableDestroy || op == Op::ModuleUnload;
-}
-
-// What monitors ask, through NVML and for ever, uses nothing.
-bool uses_device(wire::Op op) {
-  return op != wire::Op::MemoryGetInfo && op != wire::Op::ManagementNumber;
-}
-
-// What changes a texture reference: the driver gives each launch the references as they are when it
-// is issued, so that those that came before have to be.
-bool changes_launches(wire::Op op) {
-  using wire::Op;
-  switch (op) {
-    case Op::TextureReferenceBindMemory:
-    case Op::TextureReferenceDestroy:
-    case Op::TexRefSetArray:
-    case Op::TexRefSetMipmappedArray:
-    case Op::SurfRefSetArray:
-    case Op::TexRefSetAddressMode:
-    case Op::TexRefSetBorderColor:
-    case Op::TexRefSetFilterMode:
-    case Op::TexRefSetFlags:
-    case Op::TexRefSetFormat:
-    case Op::TexRefSetMaxAnisotropy:
-    case Op::TexRefSetMipmapFilterMode:
-    case Op::TexRefSetMipmapLevelBias:
-    case Op::TexRefSetMipmapLevelClamp:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// Commands that add no work to the stream which a marker would have to cover.
-bool adds_work(wire::Op op) {
-  using wire::Op;
-  return op != Op::StreamSynchronize && op != Op::CaptureBegin && op != Op::CaptureEnd &&
-         op != Op::CaptureDependencies && op != Op::CaptureSetDependencies &&
-         op != Op::HostFunction;
-}
-
 }  // namespace
 
 Worker::Worker(const Driver& driver, std::vector<Device> session_devices, Share& session_share,
@@ -231,15 +184,15 @@ void Worker::command(const wire::CommandHeader& header, std::span<const std::byt
   }
   current_ = tables.contexts.at(header.context);
   if (current_) {
-    if (current_->fatal != CUDA_SUCCESS && !works_in_dead_context(op)) {
+    if (current_->fatal != CUDA_SUCCESS && !info.works_in_dead_context) {
       return info.klass == wire::Class::async ? void() : answer(request, current_->fatal);
     }
-    if (changes_launches(op) && !in_turn && !current_->backlog.empty()) {
+    if (info.changes_launches && !in_turn && !current_->backlog.empty()) {
       return after_backlog(header, payload);
     }
     make_current(*current_);
   }
-  if (uses_device(op)) usage.call(current_ ? current_->device : 0);
+  if (!info.monitoring) usage.call(current_ ? current_->device : 0);
   if (!dispatch(*this, op, request, payload)) {
     broken(std::string("a malformed ") + wire::op_name(op));
   }
@@ -345,9 +298,7 @@ bool Worker::may_issue(Stream& stream, uint64_t sequence, const Item& item, wire
   if (item.run && !item.run->may_issue()) return false;
   if (stream.capture) return true;
   if (!has_room(stream)) return false;
-  const bool staged = op == wire::Op::CopyToDevice || op == wire::Op::CopyToHost ||
-                      op == wire::Op::CopyToHostSync || op == wire::Op::CopyVolumeToDevice ||
-                      op == wire::Op::CopyVolumeToHost;
+  const bool staged = wire::op_info(op).staged;
   if (!staged || !stream.staging || stream.staging->room(wire::max_inline_bytes)) return true;
   completion.mark(stream);
   completion.poll(stream);
@@ -370,7 +321,7 @@ void Worker::issue(Stream& stream, const Request& request, std::span<const std::
   was_refused_ = false;
   const bool was_dirty = stream.dirty;
   ++stream.issued;
-  if (!stream.capture && adds_work(request.op)) {
+  if (!stream.capture && !wire::op_info(request.op).uncounted) {
     stream.dirty = true;
     ++stream.operations;
     usage.working(context.device);

@@ -154,5 +154,18 @@ TEST_CASE("facts about commands are found by number") {
   CHECK(protocol_hash_text.size() == 64);
 }
 
+TEST_CASE("a command has the traits of its declaration and no other") {
+  CHECK(op_info(Op::CopyToDevice).staged);
+  CHECK_FALSE(op_info(Op::CopyToDevice).uncounted);
+  CHECK_FALSE(op_info(Op::CopyToDeviceBulk).staged);
+  CHECK(op_info(Op::HostFunction).uncounted);
+  CHECK(op_info(Op::StreamDestroy).works_in_dead_context);
+  CHECK_FALSE(op_info(Op::StreamDestroy).changes_launches);
+  CHECK(op_info(Op::MemoryGetInfo).monitoring);
+  // Of functions whose commands are generated.
+  CHECK(op_info(Op::TexRefSetFlags).changes_launches);
+  CHECK_FALSE(op_info(Op::TexRefGetFlags).changes_launches);
+}
+
 }  // namespace
 }  // namespace outboard::wire

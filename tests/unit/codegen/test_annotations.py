@@ -38,6 +38,11 @@ Edit = Callable[[str, str, str], None]
         ('alias = "cuStreamDestroy_v2" }', 'alias = "cuStreamNo" }', "no function with a body"),
         ('cuStreamQuery = { class = "sync"', 'cuStreamQuery = { klass = "x"', "key 'klass'"),
         ('cuStreamQuery = { class = "sync"', 'cuStreamQuery = { answer = "no"', "write answer ="),
+        (
+            'cuStreamQuery = { class = "sync"',
+            'cuStreamQuery = { traits = [], class = "sync"',
+            "write them in commands.toml",
+        ),
     ],
 )
 def test_a_mistake_stops_the_generator(
@@ -46,6 +51,22 @@ def test_a_mistake_stops_the_generator(
     edit("functions/stream.toml", old, new)
     with pytest.raises(SpecError) as caught:
         load_spec(root)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trait", "message"),
+    [("changes_launch", "unknown trait 'changes_launch'; known: "), ("staged", "on a stream")],
+)
+def test_a_trait_that_the_worker_would_not_ask_for_is_refused(
+    root: Path, edit: Edit, trait: str, message: str
+) -> None:
+    edit(
+        "functions/texture_reference.toml", 'traits = ["changes_launches"]', f'traits = ["{trait}"]'
+    )
+    with pytest.raises(SpecError) as caught:
+        load_spec(root)
+    assert "texture_reference.toml: cuTexRefSetArray: " in str(caught.value)
     assert message in str(caught.value)
 
 

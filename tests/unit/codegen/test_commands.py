@@ -57,6 +57,15 @@ def test_the_order_of_commands_is_part_of_the_hash(root: Path) -> None:
     assert protocol_hash(commands) != protocol_hash(commands[::-1])
 
 
+def test_what_only_the_worker_needs_does_not_change_the_hash(root: Path, edit: Edit) -> None:
+    path = root / "api" / "cuda" / "commands.toml"
+    before = load_commands(path)
+    edit("commands.toml", 'traits = ["staged"]', "traits = []")
+    after = load_commands(path)
+    assert after != before
+    assert protocol_hash(after) == protocol_hash(before)
+
+
 def test_a_comment_does_not_change_the_hash(root: Path, edit: Edit) -> None:
     path = root / "api" / "cuda" / "commands.toml"
     before = protocol_hash(load_commands(path))
@@ -73,6 +82,14 @@ def test_a_comment_does_not_change_the_hash(root: Path, edit: Edit) -> None:
         ("[ContextRetainPrimary]", "[contextRetain]", "UpperCamelCase"),
         ('stream = "stream"', 'stream = "address"', "names no field of type id"),
         ('class = "async"', 'class = "async"\nreply = { x = "u32" }', "has no reply"),
+        (
+            'traits = ["staged"]',
+            'traits = ["stage"]',
+            "'stage'; known: .*changes_launches, .*staged",
+        ),
+        ('traits = ["staged"]', 'traits = "staged"', "write traits = .*; known: .*staged"),
+        ('traits = ["staged"]', 'traits = ["monitoring"]', "commands that are issued at once"),
+        ('traits = ["monitoring"]', 'traits = ["staged"]', "that are ordered on a stream"),
     ],
 )
 def test_a_mistake_in_a_command_is_refused(
