@@ -85,9 +85,11 @@ void end(Worker& worker, const Request& request, ObjectTable<T>& table, uint64_t
   object->freed = true;
   worker.completion.when_done(
       *object->context, [&worker, &table, request, id, object, destroy](CUresult result) {
-        if (result == CUDA_SUCCESS && table.find(id) == object.get()) {
+        // Of a dead context too: the client uses the slot again.
+        if (table.find(id) == object.get()) {
           worker.make_current(*object->context);
-          result = destroy(*object);
+          const CUresult destroyed = destroy(*object);
+          if (result == CUDA_SUCCESS) result = destroyed;
           worker.share.release(object->context->device, object->bytes);
           table.remove(id);
           worker.tables.arrays.remove_where(

@@ -160,6 +160,42 @@ TEST_CASE("a wild store kills its context, and only that") {
   CHECK(download<uint32_t>(peer, peer.legacy, word, 1)[0] == 9);
 }
 
+TEST_CASE("an array that is destroyed in a dead context leaves its slot to another context") {
+  Peer peer(software_gpu());
+  peer.start();
+  CUDA_ARRAY3D_DESCRIPTOR descriptor{};
+  descriptor.Width = 16;
+  descriptor.Height = 16;
+  descriptor.Format = CU_AD_FORMAT_FLOAT;
+  descriptor.NumChannels = 1;
+  command::ArrayCreate array;
+  array.array = peer.make_id();
+  array.descriptor = std::as_bytes(std::span(&descriptor, 1));
+  command::MipmappedArrayCreate mipmap;
+  mipmap.mipmap = peer.make_id();
+  mipmap.levels = 1;
+  mipmap.descriptor = array.descriptor;
+  REQUIRE(peer.call(array).result == CUDA_SUCCESS);
+  REQUIRE(peer.call(mipmap).result == CUDA_SUCCESS);
+  launch(peer, peer.legacy, peer.function(peer.load(test_kernels), "wild"), 1, 1, {});
+  CHECK(peer.synchronize(peer.legacy) == CUDA_ERROR_ILLEGAL_ADDRESS);
+  CHECK(peer.call(command::ArrayDestroy{.array = array.array}).result ==
+        CUDA_ERROR_ILLEGAL_ADDRESS);
+  CHECK(peer.call(command::MipmappedArrayDestroy{.mipmap = mipmap.mipmap}).result ==
+        CUDA_ERROR_ILLEGAL_ADDRESS);
+
+  command::ContextCreate other;
+  other.context = peer.context = peer.make_id();
+  other.legacy_stream = peer.legacy = peer.make_id();
+  REQUIRE(peer.call(other).result == CUDA_SUCCESS);
+  constexpr uint64_t next_generation = 1ULL << 32;
+  array.array += next_generation;
+  mipmap.mipmap += next_generation;
+  CHECK(peer.call(array).result == CUDA_SUCCESS);
+  CHECK(peer.call(mipmap).result == CUDA_SUCCESS);
+  CHECK(peer.finish() == 0);
+}
+
 TEST_CASE("a fault that nobody is told of by a call is noticed by those who wait") {
   Peer peer(software_gpu());
   peer.start();
