@@ -105,7 +105,8 @@ def test_device_printf_keeps_its_place_between_prints_of_the_host(
 ) -> None:
     program = native.program("devicePrintf", kind)
     text = pool.run(program).stdout
-    assert text == direct.run(program).stdout
+    # Blocks run in any order.
+    assert sorted(text.splitlines()) == sorted(direct.run(program).stdout.splitlines())
     for number in range(3):
         before = text.index(f"host: before round {number}\n")
         said = text.index(f"device: round {7 * number}: ")

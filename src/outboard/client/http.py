@@ -84,6 +84,17 @@ class PoolConnection:
         except OSError as error:
             return not _would_block(error)
 
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Whether the pool closes its end within that time."""
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.recv(1)
+        except TimeoutError:
+            return False
+        except OSError:
+            pass  # it ended in another way
+        return True
+
     def close(self) -> None:
         """Close; what was granted over this connection and not released ends with it."""
         self._socket.close()

@@ -202,8 +202,14 @@ class Pool:
         return self._call("GET", path)
 
     def stop(self, *, force: bool) -> dict[str, object]:
-        """End the pool itself; with `force` also if it has sessions."""
-        return self._call("POST", "/v1/stop", {"force": force})
+        """End the pool itself; with `force` also if it has sessions. Returns once it has ended."""
+        answer = self._call("POST", "/v1/stop", {"force": force})
+        if not self._connection.wait_closed(ANSWER_TIMEOUT_S):
+            raise PoolUnreachable(
+                f"the pool was told to stop and has not ended after {ANSWER_TIMEOUT_S:.0f} s",
+                "see what it does: outboard pool status",
+            )
+        return answer
 
     def keep(self) -> dict[str, object]:
         """Have this machine's own pool stay until it is stopped; returns its status."""

@@ -43,6 +43,7 @@ def test_what_programs_held_and_used_outlives_the_pool(outboard: Outboard) -> No
     assert outboard("run", "-m", "100", *outboard.program, "ping", "ping").returncode == 0
     assert outboard("run", "-m", "200", "true").returncode == 0
     outboard("pool", "stop")
+    assert not list(outboard.state.rglob("*-wal")), "what it writes is written when it has stopped"
     found = usage(outboard)
     (held,), (used,) = found["held"], found["used"]
     assert held["user"] == used["user"] == getpass.getuser()
