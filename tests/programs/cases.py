@@ -30,6 +30,7 @@ RUNTIME_PROGRAMS = [
     "conditionalLoop",
     "exitWithoutCleanup",
     "exitFromThread",
+    "managedMemory",
 ]
 DRIVER_PROGRAMS = [
     "virtualMemory",
@@ -72,6 +73,9 @@ DRIVER_PROGRAMS = [
     "sharedUploads",
     "earlyCalls",
     "diagnostics",
+    "plainCopies",
+    "copiesInOrder",
+    "managedHints",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {
@@ -91,6 +95,7 @@ BEYOND_THE_DRIVER = {
     "copiesAcrossDevices",
     "perThreadStream",
     "sparseBehind",
+    "copiesInOrder",
 }
 # Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
 OLDER = {
@@ -111,6 +116,8 @@ HOST_MEMORY_CASES = [
     ("driver", "mappedMemory"),
     ("driver", "pinnedInside"),
     ("driver", "pinnedCopies"),
+    ("driver", "managedHints"),
+    ("static", "managedMemory"),
     ("driver", "graphHost"),
     ("driver", "orderCrossedCopies"),
     ("driver", "memoryCalls"),

@@ -26,6 +26,7 @@ enum class MemoryKind : uint8_t {
   imported,    ///< another process's, opened by an IPC handle
   mapped,      ///< physical memory that the program mapped; of no context
   pinned,      ///< host memory that we allocated
+  managed,     ///< the same, as memory that program and devices take turns with
   registered,  ///< the program's own host memory
   alias,       ///< what devices know registered memory by; nothing is mapped there
 };
@@ -40,14 +41,18 @@ struct Range {
   unsigned flags = 0;    ///< of host memory; of a device's, what it may be exported as
   MemoryKind kind = MemoryKind::device;
   bool decompressed = false;  ///< of a mapping: its memory was made for it
-  /// Of registered memory its alias, or 0; of an alias the memory; of pinned memory itself once it
-  /// is sure that devices use it.
+  /// Of registered memory its alias, or 0; of an alias the memory; of host memory of ours itself
+  /// once it is sure that devices use it.
   uint64_t partner = 0;
 
-  /// Of pinned memory: it is the memory of the context's server, too (shared_pages.hpp).
+  /// Of host memory of ours: it is the memory of the context's server, too (shared_pages.hpp).
   bool shared = false;
 
   bool on_device() const { return kind <= MemoryKind::mapped; }
+  /// Host memory of ours, which devices know by the program's address.
+  bool has_one_address() const {
+    return kind == MemoryKind::pinned || kind == MemoryKind::managed;
+  }
 };
 
 /// Ranges never overlap. Readers share.

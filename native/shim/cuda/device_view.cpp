@@ -161,7 +161,7 @@ CUresult open_view(Stream* stream, const Range& range, View* view) {
 // Whether a server has the memory that devices know by this range in a view, and not as its own.
 bool has_views(const Range& range, const client::Server* server) {
   const bool is_own = range.shared && range.context->server == server;
-  return range.kind == MemoryKind::alias || (range.kind == MemoryKind::pinned && !is_own);
+  return range.kind == MemoryKind::alias || (range.has_one_address() && !is_own);
 }
 
 bool all_words_count() {
@@ -267,7 +267,7 @@ CUresult Reach::add_view(uint64_t base) {
       return result;
     }
     found = views().all.emplace(std::pair(server, base), std::move(view)).first;
-    if (range.kind == MemoryKind::pinned) addresses().set_partner(base, base);
+    if (range.has_one_address()) addresses().set_partner(base, base);
   }
   View& view = found->second;
   if (const CUresult result = send_changes(view); result != CUDA_SUCCESS) return result;
@@ -383,7 +383,7 @@ CUresult Reach::add_all_stored() {
     }
   }
   for (const uint64_t base : bases) {
-    if (const CUresult result = add_view(base); result != CUDA_SUCCESS) return result;
+    if (const CUresult result = add_visible(base, false); result != CUDA_SUCCESS) return result;
   }
   return CUDA_SUCCESS;
 }
@@ -461,6 +461,12 @@ void note_stored_slow(const client::Server* server, uint64_t to, const void* fro
     views().stored.insert({server, range.base});
     addresses_stored.store(true, std::memory_order_relaxed);
   }
+}
+
+void note_reached_by_all(uint64_t base) {
+  const std::lock_guard guard(views().mutex);
+  for (int i = 0; i < device_count; ++i) views().stored.insert({devices[i]->server, base});
+  addresses_stored.store(true, std::memory_order_relaxed);
 }
 
 void end_views(uint64_t base) {

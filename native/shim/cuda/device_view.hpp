@@ -6,7 +6,8 @@
 // gets memory there. From then on what the program changed is sent before each command that reaches
 // the memory and before each wait, and what the device changed comes back when the program has
 // waited for the command, which is when CUDA lets it look. Small memory whose address the program
-// copies to a device is named by every kernel from then on: any may find it there. A device that
+// copies to a device is named by every kernel from then on: any may find it there. So is managed
+// memory, whose structures lead from one to the next. A device that
 // finds another address by itself, in other memory, faults unless a command had named it before.
 #pragma once
 
@@ -122,6 +123,9 @@ inline void note_stored(const client::Server* server, uint64_t to, const void* f
   constexpr size_t most_bytes = 256 << 10;
   if (!visible_window.empty() && bytes <= most_bytes) note_stored_slow(server, to, from, bytes);
 }
+
+/// Any kernel on any device may find its way to this memory.
+void note_reached_by_all(uint64_t base);
 
 /// The memory that devices know by `base` goes; nothing uses it any more.
 void end_views(uint64_t base);

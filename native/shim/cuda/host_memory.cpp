@@ -1,5 +1,7 @@
-// Pinned host memory: ours, shared with the server where that is on this host, or the program's
-// own. SPDX-License-Identifier: Apache-2.0
+// Pinned host memory: ours, shared with the server where that is on this host, or the program's.
+// SPDX-License-Identifier: Apache-2.0
+#include "shim/cuda/host_memory.hpp"
+
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
@@ -24,24 +26,44 @@ CUresult allocate(void** out, size_t bytes, unsigned flags) {
   }
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
   Range range;
-  void* memory = make_shared_pages(context, bytes);
-  range.shared = memory != nullptr;
-  // Not locked: over a network nothing reads it by physical address, and the limit on locked memory
-  // is often a few MiB.
-  if (memory == nullptr) memory = make_visible_memory(bytes);
-  if (memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  range.base = reinterpret_cast<uint64_t>(memory);
   range.bytes = bytes;
-  range.context = context;
-  range.device = context->device;
   range.flags = flags;
   range.kind = MemoryKind::pinned;
-  addresses().add(range);
-  *out = memory;
-  return CUDA_SUCCESS;
+  const CUresult result = allocate_host(context, &range);
+  if (result == CUDA_SUCCESS) *out = reinterpret_cast<void*>(range.base);
+  return result;
 }
 
 }  // namespace
+
+CUresult allocate_host(Context* context, Range* range) {
+  void* memory = make_shared_pages(context, range->bytes);
+  range->shared = memory != nullptr;
+  // Not locked: over a network nothing reads it by physical address, and the limit on locked memory
+  // is often a few MiB.
+  if (memory == nullptr) memory = make_visible_memory(range->bytes);
+  if (memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  range->base = reinterpret_cast<uint64_t>(memory);
+  range->context = context;
+  range->device = context->device;
+  addresses().add(*range);
+  return CUDA_SUCCESS;
+}
+
+CUresult free_host(const Range& range) {
+  // Copies that are under way still read or write it: as natively, freeing waits for them.
+  if (!range.context->destroyed.load() && range.context->trouble.load() == 0) {
+    shim::cuCtxSynchronize_v2(handle(range.context));
+  }
+  range.context->server->bulk().drain();
+  if (!addresses().remove(range.base, range.kind, range.kind, nullptr)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  end_views(range.base);
+  end_shared_pages(range);
+  free_visible_memory(reinterpret_cast<void*>(range.base), range.bytes);
+  return CUDA_SUCCESS;
+}
 
 CUresult cuMemHostAlloc(void** pp, size_t bytesize, unsigned int Flags) {
   return allocate(pp, bytesize, Flags);
@@ -57,18 +79,7 @@ CUresult cuMemFreeHost(void* p) {
       range.base != reinterpret_cast<uint64_t>(p) || range.kind != MemoryKind::pinned) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  // Copies that are under way still read or write it: as natively, freeing waits for them.
-  if (!range.context->destroyed.load() && range.context->trouble.load() == 0) {
-    shim::cuCtxSynchronize_v2(handle(range.context));
-  }
-  range.context->server->bulk().drain();
-  if (!addresses().remove(range.base, MemoryKind::pinned, MemoryKind::pinned, &range)) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  end_views(range.base);
-  end_shared_pages(range);
-  free_visible_memory(p, range.bytes);
-  return CUDA_SUCCESS;
+  return free_host(range);
 }
 
 CUresult cuMemHostRegister_v2(void* p, size_t bytesize, unsigned int Flags) {

@@ -3,6 +3,7 @@
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
+#include "shim/cuda/host_memory.hpp"
 #include "shim/cuda/pool.hpp"
 
 namespace outboard::shim {
@@ -58,8 +59,9 @@ CUresult cuMemFree_v2(CUdeviceptr dptr) {
   if (dptr == 0) return CUDA_SUCCESS;
   if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
   Range range;
-  if (addresses().find(dptr, &range) && range.kind == MemoryKind::graph && range.base == dptr) {
-    return CUDA_SUCCESS;  // it goes with its graph
+  if (addresses().find(dptr, &range) && range.base == dptr) {
+    if (range.kind == MemoryKind::graph) return CUDA_SUCCESS;  // it goes with its graph
+    if (range.kind == MemoryKind::managed) return free_host(range);
   }
   if (!addresses().remove(dptr, MemoryKind::device, MemoryKind::pool, &range)) {
     return CUDA_ERROR_INVALID_VALUE;

@@ -30,11 +30,12 @@ bool may_be_decompressed(const Range& range) {
 
 CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, const Range& range) {
   const bool device = range.on_device();
+  const bool managed = range.kind == MemoryKind::managed;
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
       return put(out, range.kind == MemoryKind::pool ? nullptr : handle(range.context));
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
-      return put<unsigned>(out, device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST);
+      return put<unsigned>(out, device || managed ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST);
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
       return put<CUdeviceptr>(out,
                               range.kind == MemoryKind::registered ? alias_of(address) : address);
@@ -48,7 +49,7 @@ CUresult answer(void* out, CUpointer_attribute attribute, uint64_t address, cons
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
       return put<unsigned long long>(out, range.buffer_id);
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-      return put<unsigned>(out, 0);
+      return put<unsigned>(out, managed ? 1 : 0);
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
       return put<int>(out, range.device->ordinal);
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:

@@ -46,7 +46,6 @@ namespace {
 // attributes say.
 constexpr CUdevice_attribute absent[] = {
     CU_DEVICE_ATTRIBUTE_INTEGRATED,
-    CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY,
     CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS,
     CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST,
     CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS,
@@ -79,6 +78,7 @@ Device* make_device(client::Server* server, uint32_t index) {
   device->attributes[CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES] &=
       CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
   for (const CUdevice_attribute attribute : absent) device->attributes[attribute] = 0;
+  device->attributes[CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY] = 1;
   device->primary_flags = device->snapshot->primary_flags;
   return device;
 }

@@ -90,7 +90,7 @@ constexpr Value kValues[] = {
     A(LOCAL_L1_CACHE_SUPPORTED, 1),
     A(MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, kSharedPerSm),
     A(MAX_REGISTERS_PER_MULTIPROCESSOR, kRegistersPerSm),
-    A(MANAGED_MEMORY, 0),
+    A(MANAGED_MEMORY, 1),
     A(SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO, 2),
     A(COMPUTE_PREEMPTION_SUPPORTED, 1),
     // Programs must ask for the device pointer: through a network it would be another one.

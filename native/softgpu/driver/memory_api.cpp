@@ -29,7 +29,17 @@ CUresult allocate(Context& context, size_t bytes, CUdeviceptr* out) {
   return CUDA_SUCCESS;
 }
 
-CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flags) {
+std::optional<Allocation> find_host(const void* pointer) {
+  auto found = MemoryMap::get().find(reinterpret_cast<uint64_t>(pointer));
+  return found && found->host() ? found : std::nullopt;
+}
+
+}  // namespace
+
+namespace softgpu {
+
+CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flags,
+                       MemoryKind kind) {
   if (out == nullptr || bytes == 0 || flags > 7) return CUDA_ERROR_INVALID_VALUE;
   size_t rounded = (bytes + kPage - 1) & ~(kPage - 1);
   void* memory = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -37,7 +47,7 @@ CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flag
   Allocation a;
   a.base = reinterpret_cast<uint64_t>(memory);
   a.size = rounded;
-  a.kind = MemoryKind::pinned;
+  a.kind = kind;
   a.context = context.handle;
   a.context_id = context.id;
   a.flags = flags | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE;
@@ -47,12 +57,7 @@ CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flag
   return CUDA_SUCCESS;
 }
 
-std::optional<Allocation> find_host(const void* pointer) {
-  auto found = MemoryMap::get().find(reinterpret_cast<uint64_t>(pointer));
-  return found && found->host() ? found : std::nullopt;
-}
-
-}  // namespace
+}  // namespace softgpu
 
 extern "C" CUresult cuMemGetInfo_v2(size_t* free, size_t* total) {
   return with_context([&](Context& context) {
@@ -86,7 +91,8 @@ extern "C" CUresult cuMemFree_v2(CUdeviceptr base) {
     auto found = MemoryMap::get().find(base);
     bool opened = found && found->imported && found->kind == MemoryKind::device;
     if (!found || found->base != base || opened ||
-        (found->kind != MemoryKind::device && found->kind != MemoryKind::pool)) {
+        (found->kind != MemoryKind::device && found->kind != MemoryKind::pool &&
+         found->kind != MemoryKind::managed)) {
       return CUDA_ERROR_INVALID_VALUE;
     }
     // Kernels that were launched before may still use it.
@@ -110,12 +116,13 @@ extern "C" CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* size, CUd
 
 extern "C" CUresult cuMemAllocHost_v2(void** out, size_t bytes) {
   return with_context_uncaptured(
-      [&](Context& context) { return allocate_host(context, out, bytes, 0); });
+      [&](Context& context) { return allocate_host(context, out, bytes, 0, MemoryKind::pinned); });
 }
 
 extern "C" CUresult cuMemHostAlloc(void** out, size_t bytes, unsigned int flags) {
-  return with_context_uncaptured(
-      [&](Context& context) { return allocate_host(context, out, bytes, flags); });
+  return with_context_uncaptured([&](Context& context) {
+    return allocate_host(context, out, bytes, flags, MemoryKind::pinned);
+  });
 }
 
 extern "C" CUresult cuMemFreeHost(void* pointer) {
@@ -195,8 +202,4 @@ extern "C" CUresult cuMemHostUnregister(void* pointer) {
     }
     return context.fault();
   });
-}
-
-extern "C" CUresult cuMemAllocManaged(CUdeviceptr*, size_t, unsigned int) {
-  return with_context([](Context&) { return CUDA_ERROR_NOT_SUPPORTED; });  // attribute 83 is 0
 }

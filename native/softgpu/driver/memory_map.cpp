@@ -101,6 +101,7 @@ void MemoryMap::release(const Allocation& allocation) {
       allocation.pool->release(allocation.base, allocation.size);
       break;
     case MemoryKind::pinned:
+    case MemoryKind::managed:
       withdraw_host({allocation.base, allocation.size});
       munmap(reinterpret_cast<void*>(allocation.base), allocation.size);
       break;

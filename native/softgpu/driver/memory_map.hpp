@@ -23,6 +23,7 @@ enum class MemoryKind {
   array,       ///< an array's, which programs know by no address
   mapped,      ///< cuMemMap
   pinned,      ///< cuMemHostAlloc
+  managed,     ///< cuMemAllocManaged
   registered,  ///< cuMemHostRegister
 };
 
@@ -41,7 +42,8 @@ struct Allocation {
   bool sync_memops = false;
   bool imported = false;  ///< another process's, `physical_offset` behind the mapping's begin
 
-  bool host() const { return kind == MemoryKind::pinned || kind == MemoryKind::registered; }
+  /// The program's processor may use it.
+  bool host() const { return kind >= MemoryKind::pinned; }
 };
 
 class MemoryMap {
@@ -75,6 +77,8 @@ class MemoryMap {
 /// Of imported memory: how much is mapped for it.
 uint64_t mapped_bytes(const Allocation& imported);
 
+/// Memory that the program's processor and all devices may use, for a function that returns it.
+CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flags, MemoryKind kind);
 /// Host memory that all devices may reach.
 void publish_host(Range range);
 void withdraw_host(Range range);

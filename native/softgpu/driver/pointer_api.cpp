@@ -29,7 +29,9 @@ CUresult attribute_of(const Allocation& a, CUpointer_attribute attribute, uint64
     case CU_POINTER_ATTRIBUTE_CONTEXT:
       return put(out, a.context);
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
-      return put(out, static_cast<unsigned>(a.host() ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE));
+      return put(out, static_cast<unsigned>(a.host() && a.kind != MemoryKind::managed
+                                                ? CU_MEMORYTYPE_HOST
+                                                : CU_MEMORYTYPE_DEVICE));
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
       return put(out, static_cast<CUdeviceptr>(pointer));
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
@@ -43,6 +45,7 @@ CUresult attribute_of(const Allocation& a, CUpointer_attribute attribute, uint64
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
       return put(out, a.kind == MemoryKind::device && !a.imported);
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+      return put(out, a.kind == MemoryKind::managed);
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
       return put(out, false);

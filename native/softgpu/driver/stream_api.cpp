@@ -149,10 +149,6 @@ extern "C" CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback callba
   });
 }
 
-extern "C" CUresult cuStreamAttachMemAsync(CUstream handle, CUdeviceptr, size_t, unsigned int) {
-  return with_stream(handle, [](Context&, Stream&) { return CUDA_ERROR_NOT_SUPPORTED; });
-}
-
 extern "C" CUresult cuStreamGetAttribute(CUstream handle, CUstreamAttrID attribute,
                                          CUstreamAttrValue* value) {
   return with_stream(handle, [&](Context&, Stream& stream) {

@@ -100,7 +100,11 @@ def test_a_family_without_reason_is_refused(root: Path, edit: Edit) -> None:
 
 
 def test_an_unknown_attribute_is_refused(root: Path, edit: Edit) -> None:
-    edit("functions/unsupported.toml", "CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY", "CU_DEVICE_NOTHING")
+    edit(
+        "functions/unsupported.toml",
+        "CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS",
+        "CU_DEVICE_NOTHING",
+    )
     with pytest.raises(SpecError, match="no device attribute CU_DEVICE_NOTHING"):
         load_spec(root)
 

@@ -27,7 +27,7 @@ TEST_CASE("devices say what they are, and refuse null") {
   OK(cuDeviceGetByPCIBusId(&device, bus));
   CHECK(device == 1);
   int value = -1;
-  OK(cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 0));
+  OK(cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 0));
   CHECK(value == 0);
   CHECK(cuDeviceGetAttribute(nullptr, CU_DEVICE_ATTRIBUTE_WARP_SIZE, 0) ==
         CUDA_ERROR_INVALID_VALUE);

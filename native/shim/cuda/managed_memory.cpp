@@ -1,0 +1,155 @@
+// Managed memory: host memory of ours that program and devices take turns with
+// (docs/adr/0016-managed-memory.md). SPDX-License-Identifier: Apache-2.0
+//
+// It stays where it is, so that what a program says of where it should be is checked and has no
+// effect.
+#include <span>
+
+#include "generated/shim_api.hpp"
+#include "shim/cuda/addresses.hpp"
+#include "shim/cuda/device_view.hpp"
+#include "shim/cuda/guard.hpp"
+#include "shim/cuda/host_memory.hpp"
+
+namespace outboard::shim {
+namespace {
+
+bool is_managed(CUdeviceptr address, size_t bytes) {
+  Range range;
+  return bytes != 0 && addresses().find(address, &range) && range.kind == MemoryKind::managed &&
+         bytes <= range.bytes - (address - range.base);
+}
+
+CUresult check_place(const CUmemLocation& place) {
+  switch (place.type) {
+    case CU_MEM_LOCATION_TYPE_DEVICE:
+      return find_device(place.id) != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    case CU_MEM_LOCATION_TYPE_HOST:
+    case CU_MEM_LOCATION_TYPE_HOST_NUMA:
+    case CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT:
+      return CUDA_SUCCESS;
+    default:
+      return CUDA_ERROR_INVALID_VALUE;
+  }
+}
+
+CUmemLocation place_of(CUdevice device) {
+  return device == CU_DEVICE_CPU ? CUmemLocation{CU_MEM_LOCATION_TYPE_HOST, 0}
+                                 : CUmemLocation{CU_MEM_LOCATION_TYPE_DEVICE, device};
+}
+
+bool names_place(CUmem_advise advice) {
+  return advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION ||
+         advice == CU_MEM_ADVISE_SET_ACCESSED_BY || advice == CU_MEM_ADVISE_UNSET_ACCESSED_BY;
+}
+
+CUresult enter_stream(CUstream hStream) {
+  Context* context = nullptr;
+  Stream* stream = nullptr;
+  return enter(hStream, &context, &stream);
+}
+
+// What the functions about several ranges have in common.
+CUresult check_ranges(CUstream hStream, const CUdeviceptr* addresses, const size_t* sizes,
+                      size_t count, unsigned long long flags) {
+  if (const CUresult result = enter_stream(hStream); result != CUDA_SUCCESS) return result;
+  if (addresses == nullptr || sizes == nullptr || count == 0 || flags != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (!is_managed(addresses[i], sizes[i])) return CUDA_ERROR_INVALID_VALUE;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult check_places(const CUmemLocation* places, const size_t* firsts, size_t places_count,
+                      size_t count) {
+  if (places == nullptr || firsts == nullptr || places_count == 0 || places_count > count ||
+      firsts[0] != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (const CUmemLocation& place : std::span(places, places_count)) {
+    if (const CUresult result = check_place(place); result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flags) {
+  Context* context = nullptr;
+  if (const CUresult result = enter(&context); result != CUDA_SUCCESS) return result;
+  if (dptr == nullptr || bytesize == 0 ||
+      (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (const CUresult result = check_unsafe(); result != CUDA_SUCCESS) return result;
+  Range range;
+  range.bytes = bytesize;
+  range.kind = MemoryKind::managed;
+  if (const CUresult result = allocate_host(context, &range); result != CUDA_SUCCESS) return result;
+  note_reached_by_all(range.base);
+  *dptr = range.base;
+  return CUDA_SUCCESS;
+}
+
+// Whose turn it is with which memory need not be said: what differs is found.
+CUresult cuStreamAttachMemAsync(CUstream hStream, CUdeviceptr dptr, size_t length,
+                                unsigned int flags) {
+  if (const CUresult result = enter_stream(hStream); result != CUDA_SUCCESS) return result;
+  const bool one_flag =
+      flags == CU_MEM_ATTACH_GLOBAL || flags == CU_MEM_ATTACH_HOST || flags == CU_MEM_ATTACH_SINGLE;
+  return one_flag && is_managed(dptr, length != 0 ? length : 1) ? CUDA_SUCCESS
+                                                                : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuMemAdvise_v2(CUdeviceptr devPtr, size_t count, CUmem_advise advice,
+                        CUmemLocation location) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  if (!is_managed(devPtr, count) || advice < CU_MEM_ADVISE_SET_READ_MOSTLY ||
+      advice > CU_MEM_ADVISE_UNSET_ACCESSED_BY) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  return names_place(advice) ? check_place(location) : CUDA_SUCCESS;
+}
+
+CUresult cuMemAdvise(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUdevice device) {
+  return shim::cuMemAdvise_v2(devPtr, count, advice, place_of(device));
+}
+
+CUresult cuMemPrefetchAsync_v2(CUdeviceptr devPtr, size_t count, CUmemLocation location,
+                               unsigned int flags, CUstream hStream) {
+  if (const CUresult result = enter_stream(hStream); result != CUDA_SUCCESS) return result;
+  if (!is_managed(devPtr, count) || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  return check_place(location);
+}
+
+CUresult cuMemPrefetchAsync(CUdeviceptr devPtr, size_t count, CUdevice dstDevice,
+                            CUstream hStream) {
+  return shim::cuMemPrefetchAsync_v2(devPtr, count, place_of(dstDevice), 0, hStream);
+}
+
+CUresult cuMemPrefetchBatchAsync(CUdeviceptr* dptrs, size_t* sizes, size_t count,
+                                 CUmemLocation* prefetchLocs, size_t* prefetchLocIdxs,
+                                 size_t numPrefetchLocs, unsigned long long flags,
+                                 CUstream hStream) {
+  const CUresult result = check_ranges(hStream, dptrs, sizes, count, flags);
+  return result == CUDA_SUCCESS
+             ? check_places(prefetchLocs, prefetchLocIdxs, numPrefetchLocs, count)
+             : result;
+}
+
+CUresult cuMemDiscardBatchAsync(CUdeviceptr* dptrs, size_t* sizes, size_t count,
+                                unsigned long long flags, CUstream hStream) {
+  return check_ranges(hStream, dptrs, sizes, count, flags);
+}
+
+CUresult cuMemDiscardAndPrefetchBatchAsync(CUdeviceptr* dptrs, size_t* sizes, size_t count,
+                                           CUmemLocation* prefetchLocs, size_t* prefetchLocIdxs,
+                                           size_t numPrefetchLocs, unsigned long long flags,
+                                           CUstream hStream) {
+  return shim::cuMemPrefetchBatchAsync(dptrs, sizes, count, prefetchLocs, prefetchLocIdxs,
+                                       numPrefetchLocs, flags, hStream);
+}
+
+}  // namespace outboard::shim
