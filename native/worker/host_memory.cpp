@@ -52,9 +52,11 @@ HostMemory::~HostMemory() {
 }
 
 void HostMemory::drop(const Buffer& buffer) {
-  if (buffer.pinned) driver_.cuMemHostUnregister(buffer.pages);
-  ::munmap(buffer.pages, buffer.page_bytes);
-  memory_.remove_mapping(buffer.range.base);
+  if (!buffer.module) {
+    if (buffer.pinned) driver_.cuMemHostUnregister(buffer.pages);
+    ::munmap(buffer.pages, buffer.page_bytes);
+    memory_.remove_mapping(buffer.range.base);
+  }
   if (!buffer.known) return;
   ::munmap(buffer.known, buffer.page_bytes);
   bytes_ -= buffer.page_bytes;
@@ -88,9 +90,19 @@ CUresult HostMemory::map(const Context& context, Range range) {
         static_cast<unsigned long long>(max_bytes >> 20));
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
-  buffer.pages = map_pages(reinterpret_cast<void*>(first), buffer.page_bytes);
+  const Allocation* there = memory_.find(range.base, range.bytes);
+  buffer.module = there && there->managed && !buffers_.contains(range.base);
+  buffer.pages = buffer.module ? reinterpret_cast<std::byte*>(first)
+                               : map_pages(reinterpret_cast<void*>(first), buffer.page_bytes);
   if (!buffer.pages) return CUDA_ERROR_INVALID_VALUE;
   buffer.known = map_pages(nullptr, buffer.page_bytes);
+  if (buffer.module) {
+    if (!buffer.known) return CUDA_ERROR_OUT_OF_MEMORY;
+    bytes_ += buffer.page_bytes;
+    buffer.pinned = true;
+    buffers_.emplace(range.base, buffer);
+    return CUDA_SUCCESS;
+  }
   CUresult result = buffer.known ? pin({first, buffer.page_bytes}) : CUDA_ERROR_OUT_OF_MEMORY;
   if (result == CUDA_SUCCESS && !memory_.add_host(context.device, range)) {
     driver_.cuMemHostUnregister(buffer.pages);
@@ -195,6 +207,15 @@ void HostMemory::release_all(const Context& context) {
   std::erase_if(buffers_, [&](const auto& entry) {
     if (entry.second.context != &context) return false;
     drop(entry.second);
+    return true;
+  });
+}
+
+void HostMemory::release_lost() {
+  std::erase_if(buffers_, [&](const auto& entry) {
+    const Buffer& buffer = entry.second;
+    if (!buffer.module || memory_.find(buffer.range.base, buffer.range.bytes)) return false;
+    drop(buffer);
     return true;
   });
 }

@@ -27,7 +27,8 @@ class HostMemory {
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
 
-  /// A copy, filled with zeros. The context is current.
+  /// A copy, filled with zeros; where a module has managed memory there, that. The context is
+  /// current.
   CUresult map(const Context& context, Range range);
 
   /// Takes the connection on which the client hands over its memory, and says there that it did.
@@ -50,6 +51,8 @@ class HostMemory {
                 std::vector<std::byte>* changes);
   /// The context ends, and what was registered in it.
   void release_all(const Context& context);
+  /// Modules went, and the memory that they managed.
+  void release_lost();
 
  private:
   /// Host memory is not counted against the share, so that it has a bound of its own.
@@ -65,6 +68,7 @@ class HostMemory {
     /// What the client is known to hold, as long as the range; null: the pages are the client's.
     std::byte* known = nullptr;
     bool pinned = false;
+    bool module = false;  ///< a module's memory, which is not ours to end
   };
 
   std::span<std::byte> content(const Buffer& buffer) const {

@@ -238,14 +238,14 @@ CUresult Memory::import_chunk(const Context& context, unsigned device, Exported 
   return CUDA_SUCCESS;
 }
 
-void Memory::add_global(const Context& context, const Module& module, unsigned device,
-                        Range range) {
+void Memory::add_global(const Module& module, Range range, bool managed) {
   Allocation allocation;
   allocation.range = range;
   allocation.block_bytes = range.bytes;
-  allocation.device = device;
-  allocation.context = &context;
+  allocation.device = module.context->device;
+  allocation.context = module.context.get();
   allocation.module = &module;
+  allocation.managed = managed;
   table_.try_emplace(range.base, allocation);
 }
 

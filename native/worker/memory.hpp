@@ -32,6 +32,7 @@ struct Allocation {
   unsigned device = 0;
   const Context* context = nullptr;  ///< null: a mapping of the program's own, of no context
   const Module* module = nullptr;    ///< a module's global: placed by the driver
+  bool managed = false;              ///< such a one that the processor may use
   bool host = false;                 ///< host memory, that devices reach
   bool freed = false;                ///< its free came; it goes when its context's work is done
   bool imported = false;             ///< of another worker's chunk, which is mapped for it alone
@@ -75,7 +76,7 @@ class Memory {
   CUresult import_chunk(const Context& context, unsigned device, Exported exported, uint64_t bytes,
                         CUdeviceptr* address);
   /// Takes a module's global into the table.
-  void add_global(const Context& context, const Module& module, unsigned device, Range range);
+  void add_global(const Module& module, Range range, bool managed);
   void remove_globals(const Module& module);
   /// Takes a mapping that the program made into the table; false where something lies there.
   bool add_mapping(unsigned device, Range range) { return add_outside(device, range, false); }

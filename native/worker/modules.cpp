@@ -221,6 +221,7 @@ void execute(Worker& worker, const Request& request, const wire::command::Module
         worker.tables.references.remove_where(
             [&](const TextureReference& one) { return one.module == module.get(); });
         worker.memory.remove_globals(*module);
+        worker.host_memory.release_lost();
         worker.make_current(context);
         const CUresult result = module->library ? worker.driver().cuLibraryUnload(module->library)
                                                 : worker.driver().cuModuleUnload(module->module);
@@ -293,6 +294,21 @@ CUresult execute(Worker& worker, const wire::command::ModuleListFunctions& comma
   return CUDA_SUCCESS;
 }
 
+namespace {
+
+CUresult find_global(const Driver& driver, const Module& module, const char* name, bool managed,
+                     CUdeviceptr* address, size_t* bytes) {
+  if (!module.library) return driver.cuModuleGetGlobal_v2(address, bytes, module.module, name);
+  if (!managed) return driver.cuLibraryGetGlobal(address, bytes, module.library, name);
+  // What a library manages is there once it is loaded in some context.
+  CUmodule loaded = nullptr;
+  const CUresult result = driver.cuLibraryGetModule(&loaded, module.library);
+  if (result != CUDA_SUCCESS) return result;
+  return driver.cuLibraryGetManaged(address, bytes, module.library, name);
+}
+
+}  // namespace
+
 CUresult execute(Worker& worker, const wire::command::ModuleGetGlobal& command,
                  wire::command::ModuleGetGlobal::Reply& reply) {
   const Module* module = worker.tables.modules.find(command.module);
@@ -302,13 +318,14 @@ CUresult execute(Worker& worker, const wire::command::ModuleGetGlobal& command,
   CUdeviceptr address = 0;
   size_t bytes = 0;
   const CUresult result =
-      module->library
-          ? worker.driver().cuLibraryGetGlobal(&address, &bytes, module->library, name.c_str())
-          : worker.driver().cuModuleGetGlobal_v2(&address, &bytes, module->module, name.c_str());
+      find_global(worker.driver(), *module, name.c_str(), command.managed != 0, &address, &bytes);
   if (result != CUDA_SUCCESS) return result;
-  worker.memory.add_global(*module->context, *module, module->context->device, {address, bytes});
+  unsigned managed = 0;
+  worker.driver().cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, address);
+  worker.memory.add_global(*module, {address, bytes}, managed != 0);
   reply.address = address;
   reply.bytes = bytes;
+  reply.managed = managed;
   return CUDA_SUCCESS;
 }
 

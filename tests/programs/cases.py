@@ -31,6 +31,7 @@ RUNTIME_PROGRAMS = [
     "exitWithoutCleanup",
     "exitFromThread",
     "managedMemory",
+    "managedVariables",
 ]
 DRIVER_PROGRAMS = [
     "virtualMemory",
@@ -75,7 +76,7 @@ DRIVER_PROGRAMS = [
     "diagnostics",
     "plainCopies",
     "copiesInOrder",
-    "managedHints",
+    "managedByDriver",
 ]
 # Programs that are their own proof and have no buffers to compare.
 WITHOUT_RESULTS = {
@@ -99,9 +100,13 @@ BEYOND_THE_DRIVER = {
 }
 # Linked with older CUDA runtimes, which start and launch in other ways: 12.9 and 11.8.
 OLDER = {
-    "static12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
-    "shared12": ["matrixMul", "reduction", "symbols", "streams", "perThreadStream"],
-    "shared11": ["matrixMul", "reduction", "symbols", "perThreadStream"],
+    "static12": [
+        *("matrixMul", "reduction", "symbols", "streams", "perThreadStream", "managedVariables")
+    ],
+    "shared12": [
+        *("matrixMul", "reduction", "symbols", "streams", "perThreadStream", "managedVariables")
+    ],
+    "shared11": ["matrixMul", "reduction", "symbols", "perThreadStream", "managedVariables"],
 }
 # On two devices of one server.
 TWO_DEVICE_CASES = [
@@ -116,8 +121,9 @@ HOST_MEMORY_CASES = [
     ("driver", "mappedMemory"),
     ("driver", "pinnedInside"),
     ("driver", "pinnedCopies"),
-    ("driver", "managedHints"),
+    ("driver", "managedByDriver"),
     ("static", "managedMemory"),
+    ("static", "managedVariables"),
     ("driver", "graphHost"),
     ("driver", "orderCrossedCopies"),
     ("driver", "memoryCalls"),

@@ -50,9 +50,7 @@ struct Range {
 
   bool on_device() const { return kind <= MemoryKind::mapped; }
   /// Host memory of ours, which devices know by the program's address.
-  bool has_one_address() const {
-    return kind == MemoryKind::pinned || kind == MemoryKind::managed;
-  }
+  bool has_one_address() const { return kind == MemoryKind::pinned || kind == MemoryKind::managed; }
 };
 
 /// Ranges never overlap. Readers share.

@@ -137,9 +137,9 @@ void drop_uses(View& view) {
   view.uses.clear();
 }
 
-CUresult open_view(Stream* stream, const Range& range, View* view) {
-  view->server = stream->context->server;
-  view->home = stream->context;
+CUresult open_view(Context* context, const Range& range, View* view) {
+  view->server = context->server;
+  view->home = context;
   view->base = range.base;
   view->memory = {bytes_at(range.kind == MemoryKind::alias ? range.partner : range.base),
                   range.bytes};
@@ -147,8 +147,7 @@ CUresult open_view(Stream* stream, const Range& range, View* view) {
   if (view->known->data() == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   client::Answer<wire::command::HostMap> answer;
   const CUresult result =
-      call(stream->context, wire::command::HostMap{.address = range.base, .bytes = range.bytes},
-           &answer);
+      call(context, wire::command::HostMap{.address = range.base, .bytes = range.bytes}, &answer);
   if (result == CUDA_SUCCESS) return result;
   static const char said[] = "view";
   say_once(said,
@@ -263,7 +262,7 @@ CUresult Reach::add_view(uint64_t base) {
     Range range;
     View view;
     if (!addresses().find(base, &range)) return CUDA_SUCCESS;
-    if (const CUresult result = open_view(stream_, range, &view); result != CUDA_SUCCESS) {
+    if (const CUresult result = open_view(stream_->context, range, &view); result != CUDA_SUCCESS) {
       return result;
     }
     found = views().all.emplace(std::pair(server, base), std::move(view)).first;
@@ -461,6 +460,17 @@ void note_stored_slow(const client::Server* server, uint64_t to, const void* fro
     views().stored.insert({server, range.base});
     addresses_stored.store(true, std::memory_order_relaxed);
   }
+}
+
+CUresult open_view_of(const Range& range) {
+  const std::lock_guard guard(views().mutex);
+  View view;
+  CUresult result = open_view(range.context, range, &view);
+  if (result == CUDA_SUCCESS) result = fetch_changes(view);
+  if (result == CUDA_SUCCESS) {
+    views().all.insert_or_assign({view.server, range.base}, std::move(view));
+  }
+  return result;
 }
 
 void note_reached_by_all(uint64_t base) {

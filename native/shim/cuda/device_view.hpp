@@ -23,6 +23,8 @@
 
 namespace outboard::shim {
 
+struct Range;
+
 /// Where all addresses lie that devices could know host memory by; empty until there is one. Other
 /// threads launch while the first is made.
 struct VisibleWindow {
@@ -70,6 +72,8 @@ class Reach {
   CUresult add(uint64_t address) {
     return visible_window.contains(address) ? add_visible(address, false) : CUDA_SUCCESS;
   }
+  /// The same for what is known to be host memory, wherever it lies.
+  CUresult add_host(uint64_t address) { return add_visible(address, false); }
   /// What a kernel's parameters name; `packed` has each at its offset.
   CUresult add_parameters(const Function* function, void** parameters);
   CUresult add_packed(const Function* function, const std::byte* packed);
@@ -124,6 +128,8 @@ inline void note_stored(const client::Server* server, uint64_t to, const void* f
   if (!visible_window.empty() && bytes <= most_bytes) note_stored_slow(server, to, from, bytes);
 }
 
+/// Opens the view of memory that has a content at the server, which comes here.
+CUresult open_view_of(const Range& range);
 /// Any kernel on any device may find its way to this memory.
 void note_reached_by_all(uint64_t base);
 

@@ -48,7 +48,7 @@ CUresult fill_on(Stream* stream, Area area, uint32_t value, uint32_t element_byt
     uint64_t base = area.base;
     if (range.kind == MemoryKind::registered) base = alias_of(base);
     if (base == 0) return CUDA_ERROR_OUT_OF_MEMORY;
-    if (const CUresult result = reach.add(base); result != CUDA_SUCCESS) return result;
+    if (const CUresult result = reach.add_host(base); result != CUDA_SUCCESS) return result;
     area.base = base;
   }
   CUresult result = send(stream, wire::command::Fill{.stream = stream->head.id(),

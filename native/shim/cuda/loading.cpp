@@ -10,6 +10,7 @@
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/guard.hpp"
 #include "shim/cuda/image.hpp"
+#include "shim/cuda/managed_memory.hpp"
 
 namespace outboard::shim {
 namespace {
@@ -140,6 +141,14 @@ Module* awakened(Module* module, Context* context) {
 
 // What a library is in a context that is not its home; null: it cannot be loaded there.
 Module* instance_in(Module* library, Context* context) {
+  for (const auto& [name, global] : library->globals) {
+    if (!global.managed) continue;
+    say("the variable %s of the program is managed for device %d; the library that has it cannot "
+        "be "
+        "used on device %d as well",
+        name.c_str(), library->home->device->ordinal, context->device->ordinal);
+    return nullptr;
+  }
   Module* module = modules.take();
   if (module == nullptr) return nullptr;
   const LoadTarget target = target_in(context, true);
@@ -286,14 +295,15 @@ CUresult name_function(Module* module, const std::string& name, Function** out) 
   return CUDA_SUCCESS;
 }
 
-CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size_t* bytes) {
+CUresult get_global(Module* module, const char* name, bool managed, Global* out) {
   const std::lock_guard guard(module->mutex);
   auto found = module->globals.find(name);
   if (found == module->globals.end()) {
     if (std::strlen(name) > wire::max_inline_bytes) return CUDA_ERROR_NOT_FOUND;
     client::Answer<wire::command::ModuleGetGlobal> answer;
     module->server->connection().call(
-        wire::command::ModuleGetGlobal{.module = module->head.id(), .name = name},
+        wire::command::ModuleGetGlobal{
+            .module = module->head.id(), .managed = managed, .name = name},
         context_index(module), &answer);
     if (answer.result != client::result::success) return to_cuda(answer.result);
     Range range;
@@ -302,12 +312,15 @@ CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size
     range.context = module->home;
     range.device = module->home->device;
     range.kind = MemoryKind::global;
-    addresses().add(range);
-    found = module->globals.emplace(name, std::make_pair(answer.reply.address, answer.reply.bytes))
-                .first;
+    const Global global{range.base, range.bytes, answer.reply.managed != 0};
+    if (!global.managed) {
+      addresses().add(range);
+    } else if (const CUresult result = adopt_variable(range); result != CUDA_SUCCESS) {
+      return result;
+    }
+    found = module->globals.emplace(name, global).first;
   }
-  if (address != nullptr) *address = found->second.first;
-  if (bytes != nullptr) *bytes = found->second.second;
+  *out = found->second;
   return CUDA_SUCCESS;
 }
 
@@ -353,6 +366,18 @@ CUresult list_functions(Module* module, std::vector<std::string>* names) {
   return CUDA_SUCCESS;
 }
 
+namespace {
+
+void forget_globals(Module* module) {
+  for (const auto& [name, global] : module->globals) {
+    if (global.managed) release_variable(global.address);
+    addresses().remove(global.address, MemoryKind::global, MemoryKind::managed, nullptr);
+  }
+  module->globals.clear();
+}
+
+}  // namespace
+
 void forget_modules(const Context* context) {
   modules.for_each([context](Module* module) {
     if (module->home != context) return;
@@ -361,13 +386,14 @@ void forget_modules(const Context* context) {
         const std::lock_guard guard(module->library->mutex);
         module->library->instances.erase(context);
       }
+      forget_globals(module);
       for (const auto& [name, function] : module->functions) functions.give(function);
       modules.give(module);
       return;
     }
     const std::lock_guard guard(module->mutex);
     for (const auto& [name, function] : module->functions) functions.make_dormant(function);
-    module->globals.clear();
+    forget_globals(module);
     module->references.clear();  // their context gives them
     module->home = nullptr;
     modules.make_dormant(module);
@@ -420,9 +446,7 @@ CUresult unload(Module* module) {
     instances.swap(module->instances);
   }
   for (const auto& [context, instance] : instances) unload(instance);
-  for (const auto& [name, place] : module->globals) {
-    addresses().remove(place.first, MemoryKind::global, MemoryKind::global, nullptr);
-  }
+  forget_globals(module);
   CUresult result = CUDA_SUCCESS;
   if (module->head.live.load() == client::slot_live) {  // a dormant one is nowhere else
     client::Answer<wire::command::ModuleUnload> answer;

@@ -39,7 +39,8 @@ CUresult get_function(Module* module, const char* name, Function** out);
 /// The same without asking: the kernel is there, as its module said, but the server's driver loads
 /// it only when it is used. Listing a library's thousand kernels must not load them all.
 CUresult name_function(Module* module, const std::string& name, Function** out);
-CUresult get_global(Module* module, const char* name, CUdeviceptr* address, size_t* bytes);
+/// A variable, asked for once; `managed`: as one that the program may use, where it is a library's.
+CUresult get_global(Module* module, const char* name, bool managed, Global* out);
 /// A texture or surface reference, asked for once.
 CUresult get_reference(Module* module, const char* name, bool surface, TextureReference** out);
 /// Names of all kernels.

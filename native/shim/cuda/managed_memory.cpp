@@ -1,10 +1,20 @@
 // Managed memory: host memory of ours that program and devices take turns with
-// (docs/adr/0016-managed-memory.md). SPDX-License-Identifier: Apache-2.0
+// (docs/adr/0015-managed-memory.md). SPDX-License-Identifier: Apache-2.0
 //
 // It stays where it is, so that what a program says of where it should be is checked and has no
 // effect.
+#include "shim/cuda/managed_memory.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <mutex>
 #include <span>
 
+#include "base/log.hpp"
+#include "client/windows.hpp"
 #include "generated/shim_api.hpp"
 #include "shim/cuda/addresses.hpp"
 #include "shim/cuda/device_view.hpp"
@@ -74,7 +84,61 @@ CUresult check_places(const CUmemLocation* places, const size_t* firsts, size_t 
   return CUDA_SUCCESS;
 }
 
+/// Pages of variables; they stay, since a module that comes later may have its own there.
+class VariablePages {
+ public:
+  /// False where something else of the program's lies there.
+  bool take(uint64_t base, uint64_t bytes) {
+    const std::lock_guard guard(mutex_);
+    const uint64_t end = (base + bytes + page_bytes - 1) & ~(page_bytes - 1);
+    for (uint64_t at = base & ~(page_bytes - 1); at < end;) {
+      const auto after = taken_.upper_bound(at);
+      if (after != taken_.begin() && std::prev(after)->second > at) {
+        at = std::prev(after)->second;
+        continue;
+      }
+      const uint64_t until = after == taken_.end() ? end : std::min(end, after->first);
+      if (!client::reserve_exactly(at, until - at)) return false;
+      taken_.emplace(at, until);
+      if (::mprotect(reinterpret_cast<void*>(at), until - at, PROT_READ | PROT_WRITE) != 0) {
+        return false;
+      }
+      at = until;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr uint64_t page_bytes = 4096;
+
+  std::mutex mutex_;
+  std::map<uint64_t, uint64_t> taken_;  ///< begin, end
+};
+
 }  // namespace
+
+CUresult adopt_variable(Range range) {
+  static auto* const pages = new VariablePages;
+  range.kind = MemoryKind::managed;
+  if (!pages->take(range.base, range.bytes) || !addresses().add(range)) {
+    say("a managed variable lies at 0x%llx on the server, where the program has something else; "
+        "start the program again, or use cudaMallocManaged",
+        static_cast<unsigned long long>(range.base));
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
+  // What a view begins with, on both sides.
+  std::memset(reinterpret_cast<void*>(range.base), 0, range.bytes);
+  const CUresult result = open_view_of(range);
+  if (result == CUDA_SUCCESS) {
+    open_visible_window();
+    note_reached_by_all(range.base);
+  } else {
+    addresses().remove(range.base, MemoryKind::managed, MemoryKind::managed, nullptr);
+  }
+  return result;
+}
+
+void release_variable(uint64_t base) { end_views(base); }
 
 CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flags) {
   Context* context = nullptr;

@@ -54,6 +54,17 @@ CUresult enumerate(Module* listed, Module* owner, Handle* out, unsigned count) {
   return CUDA_SUCCESS;
 }
 
+CUresult put_global(Module* module, const char* name, bool managed, CUdeviceptr* address,
+                    size_t* bytes) {
+  Global global;
+  const CUresult result = get_global(module, name, managed, &global);
+  if (result != CUDA_SUCCESS) return result;
+  if (managed && !global.managed) return CUDA_ERROR_NOT_FOUND;
+  if (address != nullptr) *address = global.address;
+  if (bytes != nullptr) *bytes = global.bytes;
+  return CUDA_SUCCESS;
+}
+
 }  // namespace
 
 CUresult cuModuleLoadData(CUmodule* module, const void* image) {
@@ -102,7 +113,7 @@ CUresult cuModuleGetGlobal_v2(CUdeviceptr* dptr, size_t* bytes, CUmodule hmod, c
   Module* module = nullptr;
   if (const CUresult result = find_module(hmod, &module); result != CUDA_SUCCESS) return result;
   if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  return get_global(module, name, dptr, bytes);
+  return put_global(module, name, false, dptr, bytes);
 }
 
 CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode* mode) {
@@ -205,7 +216,17 @@ CUresult cuLibraryGetGlobal(CUdeviceptr* dptr, size_t* bytes, CUlibrary library,
   Module* module = find(library);
   if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  return get_global(module, name, dptr, bytes);
+  return put_global(module, name, false, dptr, bytes);
+}
+
+CUresult cuLibraryGetManaged(CUdeviceptr* dptr, size_t* bytes, CUlibrary library,
+                             const char* name) {
+  if (const CUresult result = enter(); result != CUDA_SUCCESS) return result;
+  // It needs no current context: the runtime asks before it has made one.
+  Module* module = module_in(library, load_target(true).context);
+  if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  return put_global(module, name, true, dptr, bytes);
 }
 
 CUresult cuLibraryGetUnifiedFunction(void** fptr, CUlibrary library, const char* symbol) {

@@ -126,6 +126,13 @@ struct Event {
   bool interprocess() const { return (flags & CU_EVENT_INTERPROCESS) != 0; }
 };
 
+/// A module's variable on the device.
+struct Global {
+  uint64_t address = 0;
+  uint64_t bytes = 0;
+  bool managed = false;
+};
+
 /// A CUmodule or a CUlibrary; the module that cuLibraryGetModule gives is the library itself, or
 /// its instance.
 struct Module {
@@ -147,7 +154,7 @@ struct Module {
   uint32_t kernels = 0;
   std::mutex mutex;
   std::map<std::string, Function*, std::less<>> functions;
-  std::map<std::string, std::pair<uint64_t, uint64_t>, std::less<>> globals;  ///< address, bytes
+  std::map<std::string, Global, std::less<>> globals;
   std::map<std::pair<bool, std::string>, TextureReference*> references;  ///< surface or not, name
 };
 

@@ -114,8 +114,15 @@ CUresult LoadedModule::load(Device& device, Context* context, const Image& image
   uint64_t context_id = context ? context->id : 0;
   GlobalAllocator allocator;
   auto ids = std::make_shared<std::map<uint64_t, uint64_t>>();  // address -> allocation
-  allocator.allocate = [&device, handle, context_id, ids](uint64_t bytes,
-                                                          uint64_t alignment) -> uint64_t {
+  allocator.allocate = [&device, handle, context_id, ids](uint64_t bytes, uint64_t alignment,
+                                                          bool managed) -> uint64_t {
+    if (managed) {
+      Allocation a = host_memory(bytes, MemoryKind::managed);
+      a.context = handle;
+      a.context_id = context_id;
+      (*ids)[a.base] = a.base != 0 ? MemoryMap::get().insert(a) : 0;
+      return a.base;
+    }
     uint64_t base = device.heap.allocate(std::max<uint64_t>(bytes, 1), alignment);
     if (base == 0) return 0;
     std::fill_n(reinterpret_cast<char*>(base), bytes, 0);
@@ -242,8 +249,15 @@ CUresult Library::module(Context& context, std::string* log, std::shared_ptr<Loa
              !::softgpu::modules().find(entry.second->handle);
     });
     std::shared_ptr<LoadedModule> loaded;
-    CUresult r = LoadedModule::load(context.device, &context, image, log, &loaded);
-    if (r != CUDA_SUCCESS) {
+    if (auto early = modules_.find(0);
+        early != modules_.end() && &context.device == Driver::get().devices[0].get()) {
+      // The program knows its managed variables already.
+      loaded = std::move(early->second);
+      modules_.erase(early);
+      loaded->context = context.handle;
+      context.add_module(loaded);
+    } else if (CUresult r = LoadedModule::load(context.device, &context, image, log, &loaded);
+               r != CUDA_SUCCESS) {
       modules_.erase(context.id);
       return r;
     }

@@ -38,22 +38,27 @@ std::optional<Allocation> find_host(const void* pointer) {
 
 namespace softgpu {
 
+Allocation host_memory(size_t bytes, MemoryKind kind) {
+  Allocation a;
+  a.size = (bytes + kPage - 1) & ~(kPage - 1);
+  a.kind = kind;
+  void* memory = mmap(nullptr, a.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return a;
+  a.base = reinterpret_cast<uint64_t>(memory);
+  publish_host({a.base, a.size});
+  return a;
+}
+
 CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flags,
                        MemoryKind kind) {
   if (out == nullptr || bytes == 0 || flags > 7) return CUDA_ERROR_INVALID_VALUE;
-  size_t rounded = (bytes + kPage - 1) & ~(kPage - 1);
-  void* memory = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
-  Allocation a;
-  a.base = reinterpret_cast<uint64_t>(memory);
-  a.size = rounded;
-  a.kind = kind;
+  Allocation a = host_memory(bytes, kind);
+  if (a.base == 0) return CUDA_ERROR_OUT_OF_MEMORY;
   a.context = context.handle;
   a.context_id = context.id;
   a.flags = flags | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE;
-  publish_host({a.base, a.size});
+  *out = reinterpret_cast<void*>(a.base);
   MemoryMap::get().insert(std::move(a));
-  *out = memory;
   return CUDA_SUCCESS;
 }
 

@@ -77,7 +77,10 @@ class MemoryMap {
 /// Of imported memory: how much is mapped for it.
 uint64_t mapped_bytes(const Allocation& imported);
 
-/// Memory that the program's processor and all devices may use, for a function that returns it.
+/// Memory that the program's processor and all devices may use, not yet in the map; its base is 0
+/// where there is none.
+Allocation host_memory(size_t bytes, MemoryKind kind);
+/// The same for a function that returns it.
 CUresult allocate_host(Context& context, void** out, size_t bytes, unsigned flags, MemoryKind kind);
 /// Host memory that all devices may reach.
 void publish_host(Range range);

@@ -256,8 +256,15 @@ extern "C" CUresult cuLibraryGetGlobal(CUdeviceptr* out, size_t* bytes, CUlibrar
   });
 }
 
-extern "C" CUresult cuLibraryGetManaged(CUdeviceptr*, size_t*, CUlibrary handle, const char*) {
-  return with_library(handle, [](Library&) { return CUDA_ERROR_NOT_FOUND; });
+extern "C" CUresult cuLibraryGetManaged(CUdeviceptr* out, size_t* bytes, CUlibrary handle,
+                                        const char* name) {
+  return with_library(handle, [&](Library& library) -> CUresult {
+    std::shared_ptr<LoadedModule> module;
+    if (CUresult r = library.any_module(&module); r != CUDA_SUCCESS) return r;
+    const GlobalInfo* global = name != nullptr ? module->global(name) : nullptr;
+    if (global == nullptr || !global->managed) return CUDA_ERROR_NOT_FOUND;
+    return copy_global(*module, name, out, bytes);
+  });
 }
 extern "C" CUresult cuLibraryGetUnifiedFunction(void**, CUlibrary handle, const char*) {
   return with_library(handle, [](Library&) { return CUDA_ERROR_NOT_FOUND; });

@@ -76,7 +76,10 @@ bool ParserBase::variable_shape(Variable* v) {
       }
     } else if (w == "attribute") {
       if (!expect('(')) return false;
-      while (!lex_.peek().is(')') && lex_.peek().kind != TokenKind::end) lex_.take();
+      while (!lex_.peek().is(')') && lex_.peek().kind != TokenKind::end) {
+        v->managed = v->managed || lex_.peek().is_dotted("managed");
+        lex_.take();
+      }
       if (!expect(')')) return false;
     } else if (unsigned bits = type_bits(w)) {
       v->elem_bits = bits;

@@ -46,7 +46,8 @@ class AddressSpace {
 /// Where a module's globals and constants live. The driver gives zeroed memory that it has already
 /// added to the AddressSpace; returns 0 when there is none left.
 struct GlobalAllocator {
-  std::function<uint64_t(uint64_t bytes, uint64_t alignment)> allocate;
+  /// `managed`: memory that the program's processor may use.
+  std::function<uint64_t(uint64_t bytes, uint64_t alignment, bool managed)> allocate;
   std::function<void(uint64_t address, uint64_t bytes)> release;
 };
 
@@ -80,6 +81,7 @@ struct GlobalInfo {
   uint64_t address = 0;
   uint64_t bytes = 0;
   bool constant = false;
+  bool managed = false;
 };
 
 /// One entry point, decoded on first use. Owned by its Module.

@@ -116,7 +116,7 @@ bool LinkedModule::place_globals(std::string* log) {
       if (v->definition) continue;
       uint64_t bytes = std::max<uint64_t>(v->bytes, 1);
       if (v->space == Space::constant) const_bytes_ += static_cast<uint32_t>(bytes);
-      v->address = allocator_.allocate(bytes, std::max<uint64_t>(v->align, 16));
+      v->address = allocator_.allocate(bytes, std::max<uint64_t>(v->align, 16), v->managed);
       if (v->address == 0) {
         *log += "error: no memory for variable '" + std::string(v->name) + "'\n";
         return false;
@@ -128,7 +128,8 @@ bool LinkedModule::place_globals(std::string* log) {
         continue;
       }
       global_names_.emplace(v->name, globals_.size());
-      globals_.push_back({std::string(v->name), v->address, v->bytes, v->space == Space::constant});
+      globals_.push_back(
+          {std::string(v->name), v->address, v->bytes, v->space == Space::constant, v->managed});
     }
   }
   for (size_t k = 0; k < units_.size(); ++k) {

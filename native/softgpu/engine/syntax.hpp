@@ -37,6 +37,7 @@ struct Variable {
   uint32_t elem_bits = 0;
   uint32_t align = 1;
   uint64_t bytes = 0;  ///< 0: an incomplete array
+  bool managed = false;
   std::vector<InitItem> init;
   uint32_t line = 0;
   uint64_t address = 0;  ///< global and constant: where it lives. local, param: offset in the frame

@@ -43,7 +43,7 @@ class TestDevice {
     std::vector<std::string_view> views(texts.begin(), texts.end());
     log.clear();
     GlobalAllocator allocator{
-        [this](uint64_t bytes, uint64_t) { return raw(bytes); },
+        [this](uint64_t bytes, uint64_t, bool) { return raw(bytes); },
         [this](uint64_t address, uint64_t bytes) { space_.remove({address, bytes}); }};
     module_ = load_module(views, allocator, &log);
     return module_ != nullptr;

@@ -1,9 +1,51 @@
-// What a program may say of where managed memory should be, by every function that takes it.
+// Managed memory by the driver API: where a program may say it should be, variables of modules.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
 
+namespace {
+
+constexpr const char* kVariable = R"(
+.version 7.0
+.target sm_70
+.address_size 64
+.visible .global .attribute(.managed) .align 4 .u32 turns[64] = {7, 8};
+.visible .entry turn() {
+  .reg .b32 %r<3>;
+  .reg .b64 %rd<2>;
+  mov.u64 %rd1, turns;
+  ld.global.u32 %r1, [%rd1];
+  add.s32 %r2, %r1, 10;
+  st.global.u32 [%rd1+4], %r2;
+  ret;
+}
+)";
+
+// A module's variable, for each module that is loaded from the same image.
+void variables(Program& program) {
+  for (int round = 0; round < 3; ++round) {
+    CUmodule module = nullptr;
+    CUfunction turn = nullptr;
+    CUdeviceptr address = 0;
+    size_t bytes = 0;
+    CHECK(cuModuleLoadData(&module, kVariable));
+    CHECK(cuModuleGetFunction(&turn, module, "turn"));
+    CHECK(cuModuleGetGlobal(&address, &bytes, module, "turns"));
+    auto* turns = reinterpret_cast<unsigned*>(address);
+    program.expect(bytes == 256 && turns[0] == 7 && turns[1] == 8 && turns[2] == 0,
+                   "a variable begins as its module says");
+    turns[0] = 100U + static_cast<unsigned>(round);
+    CHECK(cuLaunchKernel(turn, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr));
+    CHECK(cuCtxSynchronize());
+    program.expect(turns[1] == 110U + static_cast<unsigned>(round), "a kernel takes its turn");
+    program.save(turns, bytes);
+    CHECK(cuModuleUnload(module));
+  }
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  Program program("managedHints", argc, argv);
+  Program program("managedByDriver", argc, argv);
   const Device device;
   constexpr size_t kBytes = 1 << 20;
   CUdeviceptr memory = 0;
@@ -53,5 +95,6 @@ int main(int argc, char** argv) {
   CHECK(cuStreamDestroy(stream));
   CHECK(cuMemFree(memory));
   program.expect(cuMemFree(memory) == CUDA_ERROR_INVALID_VALUE, "it is freed once");
+  variables(program);
   return program.finish();
 }
