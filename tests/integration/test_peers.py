@@ -30,3 +30,11 @@ def test_a_program_on_two_devices_computes_what_it_does_directly(
     assert actual.returncode == 0, f"through Outboard: {actual.describe()}"
     assert (len(expected.results) > 0) == (name not in WITHOUT_RESULTS)
     expect_same(actual.results, expected.results)
+
+
+def test_a_managed_variable_is_of_one_device_and_says_so(native: Native, own_pool: Pool) -> None:
+    own_pool.options["SOFTGPU_DEVICES"] = "2"
+    program = native.program("managedVariables", "static")
+    done = own_pool.run(program, "--refused-on", "1", options=("-n", "2"))
+    assert done.returncode == 0, done.describe()
+    assert "is managed for device 0" in done.stderr

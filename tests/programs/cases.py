@@ -115,6 +115,7 @@ TWO_DEVICE_CASES = [
     ("driver", "earlyCalls"),
     ("static", "perDeviceState"),
     ("static", "copiesAcrossDevices"),
+    ("static", "managedMemory"),
 ]
 # Whose host memory is shared with the server on one host, and copied over a network.
 HOST_MEMORY_CASES = [

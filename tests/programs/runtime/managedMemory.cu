@@ -157,6 +157,24 @@ void streams(Program& program) {
   CHECK(cudaFree(values));
 }
 
+// One after the other, whichever the memory was made for.
+void devices(Program& program) {
+  int count = 0;
+  CHECK(cudaGetDeviceCount(&count));
+  auto* values = managed<int>(kCount);
+  for (int device = 0; device < count; ++device) {
+    CHECK(cudaSetDevice(device));
+    count_up<<<kCount / kThreads, kThreads>>>(values, kCount);
+    CHECK(cudaGetLastError());
+    CHECK(cudaDeviceSynchronize());
+    program.expect(values[100] == 100 * (device + 1), "all devices reach it");
+    values[0] += device;
+  }
+  program.save(values, kCount * sizeof(int));
+  CHECK(cudaSetDevice(0));
+  CHECK(cudaFree(values));
+}
+
 void described(Program& program) {
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
@@ -184,5 +202,6 @@ int main(int argc, char** argv) {
   follow_structures(program);
   copies(program);
   streams(program);
+  devices(program);
   return program.finish();
 }

@@ -1,5 +1,7 @@
 // Variables that program and kernels both use by their names.
 // SPDX-License-Identifier: Apache-2.0
+//
+// --refused-on N: there is a device of that number, on which a kernel that uses them is refused.
 #include "runtime.hpp"
 
 namespace {
@@ -58,5 +60,12 @@ int main(int argc, char** argv) {
   program.expect(table[0] == 0 && table[1000] == 0, "and set");
   program.save(host);
   CHECK(cudaFree(result));
+
+  if (const long device = program.number("refused-on", 0); device != 0) {
+    CHECK(cudaSetDevice(static_cast<int>(device)));
+    fill<<<1, 1>>>();
+    program.expect(cudaGetLastError() == cudaErrorInvalidResourceHandle,
+                   "a second device does not get a variable of its own unnoticed");
+  }
   return program.finish();
 }
