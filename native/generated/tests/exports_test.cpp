@@ -129,15 +129,16 @@ TEST_CASE("no exception reaches the program") {
 }
 
 TEST_CASE("an unsupported function refuses under its own name, with a reason") {
-  CHECK(::cuMemAllocManaged(nullptr, 0, 0) == CUDA_ERROR_NOT_SUPPORTED);
-  CHECK(refused == ProcId::cuMemAllocManaged);
-  CHECK(std::string_view(proc_name(refused)) == "cuMemAllocManaged");
+  CHECK(::cuMemRangeGetAttribute(nullptr, 0, CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY, 0, 0) ==
+        CUDA_ERROR_NOT_SUPPORTED);
+  CHECK(refused == ProcId::cuMemRangeGetAttribute);
+  CHECK(std::string_view(proc_name(refused)) == "cuMemRangeGetAttribute");
   CHECK(unsupported_reason(refused) != nullptr);
   CHECK(unsupported_reason(ProcId::cuMemAlloc_v2) == nullptr);
 }
 
 TEST_CASE("attributes of unsupported functions are known") {
-  CHECK(attribute_unsupported(CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY));
+  CHECK(attribute_unsupported(CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS));
   CHECK(attribute_unsupported(CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM));
   CHECK_FALSE(attribute_unsupported(CU_DEVICE_ATTRIBUTE_WARP_SIZE));
 }
