@@ -126,6 +126,15 @@ def memory_pool() -> Mapping[str, Any]:
 
 
 @case
+def managed_memory() -> Mapping[str, Any]:
+    with cp.cuda.using_allocator(cp.cuda.MemoryPool(cp.cuda.malloc_managed).malloc):
+        a = cp.arange(100_000, dtype=cp.float32)
+        b = cp.sqrt(a) * 2
+    kind = cp.cuda.runtime.pointerGetAttributes(a.data.ptr).type
+    return {"kind": kind, "b": b, "sum": b.sum()}
+
+
+@case
 def texture() -> Mapping[str, Any]:
     code = r"""
 extern "C" __global__ void fetch(float* out, cudaTextureObject_t tex, int w, int h) {

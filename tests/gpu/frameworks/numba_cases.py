@@ -100,6 +100,16 @@ def mapped_memory() -> Mapping[str, Any]:
 
 
 @case
+def managed_memory() -> Mapping[str, Any]:
+    a = cuda.managed_array(1000, dtype=np.float32)
+    for turn in range(3):
+        a[turn:] = turn
+        add[4, 256](a, a, a)
+        cuda.synchronize()
+    return {"a": np.array(a)}
+
+
+@case
 def reduction() -> Mapping[str, Any]:
     return {"total": total(np.arange(10_000, dtype=np.float64))}
 

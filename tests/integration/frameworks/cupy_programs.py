@@ -47,9 +47,12 @@ def main(out: Path) -> None:
     total = float((device_a * 2 + 1).sum())
     assert abs(total - float((a.astype(np.float64) * 2 + 1).sum())) < 0.1, "sum of floats"
 
-    out.write_bytes(
-        raw.tobytes() + elementwise.tobytes() + columns.tobytes() + np.float64(total).tobytes()
-    )
+    with cp.cuda.using_allocator(cp.cuda.MemoryPool(cp.cuda.malloc_managed).malloc):
+        managed = cp.asnumpy(cp.asarray(a) + 1)
+    assert np.array_equal(managed, a + 1), "managed memory"
+
+    results = (raw, elementwise, columns, np.float64(total), managed)
+    out.write_bytes(b"".join(result.tobytes() for result in results))
     print("PASS on CUDA", cp.cuda.runtime.runtimeGetVersion())
 
 

@@ -71,7 +71,15 @@ def main(out: Path) -> None:
     total = total_of(numbers)
     assert total == numbers.sum(), "reduction"
 
-    out.write_bytes(c.tobytes() + product.tobytes() + np.float64(total).tobytes())
+    managed = cuda.managed_array(1000, dtype=np.float32)
+    for turn in range(3):
+        managed[turn:] = turn
+        add[4, 256](managed, managed, managed)
+        cuda.synchronize()
+    assert managed[:4].tolist() == [0, 2, 4, 4], "managed memory"
+
+    results = (c, product, np.float64(total), np.array(managed))
+    out.write_bytes(b"".join(result.tobytes() for result in results))
     print("PASS")
 
 
