@@ -10,8 +10,25 @@
 
 namespace outboard::worker {
 
+namespace {
+
+// Whether work of other streams, which the legacy stream comes after, is not known to be done: then
+// a marker on it waits for something, although it has no work of its own.
+bool comes_after_others(const Stream& stream) {
+  if (stream.kind != StreamKind::legacy) return false;
+  const auto& all = stream.context->streams;
+  const bool capturing = std::any_of(all.begin(), all.end(),
+                                     [](const auto& other) { return other->capture != nullptr; });
+  return !capturing && std::any_of(all.begin(), all.end(), [&](const auto& other) {
+    return other->kind == StreamKind::blocking && other->green == stream.green &&
+           other->completed != other->issued;
+  });
+}
+
+}  // namespace
+
 CUresult Completion::mark(Stream& stream) {
-  if (!stream.dirty) {
+  if (!stream.dirty && !comes_after_others(stream)) {
     // Refused commands and synchronisations since the last marker are done when it is reached.
     if (!stream.markers.empty()) stream.markers.back().position = stream.position();
     return CUDA_SUCCESS;

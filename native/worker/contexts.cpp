@@ -127,9 +127,11 @@ void end_context(Worker& worker, const std::shared_ptr<Context>& context) {
   tables.events.remove_where(inside);
   tables.functions.remove_where(inside);
   tables.modules.each([&](const Module& module) {
-    if (inside(module)) worker.memory.remove_globals(module);
+    if (!inside(module)) return;
+    worker.memory.remove_globals(module);
+    worker.host_memory.release_lost();
     // Libraries belong to no context of the driver's, so that they must be unloaded by hand.
-    if (inside(module) && module.library) worker.driver().cuLibraryUnload(module.library);
+    if (module.library) worker.driver().cuLibraryUnload(module.library);
   });
   tables.modules.remove_where(inside);
   tables.graphs.each([&](const Graph& graph) {

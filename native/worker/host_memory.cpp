@@ -100,6 +100,7 @@ CUresult HostMemory::map(const Context& context, Range range) {
     if (!buffer.known) return CUDA_ERROR_OUT_OF_MEMORY;
     bytes_ += buffer.page_bytes;
     buffer.pinned = true;
+    buffer.context = there->context;
     buffers_.emplace(range.base, buffer);
     return CUDA_SUCCESS;
   }

@@ -127,12 +127,15 @@ CUresult execute(Worker& worker, const wire::command::StreamQuery& command,
   if (stream->context->fatal != CUDA_SUCCESS) return stream->context->fatal;
   if (!stream->queue.empty()) return CUDA_ERROR_NOT_READY;
   CUresult outcome = CUDA_ERROR_NOT_READY;
+  const auto is_done = [&] {
+    return stream->completed == stream->issued && stream->markers.empty();
+  };
   if (stream->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   if (const CUresult result = worker.completion.mark(*stream); result != CUDA_SUCCESS) {
     return result;
   }
   worker.completion.poll(*stream);
-  if (stream->completed == stream->issued) {
+  if (is_done()) {
     outcome = CUDA_SUCCESS;
   } else {
     // Not for its answer, which the words give, but so that a fault is told.
@@ -141,7 +144,7 @@ CUresult execute(Worker& worker, const wire::command::StreamQuery& command,
         worker.checked(*stream->context, worker.driver().cuStreamQuery(stream->handle));
     if (result != CUDA_SUCCESS) return result;
     worker.completion.poll(*stream);
-    if (stream->completed == stream->issued) outcome = CUDA_SUCCESS;
+    if (is_done()) outcome = CUDA_SUCCESS;
   }
   return outcome;
 }

@@ -41,6 +41,7 @@ struct Range {
   unsigned flags = 0;    ///< of host memory; of a device's, what it may be exported as
   MemoryKind kind = MemoryKind::device;
   bool decompressed = false;  ///< of a mapping: its memory was made for it
+  bool variable = false;      ///< of managed memory: a module's
   /// Of registered memory its alias, or 0; of an alias the memory; of host memory of ours itself
   /// once it is sure that devices use it.
   uint64_t partner = 0;

@@ -466,11 +466,28 @@ CUresult open_view_of(const Range& range) {
   const std::lock_guard guard(views().mutex);
   View view;
   CUresult result = open_view(range.context, range, &view);
+  // What runs already may change it.
+  streams.for_each([&](const Stream* stream) {
+    if (stream->context->server != view.server || stream->progress.idle()) return;
+    view.uses.push_back({stream->head.id(), stream->progress.issued.load()});
+  });
   if (result == CUDA_SUCCESS) result = fetch_changes(view);
   if (result == CUDA_SUCCESS) {
+    if (!view.uses.empty()) views_in_use.fetch_add(1);
     views().all.insert_or_assign({view.server, range.base}, std::move(view));
   }
   return result;
+}
+
+CUresult find_for_graph(Context* context, uint64_t address, size_t bytes, bool* there) {
+  *there = addresses().is_shared(context->server, address, bytes);
+  Range range;
+  if (*there || !addresses().find(address, &range) || range.kind != MemoryKind::managed ||
+      bytes > range.bytes - (address - range.base)) {
+    return CUDA_SUCCESS;
+  }
+  *there = true;
+  return Reach(context->legacy, true).add_host(address);
 }
 
 void note_reached_by_all(uint64_t base) {

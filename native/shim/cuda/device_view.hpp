@@ -130,6 +130,9 @@ inline void note_stored(const client::Server* server, uint64_t to, const void* f
 
 /// Opens the view of memory that has a content at the server, which comes here.
 CUresult open_view_of(const Range& range);
+/// Whether a graph's commands find these bytes of host memory at the server, by their address: it
+/// has them as its own, or, of managed memory, in a view that each launch of a graph keeps alike.
+CUresult find_for_graph(Context* context, uint64_t address, size_t bytes, bool* there);
 /// Any kernel on any device may find its way to this memory.
 void note_reached_by_all(uint64_t base);
 

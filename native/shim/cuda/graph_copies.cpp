@@ -79,11 +79,13 @@ CUresult read_side(CUmemorytype type, const void* host, CUdeviceptr device, size
   return CUDA_SUCCESS;
 }
 
-// Whether the server reaches the memory itself.
-bool is_shared(const Context* context, const Side& side, const CUDA_MEMCPY3D& copy) {
+// Whether the side is no host memory, or such as the server finds itself.
+CUresult find_side(Context* context, const Side& side, const CUDA_MEMCPY3D& copy, bool* there) {
+  *there = !side.host;
+  if (*there) return CUDA_SUCCESS;
   const size_t bytes =
       (copy.Depth - 1) * side.slice + (copy.Height - 1) * side.pitch + copy.WidthInBytes;
-  return addresses().is_shared(context->server, reinterpret_cast<uint64_t>(side.base), bytes);
+  return find_for_graph(context, reinterpret_cast<uint64_t>(side.base), bytes, there);
 }
 
 // The server tells by the address what memory is.
@@ -164,8 +166,11 @@ CUresult replace_host(Context* context, CUDA_MEMCPY3D* params, std::shared_ptr<H
       __builtin_mul_overflow(bytes, params->Depth, &bytes) || bytes == 0) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  if ((!source.host || is_shared(context, source, *params)) &&
-      (!target.host || is_shared(context, target, *params))) {
+  bool source_there = false, target_there = false;
+  result = find_side(context, source, *params, &source_there);
+  if (result == CUDA_SUCCESS) result = find_side(context, target, *params, &target_there);
+  if (result != CUDA_SUCCESS) return result;
+  if (source_there && target_there) {
     if (source.host) name_by_address(&params->srcMemoryType, &params->srcDevice, params->srcHost);
     if (target.host) name_by_address(&params->dstMemoryType, &params->dstDevice, params->dstHost);
     return CUDA_SUCCESS;

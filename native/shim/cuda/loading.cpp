@@ -143,9 +143,10 @@ Module* awakened(Module* module, Context* context) {
 Module* instance_in(Module* library, Context* context) {
   for (const auto& [name, global] : library->globals) {
     if (!global.managed) continue;
-    say("the variable %s of the program is managed for device %d; the library that has it cannot "
-        "be "
-        "used on device %d as well",
+    say("the program has a managed variable (%s), and a library with one is of the context that "
+        "used "
+        "it first, on device %d; to use another device alone, make it the first: "
+        "CUDA_VISIBLE_DEVICES=%d",
         name.c_str(), library->home->device->ordinal, context->device->ordinal);
     return nullptr;
   }
@@ -370,8 +371,8 @@ namespace {
 
 void forget_globals(Module* module) {
   for (const auto& [name, global] : module->globals) {
-    if (global.managed) release_variable(global.address);
     addresses().remove(global.address, MemoryKind::global, MemoryKind::managed, nullptr);
+    if (global.managed) release_variable(global.address);
   }
   module->globals.clear();
 }

@@ -120,6 +120,7 @@ class VariablePages {
 CUresult adopt_variable(Range range) {
   static auto* const pages = new VariablePages;
   range.kind = MemoryKind::managed;
+  range.variable = true;
   if (!pages->take(range.base, range.bytes) || !addresses().add(range)) {
     say("a managed variable lies at 0x%llx on the server, where the program has something else; "
         "start the program again, or use cudaMallocManaged",
@@ -152,6 +153,11 @@ CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flag
   range.bytes = bytesize;
   range.kind = MemoryKind::managed;
   if (const CUresult result = allocate_host(context, &range); result != CUDA_SUCCESS) return result;
+  // Every launch will need the view: where the server has no room for it, better none starts to.
+  if (!range.shared && open_view_of(range) != CUDA_SUCCESS) {
+    free_host(range);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   note_reached_by_all(range.base);
   *dptr = range.base;
   return CUDA_SUCCESS;

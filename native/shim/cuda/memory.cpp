@@ -61,7 +61,7 @@ CUresult cuMemFree_v2(CUdeviceptr dptr) {
   Range range;
   if (addresses().find(dptr, &range) && range.base == dptr) {
     if (range.kind == MemoryKind::graph) return CUDA_SUCCESS;  // it goes with its graph
-    if (range.kind == MemoryKind::managed) return free_host(range);
+    if (range.kind == MemoryKind::managed && !range.variable) return free_host(range);
   }
   if (!addresses().remove(dptr, MemoryKind::device, MemoryKind::pool, &range)) {
     return CUDA_ERROR_INVALID_VALUE;

@@ -129,8 +129,11 @@ CUresult upload(Stream* stream, uint64_t to, const void* from, size_t bytes, Whe
       }));
 }
 
-bool is_shared(const Stream* stream, uint64_t address, size_t bytes) {
-  return addresses().is_shared(stream->context->server, address, bytes);
+// Whether the server has the memory, for a command of this stream.
+CUresult find_at_server(Stream* stream, uint64_t address, size_t bytes, bool* there) {
+  if (is_captured(stream)) return find_for_graph(stream->context, address, bytes, there);
+  *there = addresses().is_shared(stream->context->server, address, bytes);
+  return CUDA_SUCCESS;
 }
 
 // Between memory of the server's, some of which is the program's, too: in the stream's order, by
@@ -200,9 +203,12 @@ CUresult copy_to_device(Stream* stream, uint64_t to, const void* from, size_t by
   // What few bytes hold now they hold in an idle stream's turn: they go along, and nobody waits.
   const bool goes_along = when == When::done && bytes <= wire::max_inline_bytes && !away &&
                           !is_captured(stream) && may_return_early(stream);
-  if (!goes_along && is_shared(stream, source, bytes)) {
-    return copy_shared(stream, to, source, bytes, when);
+  bool there = false;
+  if (!goes_along) {
+    const CUresult result = find_at_server(stream, source, bytes, &there);
+    if (result != CUDA_SUCCESS) return result;
   }
+  if (there) return copy_shared(stream, to, source, bytes, when);
   if (is_captured(stream)) return capture_copy(stream, true, to, from, bytes);
   if (const CUresult result = settle_views(from, bytes); result != CUDA_SUCCESS) return result;
   if (const CUresult result = note_work(stream); result != CUDA_SUCCESS) return result;
@@ -230,7 +236,13 @@ CUresult copy_to_host(Stream* stream, void* to, uint64_t from, size_t bytes, Whe
     return result;
   }
   if (away) when = When::done;
-  if (const auto target = reinterpret_cast<uint64_t>(to); is_shared(stream, target, bytes)) {
+  bool there = false;
+  const auto target = reinterpret_cast<uint64_t>(to);
+  if (const CUresult result = find_at_server(stream, target, bytes, &there);
+      result != CUDA_SUCCESS) {
+    return result;
+  }
+  if (there) {
     const CUresult result = copy_shared(stream, target, from, bytes, when);
     return result == CUDA_SUCCESS && when == When::done ? fetch_views() : result;
   }
@@ -283,12 +295,16 @@ CUresult copy_any(Stream* stream, uint64_t to, uint64_t from, size_t bytes, When
   if (from_gpu) return copy_to_host(stream, host_to, from, bytes, when);
   if (to == 0 || from == 0) return CUDA_ERROR_INVALID_VALUE;
   // Host to host keeps the stream's order: what is queued before it is done first.
-  const bool is_queued = is_captured(stream) || (when == When::queued && !stream->progress.idle());
-  if (is_queued && is_shared(stream, to, bytes) && is_shared(stream, from, bytes)) {
-    return copy_shared(stream, to, from, bytes, when);
+  const bool waits = !is_captured(stream) && !is_first(stream);
+  if (is_captured(stream) || (when == When::queued && waits)) {
+    bool to_there = false, from_there = false;
+    CUresult result = find_at_server(stream, to, bytes, &to_there);
+    if (result == CUDA_SUCCESS) result = find_at_server(stream, from, bytes, &from_there);
+    if (result != CUDA_SUCCESS) return result;
+    if (to_there && from_there) return copy_shared(stream, to, from, bytes, when);
   }
   if (is_captured(stream)) return refuse_captured();
-  if (!stream->progress.idle()) {
+  if (waits) {
     if (const CUresult result = wait_all(stream); result != CUDA_SUCCESS) return result;
   }
   if (const CUresult result = settle_views(host_from, bytes); result != CUDA_SUCCESS) return result;

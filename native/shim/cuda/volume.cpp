@@ -295,7 +295,13 @@ CUresult copy_volume(Stream* stream, const VolumeEnd& to, const VolumeEnd& from,
   }
   const VolumeEnd& own = to.on_server() ? from : to;
   if (to.on_server() != from.on_server()) {
-    if (addresses().is_shared(stream->context->server, own.address, extent(own, shape))) {
+    bool there = addresses().is_shared(stream->context->server, own.address, extent(own, shape));
+    if (is_captured(stream)) {
+      const CUresult result =
+          find_for_graph(stream->context, own.address, extent(own, shape), &there);
+      if (result != CUDA_SUCCESS) return result;
+    }
+    if (there) {
       const CUresult result = copy_on_server(stream, to, from, shape);
       const bool waits = (away || when == When::done) && !is_captured(stream);
       return result == CUDA_SUCCESS && waits ? wait_all(stream) : result;

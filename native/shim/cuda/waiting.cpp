@@ -47,6 +47,15 @@ bool is_idle(const Stream* stream) {
   return idle;
 }
 
+bool is_first(const Stream* stream) {
+  bool first = true;
+  streams.for_each([&](const Stream* other) {
+    if (other->context != stream->context) return;
+    if (other == stream || ordered_by_legacy(other, stream)) first &= other->progress.idle();
+  });
+  return first;
+}
+
 bool may_return_early(Stream* stream) {
   if (shares_memory.load(std::memory_order_relaxed)) return false;
   const Context* context = stream->context;

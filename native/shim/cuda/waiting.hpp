@@ -24,6 +24,10 @@ CUresult wait_all(Stream* stream);
 /// blocking streams as well.
 bool is_idle(const Stream* stream);
 
+/// Whether the next command of the stream would come after nothing that is not known to be done,
+/// of the stream's own and of what the legacy stream orders.
+bool is_first(const Stream* stream);
+
 /// Whether another process may look at memory of this one.
 extern std::atomic<bool> shares_memory;
 

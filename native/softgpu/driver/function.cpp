@@ -120,6 +120,7 @@ CUresult LoadedModule::load(Device& device, Context* context, const Image& image
       Allocation a = host_memory(bytes, MemoryKind::managed);
       a.context = handle;
       a.context_id = context_id;
+      a.of_module = true;
       (*ids)[a.base] = a.base != 0 ? MemoryMap::get().insert(a) : 0;
       return a.base;
     }

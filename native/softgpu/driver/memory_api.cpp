@@ -95,7 +95,7 @@ extern "C" CUresult cuMemFree_v2(CUdeviceptr base) {
     if (base == 0) return CUDA_SUCCESS;
     auto found = MemoryMap::get().find(base);
     bool opened = found && found->imported && found->kind == MemoryKind::device;
-    if (!found || found->base != base || opened ||
+    if (!found || found->base != base || opened || found->of_module ||
         (found->kind != MemoryKind::device && found->kind != MemoryKind::pool &&
          found->kind != MemoryKind::managed)) {
       return CUDA_ERROR_INVALID_VALUE;

@@ -40,6 +40,7 @@ struct Allocation {
   uint64_t physical_offset = 0;
   std::shared_ptr<MemoryPool> pool;
   bool sync_memops = false;
+  bool of_module = false;
   bool imported = false;  ///< another process's, `physical_offset` behind the mapping's begin
 
   /// The program's processor may use it.

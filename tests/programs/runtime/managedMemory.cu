@@ -157,6 +157,69 @@ void streams(Program& program) {
   CHECK(cudaFree(values));
 }
 
+// A plain copy comes after what blocking streams do, and before what they do next.
+void plain_copies_wait(Program& program) {
+  cudaStream_t stream;
+  CHECK(cudaStreamCreate(&stream));
+  auto* values = managed<int>(kCount);
+  std::vector<int> host(kCount, 100);
+  const size_t bytes = kCount * sizeof(int);
+  for (int round = 0; round < 5; ++round) {
+    for (int i = 0; i < 3; ++i) {
+      count_up<<<kCount / kThreads, kThreads, 0, stream>>>(values, kCount);
+    }
+    CHECK(cudaMemcpy(values, host.data(), bytes, cudaMemcpyHostToDevice));
+    CHECK(cudaDeviceSynchronize());
+    program.expect(values[1] == 100 && values[kCount - 1] == 100, "a copy to it waits");
+    count_up<<<kCount / kThreads, kThreads, 0, stream>>>(values, kCount);
+    std::vector<int> back(kCount);
+    CHECK(cudaMemcpy(back.data(), values, bytes, cudaMemcpyDefault));
+    program.expect(back[1] == 101 && back[kCount - 1] == 99 + kCount, "and one from it");
+    count_up<<<kCount / kThreads, kThreads, 0, stream>>>(values, kCount);
+    CHECK(cudaMemcpy2D(back.data(), 64, values, 128, 64, 100, cudaMemcpyDefault));
+    program.expect(back[17] == 100 + 2 * 33, "and one in rows");
+  }
+  CHECK(cudaStreamDestroy(stream));
+  CHECK(cudaFree(values));
+}
+
+// Copies and kernels of one graph see each other's.
+void graphs(Program& program) {
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  auto* first = managed<int>(kCount);
+  auto* second = managed<int>(kCount);
+  const DeviceBuffer<int> device(std::vector<int>(kCount, 1000));
+  CHECK(cudaDeviceSynchronize());
+  const size_t bytes = kCount * sizeof(int);
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  CHECK(cudaMemcpyAsync(first, device.get(), bytes, cudaMemcpyDefault, stream));
+  count_up<<<kCount / kThreads, kThreads, 0, stream>>>(first, kCount);
+  CHECK(cudaMemcpyAsync(second, first, bytes, cudaMemcpyDefault, stream));
+  count_up<<<kCount / kThreads, kThreads, 0, stream>>>(second, kCount);
+  CHECK(cudaMemcpyAsync(device.get(), second, bytes, cudaMemcpyDefault, stream));
+  CHECK(cudaMemcpy2DAsync(first, 64, second, 64, 64, 100, cudaMemcpyDefault, stream));
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&executable, graph, 0));
+  for (int round = 1; round <= 3; ++round) {
+    CHECK(cudaGraphLaunch(executable, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    program.expect(first[2000] == 1000 + (2 * round - 1) * 2000, "a kernel finds what was copied");
+    program.expect(second[100] == 1000 + 200 * round, "a copy what a kernel wrote");
+    program.expect(first[7] == second[7], "in rows, too");
+  }
+  const std::vector<int> back = device.download();
+  program.expect(back[100] == 1000 + 600, "and what leaves is right");
+  program.save(back);
+  CHECK(cudaGraphExecDestroy(executable));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaStreamDestroy(stream));
+  CHECK(cudaFree(first));
+  CHECK(cudaFree(second));
+}
+
 // One after the other, whichever the memory was made for.
 void devices(Program& program) {
   int count = 0;
@@ -202,6 +265,8 @@ int main(int argc, char** argv) {
   follow_structures(program);
   copies(program);
   streams(program);
+  plain_copies_wait(program);
+  graphs(program);
   devices(program);
   return program.finish();
 }

@@ -58,6 +58,9 @@ int main(int argc, char** argv) {
   CHECK(cudaMemset(table, 0, sizeof table));
   CHECK(cudaDeviceSynchronize());
   program.expect(table[0] == 0 && table[1000] == 0, "and set");
+  program.expect(cudaFree(table) == cudaErrorInvalidValue, "but not freed");
+  cudaGetLastError();
+  program.expect(table[0] == 0, "and are still there");
   program.save(host);
   CHECK(cudaFree(result));
 

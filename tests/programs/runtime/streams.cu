@@ -76,6 +76,21 @@ static void legacy_stream(Program& program) {
   CHECK(cudaDeviceSynchronize());
   program.expect(device.download() == std::vector<int>(kCount, 70),
                  "the default stream is ordered with blocking streams");
+  // Whoever waits for it waits for them, although it has no work of its own.
+  int* pinned = nullptr;
+  CHECK(cudaMallocHost(&pinned, kCount * sizeof(int)));
+  std::fill(pinned, pinned + kCount, 1);
+  for (int round = 1; round <= 5; ++round) {
+    for (int i = 0; i < 20; ++i) scale<<<kBlocks, 256, 0, blocking>>>(pinned, kCount, 1, 1);
+    CHECK(cudaGetLastError());
+    CHECK(cudaStreamSynchronize(nullptr));
+    program.expect(pinned[kCount - 1] == 1 + 20 * round, "waiting for it is waiting for them");
+  }
+  scale<<<kBlocks, 256, 0, blocking>>>(pinned, kCount, 1, 1);
+  while (cudaStreamQuery(nullptr) == cudaErrorNotReady) {
+  }
+  program.expect(pinned[0] == 102, "and so is asking about it");
+  CHECK(cudaFreeHost(pinned));
   CHECK(cudaStreamDestroy(blocking));
 }
 
