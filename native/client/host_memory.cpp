@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "client/process.hpp"
 #include "transport/local.hpp"
@@ -25,7 +26,18 @@ bool HostMemory::hand_over(uint64_t address, const UniqueFd& memory) {
   return socket_ && transport::send_descriptor(socket_.get(), address, memory.get());
 }
 
+namespace {
+
+// A file beyond the program's limit on file sizes would end it with a signal.
+bool may_be_file(uint64_t bytes) {
+  rlimit limit = {};
+  return ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && bytes <= limit.rlim_cur;
+}
+
+}  // namespace
+
 UniqueFd map_pages(const Window& place) {
+  if (!may_be_file(place.bytes)) return {};
   UniqueFd fd(::memfd_create("outboard-pinned", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   const auto bytes = static_cast<off_t>(place.bytes);
   // A file that cannot shrink: else the server would have to fear to touch it.

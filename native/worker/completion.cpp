@@ -223,7 +223,9 @@ void Completion::check_for_faults() {
   for (Stream* stream : streams) {
     if (std::find(active_.begin(), active_.end(), stream) == active_.end()) continue;
     Context& context = *stream->context;
-    // Asking about the legacy stream would break a capture of a blocking one.
+    // Asking about a stream that captures would end its capture, and asking about the legacy stream
+    // one of a blocking stream.
+    if (stream->capture) continue;
     const bool capturing = std::any_of(context.streams.begin(), context.streams.end(),
                                        [](const auto& other) { return other->capture != nullptr; });
     if (capturing && stream->kind == StreamKind::legacy) continue;

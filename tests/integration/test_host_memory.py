@@ -48,3 +48,10 @@ def test_sharing_can_be_switched_off(native: Native, pool: Pool) -> None:
     outcome = pool.run(program, "--patience", "1", extra=apart)
     assert outcome.returncode == 1
     assert "not so: a running kernel and the program see each other's stores" in outcome.stderr
+
+
+def test_a_limit_on_the_size_of_files_ends_no_program(native: Native, pool: Pool) -> None:
+    """What is shared is a file to the kernel; beyond the limit memory is copied instead."""
+    program = native.program("managedMemory", "static")
+    outcome = pool.run("/bin/bash", "-c", 'ulimit -f 100; exec "$0"', program)
+    assert outcome.returncode == 0, outcome.describe()

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <chrono>
 #include <numeric>
 #include <random>
@@ -423,6 +424,46 @@ TEST_CASE("many small copies both ways keep their order and their bytes") {
       CHECK(value == round);
     }
   }
+}
+
+// How often the driver was asked about streams.
+std::atomic<unsigned> stream_queries{0};
+
+TEST_CASE("a stream is captured while others are waited for") {
+  Driver driver = software_gpu();
+  driver.cuStreamQuery = [](CUstream stream) {
+    ++stream_queries;
+    return software_gpu().cuStreamQuery(stream);
+  };
+  Peer peer(driver);
+  peer.start();
+  const uint64_t word = peer.allocate(4);
+  const uint64_t function = peer.function(peer.load(test_kernels), "bump");
+  const uint64_t captured = peer.stream();
+  const uint64_t other = peer.stream();
+  host_function(peer, captured, 1);  // its work before the capture is not done
+  host_function(peer, other, 2);
+  command::StreamSynchronize synchronize;
+  synchronize.stream = other;
+  const uint32_t request = peer.ask(synchronize);
+  command::CaptureBegin begin;
+  begin.stream = captured;
+  begin.graph = peer.make_id();
+  CHECK(peer.call(begin).result == CUDA_SUCCESS);
+  const unsigned before = stream_queries;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (stream_queries < before + 4 && std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  REQUIRE(stream_queries >= before + 4);
+  bump(peer, captured, function, word);
+  command::CaptureEnd end;
+  end.stream = captured;
+  end.graph = begin.graph;
+  CHECK(peer.call(end).result == CUDA_SUCCESS);
+  host_function_done(peer, 1);
+  host_function_done(peer, 2);
+  CHECK(peer.answer<command::StreamSynchronize>(request).result == CUDA_SUCCESS);
 }
 
 TEST_CASE("a captured stream becomes a graph that can be launched") {
